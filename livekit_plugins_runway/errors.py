@@ -1,0 +1,365 @@
+"""Every error that this package raises on purpose.
+
+```
+RunwayException
+├── ConfigurationError        (ValueError)          bad argument, missing environment variable
+├── RequestError              (APIStatusError)      an HTTP answer that is not a success
+│   ├── RequestRejectedError      400 and every other 4xx
+│   │   └── CreditsError          400 that says there are not enough credits
+│   ├── AuthenticationError       401
+│   ├── ForbiddenError            403
+│   ├── NotFoundError             404
+│   ├── QuotaError                429 that says the daily limit is reached
+│   ├── RateLimitedError          any other 429
+│   └── ServerError               5xx
+├── UnavailableError          (APIConnectionError)  no connection, or it was cut
+├── TimedOutError             (APITimeoutError)     no answer in time
+├── LostAnswerError           (APIConnectionError)  sent, answer lost, must not be repeated blindly
+├── ProtocolError             (APIError)            an answer that does not make sense
+├── SessionFailedError        (APIError)            ended, or taken, while waiting for READY
+├── SessionNotReadyError      (APITimeoutError)     READY did not come in time
+├── AvatarJoinError           (APIConnectionError)  the avatar worker never joined the room
+├── AvatarLostError           (APIConnectionError)  the avatar was there, and is gone
+└── RoomTokenError                                  a room token forbids what is needed
+```
+
+The names in brackets are base classes too (`livekit.agents` ones, or the builtin), so handlers that
+were written for the framework's errors work. `str()` of each is a sentence with what Runway said
+and what to do. No error holds a secret; session ids are in fields, not in texts. All can be
+pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+
+Operation = Literal["create", "get", "delete", "consume"]
+"""The four calls of Runway's realtime sessions that this package makes."""
+
+
+class RunwayException(Exception):
+    """Root of all errors of this package; the name is the official plugin's.
+
+    Attributes:
+        message: the whole text, as `str()` gives it.
+    """
+
+    message: str
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r})"
+
+
+class ConfigurationError(RunwayException, ValueError):
+    """A bad argument, a combination that cannot work, or a missing environment variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One entry of Runway's `issues` list: what is wrong at which place of the request body."""
+
+    path: tuple[str | int, ...]
+    message: str
+    code: str | None = None
+
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, self.path)) or 'body'}: {self.message}"
+
+
+class RequestError(RunwayException, APIStatusError):
+    """Runway answered, but not with success. Base of the kinds by status.
+
+    Attributes:
+        status_code: HTTP status.
+        retryable: whether the same call may succeed later.
+        operation: the call that was refused.
+        runway_message: Runway's own text, "" if it gave none.
+        issues: Runway's list of what is wrong with the body.
+        doc_url: the page that Runway names.
+        retry_after: seconds that Runway asked to wait, if it did.
+        hint: what to do.
+        body: the fields above as Runway named them, nothing else of its answer.
+    """
+
+    summary: ClassVar[str] = "Runway refused the request"
+    default_hint: ClassVar[str] = ""
+    default_retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status_code: int = -1,
+        operation: Operation | None = None,
+        runway_message: str = "",
+        issues: Iterable[Issue] = (),
+        doc_url: str | None = None,
+        retry_after: float | None = None,
+        hint: str | None = None,
+        request_id: str | None = None,
+        body: object | None = None,
+    ) -> None:
+        self.operation = operation
+        self.runway_message = runway_message
+        self.issues = tuple(issues)
+        self.doc_url = doc_url
+        self.retry_after = retry_after
+        self.hint = self.default_hint if hint is None else hint
+        APIStatusError.__init__(
+            self,
+            message or self._compose(status_code),
+            status_code=status_code,
+            request_id=request_id,
+            body=body,
+            retryable=self.default_retryable,
+        )
+
+    def _compose(self, status: int) -> str:
+        text = f"{self.summary} (HTTP {status})"
+        if self.runway_message:
+            text += f": {self.runway_message.rstrip('.')}"
+        if self.issues:
+            text += f" [{'; '.join(map(str, self.issues))}]"
+        text += "."
+        if self.hint:
+            text += f" {self.hint}"
+        if self.doc_url:
+            text += f" See {self.doc_url}"
+        return text
+
+
+class RequestRejectedError(RequestError):
+    """400, or another 4xx without a kind of its own: the request itself is wrong. Not retried."""
+
+    summary = "Runway rejected the request"
+    default_hint = "Correct what Runway names; repeating the same request will not help."
+
+
+class CreditsError(RequestRejectedError):
+    """The organization has too few credits. Runway says this with a 400, not with a 402."""
+
+    summary = "The Runway organization is out of credits"
+    default_hint = "Buy credits in the developer portal of the organization that owns this key."
+
+
+class AuthenticationError(RequestError):
+    """401: the key is missing, wrong, or belongs to another host."""
+
+    summary = "Runway did not accept the key"
+    default_hint = (
+        "Check RUNWAYML_API_SECRET, and that it was made for the host in RUNWAYML_BASE_URL: "
+        "production and staging keys are not interchangeable."
+    )
+
+
+class ForbiddenError(RequestError):
+    """403: the key is good, but may not do this."""
+
+    summary = "Runway does not allow this to the key's organization"
+    default_hint = "Check in the developer portal that the organization has access to the model."
+
+
+class NotFoundError(RequestError):
+    """404: an avatar or a session that the key's project does not have."""
+
+    summary = "Runway does not know what was asked for"
+    default_hint = "An avatar is visible only to keys of the project that owns it: check both."
+
+
+class QuotaError(RequestError):
+    """429 that says the daily limit is reached. Waiting seconds does not help: not retried."""
+
+    summary = "The daily limit of the Runway organization is reached"
+    default_hint = "Wait for the next day, or move the organization to a higher tier."
+
+
+class RateLimitedError(RequestError):
+    """Any other 429: too many requests just now."""
+
+    summary = "Runway asks for fewer requests"
+    default_hint = "Try again later."
+    default_retryable = True
+
+
+class ServerError(RequestError):
+    """5xx: Runway's fault. The client has already repeated 502, 503 and 504 as allowed."""
+
+    summary = "Runway failed to answer the request"
+    default_hint = "Try again later; if it lasts, look at Runway's status page."
+    default_retryable = True
+
+
+class UnavailableError(RunwayException, APIConnectionError):
+    """Runway could not be reached, or the connection was cut before the answer was complete."""
+
+    def __init__(self, message: str = "Runway could not be reached.") -> None:
+        APIConnectionError.__init__(self, message)
+
+
+class TimedOutError(RunwayException, APITimeoutError):
+    """Runway did not answer in time."""
+
+    def __init__(self, message: str = "Runway did not answer in time.") -> None:
+        APITimeoutError.__init__(self, message)
+
+
+class LostAnswerError(RunwayException, APIConnectionError):
+    """A call that must not be repeated blindly was sent, and its answer was lost.
+
+    `create`: a session may exist whose id nobody knows. If it waits to be consumed, it dies by
+    itself, unbilled, about 21 seconds after READY, so a new create is safe. If its worker joins a
+    room by itself (`integration: livekit`), it bills until its maximum duration.
+    `consume`: the one-time credentials may be spent; end this session and make a new one.
+
+    Attributes:
+        operation: "create" or "consume".
+        session_id: known for "consume" only.
+    """
+
+    def __init__(
+        self,
+        message: str = "The answer of Runway was lost.",
+        *,
+        operation: Operation = "create",
+        session_id: str | None = None,
+    ) -> None:
+        APIConnectionError.__init__(self, message, retryable=False)
+        self.operation = operation
+        self.session_id = session_id
+
+
+class ProtocolError(RunwayException, APIError):
+    """Runway's answer is not what its schema says: not JSON, fields missing, unknown status."""
+
+    def __init__(self, message: str = "Runway's answer does not make sense.") -> None:
+        APIError.__init__(self, message, retryable=False)
+
+
+class SessionFailedError(RunwayException, APIError):
+    """The session can no longer become READY for us.
+
+    Attributes:
+        session_id: the Runway session.
+        status: FAILED, CANCELLED, COMPLETED, or RUNNING (its credentials were used elsewhere).
+        failure: Runway's text, "" unless FAILED.
+        failure_code: Runway's stable code, e.g. "TALKING_AVATAR.NO_PARTICIPANT", "" unless FAILED.
+        retryable: True for FAILED, except where Runway refused the content (SAFETY...).
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        session_id: str = "",
+        status: str = "FAILED",
+        failure: str = "",
+        failure_code: str = "",
+    ) -> None:
+        if not message:
+            detail = f" ({failure_code or 'no failure code'}: {failure.rstrip('.')})"
+            message = f"The Runway session became {status} before it was READY"
+            message += f"{detail if status == 'FAILED' else ''}."
+        retryable = status == "FAILED" and not failure_code.startswith("SAFETY")
+        APIError.__init__(self, message, retryable=retryable)
+        self.session_id = session_id
+        self.status = status
+        self.failure = failure
+        self.failure_code = failure_code
+
+
+class SessionNotReadyError(RunwayException, APITimeoutError):
+    """READY did not come in time. The session still exists: delete it.
+
+    Attributes:
+        session_id: the Runway session.
+        queued: True if Runway last said that it waits for capacity, False if it was provisioning.
+        waited: seconds.
+    """
+
+    def __init__(
+        self, message: str = "", *, session_id: str = "", queued: bool = False, waited: float = 0.0
+    ) -> None:
+        if not message:
+            why = (
+                "it is queued for capacity: end another session, or raise the concurrency limit "
+                "(tier) of the organization"
+                if queued
+                else "it is still being provisioned: try again, or wait longer"
+            )
+            message = f"The Runway session was not READY after {waited:g} s; {why}."
+        APITimeoutError.__init__(self, message)
+        self.session_id = session_id
+        self.queued = queued
+        self.waited = waited
+
+
+class AvatarJoinError(RunwayException, APIConnectionError):
+    """The avatar worker did not join its room, or joined and never sent media.
+
+    Attributes:
+        session_id: the Runway session.
+        missing: what did not come: "participant", "video" or "audio".
+        waited: seconds.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        session_id: str = "",
+        missing: Literal["participant", "video", "audio"] = "participant",
+        waited: float = 0.0,
+    ) -> None:
+        what = "did not join the room" if missing == "participant" else f"sent no {missing}"
+        APIConnectionError.__init__(
+            self, message or f"The Runway avatar worker {what} within {waited:g} s."
+        )
+        self.session_id = session_id
+        self.missing = missing
+        self.waited = waited
+
+
+class AvatarLostError(RunwayException, APIConnectionError):
+    """The avatar was there and is gone; the agent goes on by voice.
+
+    Attributes:
+        reason: what was noticed: "worker_left", "room_lost", "tracks_unpublished", "video_stalled",
+            "speech_stalled" or "speech_failed".
+    """
+
+    def __init__(self, message: str = "", *, reason: str = "worker_left") -> None:
+        APIConnectionError.__init__(
+            self, message or f"The avatar was lost ({reason}); the agent goes on by voice."
+        )
+        self.reason = reason
+
+
+class RoomTokenError(RunwayException):
+    """A room token does not allow what the chosen way of delivery needs.
+
+    Attributes:
+        missing: names of the grants that are missing, as LiveKit names them ("canPublishData").
+        needed_for: what needs them, e.g. "delivery 'datastream'".
+    """
+
+    def __init__(
+        self, message: str = "", *, missing: Iterable[str] = (), needed_for: str = ""
+    ) -> None:
+        self.missing = tuple(missing)
+        self.needed_for = needed_for
+        super().__init__(
+            message
+            or f"The room token lacks {', '.join(self.missing)}, needed for {needed_for}. "
+            "Choose another delivery, or a token that grants it."
+        )
