@@ -12,24 +12,30 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-_GRACE = 0.005
+GRACE = 0.005
 
 
 class _Selector(selectors.DefaultSelector):
     now = 0.0
 
+    def __init__(self, grace: float) -> None:
+        super().__init__()
+        self._grace = grace
+
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        events = super().select(min(timeout, _GRACE))
+        events = super().select(min(timeout, self._grace))
         if not events:
             self.now += timeout
         return events
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._virtual = _Selector()
+    """`grace` is 0 where nothing but timers is waited for: no socket is given any real time."""
+
+    def __init__(self, grace: float = GRACE) -> None:
+        self._virtual = _Selector(grace)
         super().__init__(self._virtual)
 
     def time(self) -> float:
@@ -42,6 +48,17 @@ def virtual_clock(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
         with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def timers_only(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """As `virtual_clock`, for tests without sockets: hours take seconds."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(0.0)) as runner:
             runner.run(test(*args, **kwargs))
 
     return run

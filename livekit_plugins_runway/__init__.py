@@ -1,0 +1,26 @@
+"""Runway Characters as the face of a LiveKit voice agent."""
+
+from livekit.agents import Plugin
+
+from .avatar import AvatarSession, AvatarState, StateChanged
+from .errors import RunwayException
+from .log import logger
+from .realtime import SessionEnd
+from .version import __version__
+
+__all__ = [
+    "AvatarSession",
+    "AvatarState",
+    "RunwayException",
+    "SessionEnd",
+    "StateChanged",
+    "__version__",
+]
+
+
+class RunwayBridgePlugin(Plugin):
+    def __init__(self) -> None:
+        super().__init__(__name__, __version__, __package__ or __name__, logger)
+
+
+Plugin.register_plugin(RunwayBridgePlugin())

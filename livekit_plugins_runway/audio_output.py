@@ -1,0 +1,627 @@
+"""The agent session's audio sink: the one owner of what was said, what was heard, what comes next.
+
+A segment (speech between two flushes) is spoken by one of two routes: the avatar, which sends it
+back through the relay, or the plain voice, written to the same microphone track. Whatever was not
+heard is still here, so the voice can take over in mid-sentence.
+
+The framework's contract (livekit-agents 1.8.9 `voice/io.py`): exactly one `playback_finished` per
+segment, and one `playback_started` before it unless not a sample of it was heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from livekit import rtc
+from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
+
+from .log import logger
+from .playout import (
+    AUDIBLE_DB,
+    BYTES_PER_SAMPLE,
+    HOP,
+    HOP_SECONDS,
+    SAMPLE_RATE,
+    Segment,
+    SegmentState,
+    SpeechTracker,
+    hop_features,
+)
+
+_SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
+
+MAX_BUFFERED = 300.0
+"""Seconds of speech that may wait to be heard before `capture_frame` makes the caller wait."""
+SUBSCRIBE_TIMEOUT = 10.0
+"""Seconds that the first speech waits for somebody to subscribe to the microphone track."""
+FIRST_LATENCY = 2.5
+"""Seconds granted to an avatar that was never heard yet to answer; Runway states a turn-around of
+1.75 s (runwayml.com, "Building Runway Characters")."""
+DRAIN_TIMEOUT = 2.5
+"""Seconds after a barge-in for the avatar to fall silent; then the voice speaks instead."""
+DEADLINE_MARGIN = 5.0
+"""Seconds past its own length after which a flushed segment is finished by force."""
+_QUIET = 0.06
+_STALE_QUIET = 0.5
+# What a worker had already sent when it confirmed is still in the jitter buffers for this long.
+_IN_FLIGHT = 0.15
+_CLEAR_FLUSH_TIMEOUT = 1.0
+_MAX_CATCH_UP = 0.1
+
+
+class Microphone(Protocol):
+    """The avatar participant's microphone track: 10 ms frames, int16 mono PCM at 48 kHz."""
+
+    async def push_audio(self, pcm: bytes) -> None: ...
+
+    @property
+    def subscribed(self) -> bool: ...
+
+
+class SpeechDelivery(Protocol):
+    """Carries speech to the avatar worker; int16 mono PCM at 48 kHz."""
+
+    @property
+    def lead(self) -> float:
+        """Seconds by which speech may be sent ahead of real time."""
+
+    def send(self, pcm: bytes) -> None: ...
+
+    def finish(self) -> None:
+        """The segment that was being sent is complete."""
+
+    async def clear(self) -> bool:
+        """Drop all that was sent and not yet spoken. True if the worker confirmed; bounded."""
+
+
+class RelayAction(enum.Enum):
+    """What the relay does with 10 ms of the avatar's voice."""
+
+    PASS = "pass"
+    SILENCE = "silence"  # the gate is closed: the user hears nothing of it
+    DROP = "drop"  # somebody else writes to the microphone
+
+
+@dataclass(frozen=True)
+class FirstSpeechHeard:
+    """The avatar was heard for the first time in a segment."""
+
+    latency: float
+    """Seconds from sending the first spoken sample to relaying it."""
+
+
+@dataclass(frozen=True)
+class SpeechStalled:
+    """Speech was sent and nothing came back; the voice has taken over."""
+
+    waited: float
+
+
+@dataclass(frozen=True)
+class PlayoutForced:
+    """A segment was finished at its deadline although not all of it was heard (seconds)."""
+
+    pushed: float
+    heard: float
+
+
+PlayoutReport = FirstSpeechHeard | SpeechStalled | PlayoutForced
+
+
+class _Route(enum.Enum):
+    AVATAR = "avatar"
+    VOICE = "voice"
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """One try at speaking a segment from `start` (sample) on, by one route."""
+
+    route: _Route
+    start: int
+    began: float  # loop time
+    tracker: SpeechTracker
+    sent: int
+    ended: bool = False
+    confirmed: bool = False  # the worker says that it has finished
+    first_spoken_sent: float | None = None
+    heard_at: float | None = None
+    progress: int = 0
+    waiting_since: float | None = None
+
+
+@dataclass(eq=False)
+class _Drain:
+    """The avatar was told to fall silent, and has not been seen to."""
+
+    since: float
+    told: bool = False
+    confirmed_at: float | None = None
+
+
+class AvatarAudioOutput(AudioOutput):
+    """Sink for an `AgentSession`; takes int16 PCM of any rate, mono or interleaved.
+
+    Args:
+        microphone: where the plain voice is written, and whose subscription starts the speech.
+        report: called, from the event loop, with what the owner should know.
+        wait_for_avatar: seconds that the first speech waits for the avatar, then does without.
+        stall_timeout: seconds without progress, while speech is outstanding, that count as a loss.
+        can_pause: offer pause and resume to the framework (`resume_false_interruption`).
+    """
+
+    def __init__(
+        self,
+        microphone: Microphone,
+        *,
+        report: Callable[[PlayoutReport], None],
+        wait_for_avatar: float = 10.0,
+        stall_timeout: float = 1.5,
+        can_pause: bool = False,
+    ) -> None:
+        super().__init__(
+            label="RunwayAvatar",
+            capabilities=AudioOutputCapabilities(pause=can_pause),
+            sample_rate=SAMPLE_RATE,
+        )
+        self._microphone = microphone
+        self._report = report
+        self._wait_for_avatar = wait_for_avatar
+        self._stall_timeout = stall_timeout
+        self._loop = asyncio.get_running_loop()
+        self._wall_offset = time.time() - self._loop.time()
+
+        self._segments: deque[Segment] = deque()
+        self._open: Segment | None = None  # being captured
+        self._attempt: _Attempt | None = None
+        self._resampler: tuple[int, rtc.AudioResampler] | None = None
+        self._room_in_buffer = asyncio.Event()
+        self._room_in_buffer.set()
+
+        self._delivery: SpeechDelivery | None = None
+        self._expected = True  # an avatar is on its way
+        self._drain: _Drain | None = None
+        self._clear_tasks: set[asyncio.Task[None]] = set()
+        self._gate_open = False
+        self._relay_quiet_since: float | None = None
+        self._relayed_at = float("-inf")
+        self._latency: float | None = None
+
+        self._paused = False
+        self._cleared_at: float | None = None
+        self._first_wait: float | None = None  # since when the first speech waits for a face
+        self._unsubscribed_wait: float | None = None
+        self._deadline: float | None = None
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._pump = asyncio.create_task(self._run(), name="runway_audio_output")
+
+    # -- what the framework calls ---------------------------------------------------------------
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        """Accept speech, faster than real time if need be.
+
+        Waits only while more than `MAX_BUFFERED` seconds are unheard. Cancelled while it waits, it
+        has not taken the frame.
+        """
+        await self._room_in_buffer.wait()
+        await super().capture_frame(frame)
+        if self._closed:
+            return
+        segment = self._open
+        if segment is None:
+            segment = self._open = Segment()
+            self._segments.append(segment)
+        if not segment.cleared:
+            segment.push(self._normalise(frame))
+            self._watch_buffer()
+        self._wake.set()
+
+    def flush(self) -> None:
+        super().flush()
+        segment, self._open = self._open, None
+        if segment is None:
+            return
+        if self._resampler is not None and not segment.cleared:
+            for frame in self._resampler[1].flush():
+                segment.push(bytes(frame.data))
+        self._resampler = None
+        segment.flush()
+        if self._closed:
+            self._finish(segment, interrupted=True)
+        self._wake.set()
+
+    def clear_buffer(self) -> None:
+        """Barge-in: the gate closes at once, then the worker is told. Nothing unheard is spoken."""
+        if not self._segments:
+            return
+        now = self._loop.time()
+        self._stop_attempt(now)
+        for segment in self._segments:
+            segment.cleared = True
+        self._cleared_at = now
+        self._wake.set()
+
+    def pause(self) -> None:
+        super().pause()
+        if self._paused:
+            return
+        self._paused = True
+        if self._segments:
+            self._stop_attempt(self._loop.time())
+        self._wake.set()
+
+    def resume(self) -> None:
+        super().resume()
+        if not self._paused:
+            return
+        self._paused = False
+        self._wake.set()
+
+    # -- what the owner calls -------------------------------------------------------------------
+
+    def attach_avatar(self, delivery: SpeechDelivery) -> None:
+        """The avatar shows its face: it speaks the segment that waits for it, or the next one."""
+        self._delivery = delivery
+        self._expected = False
+        self._drain = None
+        self._relay_quiet_since = None
+        self._gate_open = False
+        self._wake.set()
+
+    def detach_avatar(self) -> None:
+        """The avatar is gone, or will not come: from now on the voice speaks, inside the same
+        segment from the point that was not heard. Idempotent."""
+        if self._attempt is not None and self._attempt.route is _Route.AVATAR:
+            self._end_attempt(self._loop.time(), lost=True)
+        self._delivery = None
+        self._expected = False
+        self._drain = None
+        self._gate_open = False
+        self._wake.set()
+
+    def open_gate(self) -> None:
+        """Let the avatar be heard before the agent speaks (its own start script)."""
+        self._gate_open = True
+
+    def relayed(self, pcm: bytes) -> RelayAction:
+        """Tell of 10 ms of the avatar's voice that has arrived, and learn what to do with it."""
+        now = self._loop.time()
+        levels, bands = hop_features(np.frombuffer(pcm, dtype=np.int16))
+        level = float(levels[0])
+        self._relayed_at = now
+        if level > AUDIBLE_DB:
+            self._relay_quiet_since = None
+        elif self._relay_quiet_since is None:
+            self._relay_quiet_since = now
+        attempt = self._attempt
+        if self._delivery is None or (attempt is not None and attempt.route is _Route.VOICE):
+            return RelayAction.DROP
+        if attempt is not None:
+            attempt.tracker.hear(level, bands[0])
+            if attempt.tracker.onset and attempt.heard_at is None:
+                self._on_heard(attempt, now)
+        return RelayAction.PASS if self._gate_open else RelayAction.SILENCE
+
+    def worker_finished(self, *, interrupted: bool) -> None:
+        """The worker reports that it has played the segment; believed only where the ear agrees."""
+        if self._attempt is not None and self._attempt.ended and not interrupted:
+            self._attempt.confirmed = True
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from sending speech to relaying it, last measured; None before."""
+        return self._latency
+
+    @property
+    def speaking(self) -> bool:
+        """True while a segment is being captured or spoken."""
+        return bool(self._segments)
+
+    async def aclose(self) -> None:
+        """Finish whatever is pending as interrupted, and end. Idempotent."""
+        self._closed = True
+        self._wake.set()
+        self._room_in_buffer.set()
+        self._pump.cancel()
+        await asyncio.gather(self._pump, return_exceptions=True)
+        if self._segments:
+            self._stop_attempt(self._loop.time())
+        for segment in list(self._segments):
+            if segment.flushed:
+                self._finish(segment, interrupted=True)
+        for task in list(self._clear_tasks):
+            task.cancel()
+        await asyncio.gather(*self._clear_tasks, return_exceptions=True)
+
+    # -- the pump -------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        due = self._loop.time()
+        while True:
+            if not self._segments and self._delivery is not None:
+                self._wake.clear()
+                await self._wake.wait()
+                due = self._loop.time()
+            await self._microphone_tick(self._tick(self._loop.time()))
+            due = max(due + HOP_SECONDS, self._loop.time() - _MAX_CATCH_UP)
+            await asyncio.sleep(due - self._loop.time())
+
+    async def _microphone_tick(self, voice: bytes | None) -> None:
+        if voice is not None:
+            await self._microphone.push_audio(voice)
+        elif self._delivery is None:
+            # Keeps the track alive, so that no receiver loses the first words.
+            await self._microphone.push_audio(_SILENCE)
+
+    def _tick(self, now: float) -> bytes | None:
+        """One step of 10 ms; returns what the plain voice says in it."""
+        if not self._segments:
+            return None
+        segment = self._segments[0]
+        if segment.cleared:
+            assert self._cleared_at is not None
+            if segment.flushed or now - self._cleared_at > _CLEAR_FLUSH_TIMEOUT:
+                self._finish(segment, interrupted=True)
+            return None
+        if self._paused:
+            return None
+        if self._attempt is None:
+            route = self._choose_route(now)
+            if route is None:
+                return None
+            self._begin_attempt(segment, route, now)
+        attempt = self._attempt
+        assert attempt is not None
+        if attempt.route is _Route.VOICE:
+            return self._speak(segment, now)
+        self._deliver(segment, attempt, now)
+        return None
+
+    def _choose_route(self, now: float) -> _Route | None:
+        if not self._microphone.subscribed:
+            if self._unsubscribed_wait is None:
+                self._unsubscribed_wait = now
+            if now - self._unsubscribed_wait < SUBSCRIBE_TIMEOUT:
+                return None
+        else:
+            self._unsubscribed_wait = None
+        if self._delivery is not None:
+            if self._drained(now):
+                return _Route.AVATAR
+            assert self._drain is not None
+            return _Route.VOICE if now - self._drain.since > DRAIN_TIMEOUT else None
+        if self._expected:
+            if self._first_wait is None:
+                self._first_wait = now
+            if now - self._first_wait < self._wait_for_avatar:
+                return None
+        return _Route.VOICE
+
+    def _drained(self, now: float) -> bool:
+        """True once nothing of what was said before the barge-in can come back any more."""
+        drain = self._drain
+        if drain is None:
+            return True
+        if not drain.told:
+            return False
+        # Without a confirmation, what was sent last comes out one latency later.
+        over = (
+            drain.since + (self._latency or FIRST_LATENCY)
+            if drain.confirmed_at is None
+            else drain.confirmed_at
+        ) + _IN_FLIGHT
+        needed = _STALE_QUIET if now - drain.since > DRAIN_TIMEOUT else _QUIET
+        quiet = now - self._relayed_at > 0.1 or (
+            self._relay_quiet_since is not None and now - self._relay_quiet_since >= needed
+        )
+        if now < over or not quiet:
+            return False
+        self._drain = None
+        return True
+
+    async def _clear(self, delivery: SpeechDelivery, drain: _Drain) -> None:
+        if await delivery.clear():
+            drain.confirmed_at = self._loop.time()
+        drain.told = True
+
+    def _begin_attempt(self, segment: Segment, route: _Route, now: float) -> None:
+        start = segment.heard
+        self._attempt = _Attempt(
+            route, start, now, SpeechTracker(segment, start), sent=start, progress=start
+        )
+        self._gate_open = route is _Route.AVATAR
+        self._deadline = None
+
+    # -- the avatar's route ---------------------------------------------------------------------
+
+    def _deliver(self, segment: Segment, attempt: _Attempt, now: float) -> None:
+        assert self._delivery is not None
+        allowed = attempt.start + int((now - attempt.began + self._delivery.lead) * SAMPLE_RATE)
+        end = min(segment.pushed, allowed)
+        if end > attempt.sent:
+            self._delivery.send(segment.read(attempt.sent, end))
+            if attempt.first_spoken_sent is None and segment.spoken_after(attempt.start, end):
+                attempt.first_spoken_sent = now
+            attempt.sent = end
+        if segment.flushed and attempt.sent == segment.pushed and not attempt.ended:
+            attempt.ended = True
+            self._delivery.finish()
+        position = segment.heard = self._position(segment, attempt, now)
+        self._watch_buffer()
+        if attempt.ended and self._all_heard(segment, attempt, position):
+            segment.heard = segment.pushed
+            self._finish(segment, interrupted=False)
+            return
+        self._watch_stall(segment, attempt, position, now)
+        if self._attempt is attempt:
+            self._watch_deadline(segment, attempt, now)
+
+    def _position(self, segment: Segment, attempt: _Attempt, now: float) -> int:
+        if attempt.tracker.onset:
+            return min(attempt.tracker.position, attempt.sent)
+        if segment.spoken_after(attempt.start, attempt.sent):
+            return attempt.start
+        # Silence cannot be heard: its time passes.
+        elapsed = now - attempt.began - (self._latency or 0.0)
+        return min(attempt.sent, attempt.start + max(0, int(elapsed * SAMPLE_RATE)))
+
+    def _all_heard(self, segment: Segment, attempt: _Attempt, position: int) -> bool:
+        if position >= segment.pushed:
+            return True
+        left = segment.spoken_after(position) / SAMPLE_RATE
+        silence = attempt.tracker.silence if attempt.tracker.onset else 0.0
+        return (left < 0.25 and silence >= 0.3) or (
+            attempt.confirmed and left < 0.5 and silence >= 0.2
+        )
+
+    def _on_heard(self, attempt: _Attempt, now: float) -> None:
+        attempt.heard_at = now - HOP_SECONDS
+        segment = self._segments[0]
+        if attempt.first_spoken_sent is not None:
+            self._latency = attempt.heard_at - attempt.first_spoken_sent
+            if segment.state is SegmentState.WAITING:
+                self._report(FirstSpeechHeard(self._latency))
+        self._started(segment, attempt.heard_at)
+
+    def _watch_stall(self, segment: Segment, attempt: _Attempt, position: int, now: float) -> None:
+        outstanding = segment.spoken_after(position, attempt.sent) >= 3 * HOP
+        if not outstanding:
+            attempt.waiting_since = None
+            return
+        if attempt.waiting_since is None:
+            attempt.waiting_since = now + (
+                self._latency or FIRST_LATENCY if not attempt.tracker.onset else 0.0
+            )
+        if position > attempt.progress:
+            attempt.progress = position
+            attempt.waiting_since = now
+        if now - attempt.waiting_since > self._stall_timeout:
+            self.detach_avatar()
+            self._report(SpeechStalled(now - attempt.began))
+
+    def _watch_deadline(self, segment: Segment, attempt: _Attempt, now: float) -> None:
+        if not attempt.ended:
+            return
+        if self._deadline is None:
+            left = (segment.pushed - segment.heard) / SAMPLE_RATE
+            self._deadline = now + left + (self._latency or FIRST_LATENCY) + DEADLINE_MARGIN
+        elif now > self._deadline:
+            pushed, heard = segment.pushed / SAMPLE_RATE, segment.heard / SAMPLE_RATE
+            logger.warning(
+                "a segment was not heard to its end in time and was finished by force",
+                extra={"pushed": pushed, "heard": heard},
+            )
+            self._stop_attempt(now)
+            self._finish(segment, interrupted=False)
+            self._report(PlayoutForced(pushed, heard))
+
+    # -- the voice's route ----------------------------------------------------------------------
+
+    def _speak(self, segment: Segment, now: float) -> bytes:
+        end = min(segment.heard + HOP, segment.pushed)
+        if end - segment.heard < HOP and not segment.flushed:
+            return _SILENCE  # the speech is slower than real time
+        pcm = segment.read(segment.heard, end)
+        if pcm and segment.state is SegmentState.WAITING:
+            self._started(segment, now)
+        segment.heard = end
+        self._watch_buffer()
+        if segment.flushed and end == segment.pushed:
+            self._finish(segment, interrupted=False)
+        return pcm.ljust(len(_SILENCE), b"\0")
+
+    # -- the ends of segments and attempts ------------------------------------------------------
+
+    def _started(self, segment: Segment, at: float) -> None:
+        if segment.state is SegmentState.WAITING:
+            segment.move_to(SegmentState.PLAYING)
+            self.on_playback_started(created_at=at + self._wall_offset)
+
+    def _stop_attempt(self, now: float) -> None:
+        """End the attempt, and let nothing more of it be heard (barge-in, pause, close)."""
+        attempt = self._attempt
+        if attempt is None:
+            return
+        self._end_attempt(now, lost=False)
+        if attempt.route is _Route.AVATAR and self._delivery is not None:
+            self._gate_open = False
+            if attempt.sent > attempt.start:
+                self._drain = _Drain(now)
+                task = asyncio.create_task(
+                    self._clear(self._delivery, self._drain), name="runway_clear_buffer"
+                )
+                self._clear_tasks.add(task)
+                task.add_done_callback(self._clear_tasks.discard)
+
+    def _end_attempt(self, now: float, *, lost: bool) -> None:
+        """Close the books of the attempt: what of it counts as heard."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        segment = self._segments[0]
+        if attempt.route is _Route.AVATAR:
+            position = self._position(segment, attempt, now)
+            if lost and attempt.tracker.onset:
+                position = max(attempt.start, segment.restart_point(position))
+            segment.heard = position
+        self._report_run(segment, attempt)
+
+    def _report_run(self, segment: Segment, attempt: _Attempt) -> None:
+        duration = (segment.heard - attempt.start) / SAMPLE_RATE
+        if duration <= 0 or segment.state is not SegmentState.PLAYING:
+            return
+        began = attempt.began
+        if attempt.heard_at is not None:
+            began = attempt.heard_at - attempt.tracker.lead_in / SAMPLE_RATE
+        self.on_playback_progressed(
+            started_at=began + self._wall_offset,
+            offset=attempt.start / SAMPLE_RATE,
+            duration=duration,
+        )
+
+    def _finish(self, segment: Segment, *, interrupted: bool) -> None:
+        """The one end of a segment. If it is still being captured, the rest of it is dropped."""
+        if self._attempt is not None and self._segments[0] is segment:
+            attempt, self._attempt = self._attempt, None
+            self._report_run(segment, attempt)
+        segment.move_to(SegmentState.FINISHED)
+        self._segments.remove(segment)
+        segment.cleared = True
+        self._deadline = None
+        self._watch_buffer()
+        self.on_playback_finished(
+            playback_position=segment.heard / SAMPLE_RATE, interrupted=interrupted
+        )
+
+    # -- helpers --------------------------------------------------------------------------------
+
+    def _watch_buffer(self) -> None:
+        unheard = sum(segment.pushed - segment.heard for segment in self._segments)
+        if unheard > MAX_BUFFERED * SAMPLE_RATE and not self._closed:
+            self._room_in_buffer.clear()
+        else:
+            self._room_in_buffer.set()
+
+    def _normalise(self, frame: rtc.AudioFrame) -> bytes:
+        """48 kHz mono. The framework resamples already, but not once playback has started."""
+        pcm = bytes(frame.data)
+        if frame.num_channels > 1:
+            mixed = np.frombuffer(pcm, np.int16).reshape(-1, frame.num_channels).mean(axis=1)
+            pcm = mixed.astype(np.int16).tobytes()
+        if frame.sample_rate == SAMPLE_RATE:
+            return pcm
+        if self._resampler is None or self._resampler[0] != frame.sample_rate:
+            self._resampler = (
+                frame.sample_rate,
+                rtc.AudioResampler(frame.sample_rate, SAMPLE_RATE),
+            )
+        mono = rtc.AudioFrame(pcm, frame.sample_rate, 1, len(pcm) // BYTES_PER_SAMPLE)
+        return b"".join(bytes(out.data) for out in self._resampler[1].push(mono))

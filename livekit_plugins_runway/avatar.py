@@ -1,0 +1,493 @@
+"""`AvatarSession`: what a user of this package constructs."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import aiohttp
+from livekit import rtc
+from livekit.agents import (
+    DEFAULT_API_CONNECT_OPTIONS,
+    NOT_GIVEN,
+    AgentSession,
+    APIConnectOptions,
+    NotGivenOr,
+    get_job_context,
+)
+from livekit.agents.utils import is_given
+from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
+from livekit.agents.voice.io import AudioOutput
+from pydantic import ValidationError
+
+from .audio_output import (
+    AvatarAudioOutput,
+    FirstSpeechHeard,
+    PlayoutForced,
+    PlayoutReport,
+    SpeechStalled,
+)
+from .client import DEFAULT_BASE_URL, RunwayClient
+from .errors import AvatarLostError, ConfigurationError, LostAnswerError, RunwayException
+from .link import AvatarLink, LinkOptions
+from .log import logger
+from .metrics import StageTimings
+from .models import CreateRealtimeSession, CustomAvatar, PresetAvatar, Tool, explain
+from .participant import AvatarParticipant, participant_token
+from .realtime import RealtimeSession, SessionEnd
+from .runway_room import DeliveryKind, DeliveryOption, Loss
+
+CLOSE_BUDGET = 8.0
+"""Seconds that `aclose()` may take; a job that is shut down has 10."""
+_IDENTITY = "runway-avatar-agent"
+_DELIVERIES = ("auto", "datastream", "track")
+
+
+class AvatarState(enum.StrEnum):
+    NEW = "new"
+    STARTING = "starting"
+    LIVE = "live"
+    VOICE_ONLY = "voice_only"
+    CLOSED = "closed"
+
+
+_ALLOWED = {
+    AvatarState.NEW: {AvatarState.STARTING, AvatarState.CLOSED},
+    AvatarState.STARTING: {AvatarState.LIVE, AvatarState.VOICE_ONLY, AvatarState.CLOSED},
+    AvatarState.LIVE: {AvatarState.VOICE_ONLY, AvatarState.CLOSED},
+    AvatarState.VOICE_ONLY: {AvatarState.STARTING, AvatarState.CLOSED},
+    AvatarState.CLOSED: set[AvatarState](),
+}
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """Payload of the `state_changed` event."""
+
+    old: AvatarState
+    new: AvatarState
+    reason: str
+
+
+Event = Literal["state_changed", "error", "session_ended", "stage_reached", "playout_forced"]
+
+
+class AvatarSession(BaseAvatarSession[Event]):
+    """A Runway Characters avatar as the face of an `AgentSession`.
+
+    What is not given comes from the environment, under the names that the official plugin uses.
+
+    Args:
+        avatar_id: id (UUID) of a custom avatar of the key's project. Either this or `preset_id`.
+        preset_id: a Runway preset, e.g. "influencer".
+        max_duration: seconds after which Runway ends the session, 10 to 1800. It is known to end
+            sessions at about 300 s whatever was asked for.
+        api_url: default `RUNWAYML_BASE_URL`, else Runway's production API.
+        api_key: default `RUNWAYML_API_SECRET`.
+        avatar_participant_identity: identity of the participant that the user sees; unique in the
+            room.
+        avatar_participant_name: its display name.
+        conn_options: retries and connect timeout of the calls to Runway.
+        personality: overrides the avatar's, 1 to 10,000 characters.
+        start_script: what the avatar says by itself at the start, 1 to 2,000 characters.
+        tools: Runway tools of the session, at most 20.
+        transport: "bridge": join the room that Runway hosts, and relay.
+        delivery: how speech reaches the avatar worker; "auto" asks the worker.
+        wait_for_avatar: seconds that the first speech waits for the face, and then does without.
+            0: voice first.
+        stall_timeout: seconds without pictures, or without progress in speech, that are a loss.
+        allow_pause: let the framework pause and resume speech (`resume_false_interruption`).
+        http_session: an aiohttp session to use and not to close.
+
+    Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
+    `session_ended` (`SessionEnd`), `stage_reached` (its name), `playout_forced` (`PlayoutForced`),
+    `metrics_collected` (`livekit.agents.metrics.AvatarMetrics`).
+
+    Raises:
+        ConfigurationError: names the argument that is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        avatar_id: NotGivenOr[str | None] = NOT_GIVEN,
+        preset_id: NotGivenOr[str | None] = NOT_GIVEN,
+        max_duration: NotGivenOr[int] = NOT_GIVEN,
+        api_url: NotGivenOr[str] = NOT_GIVEN,
+        api_key: NotGivenOr[str] = NOT_GIVEN,
+        avatar_participant_identity: NotGivenOr[str] = NOT_GIVEN,
+        avatar_participant_name: NotGivenOr[str] = NOT_GIVEN,
+        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
+        personality: str | None = None,
+        start_script: str | None = None,
+        tools: list[Tool] | None = None,
+        transport: Literal["bridge"] = "bridge",
+        delivery: DeliveryOption = "auto",
+        wait_for_avatar: float = 10.0,
+        stall_timeout: float = 1.5,
+        allow_pause: bool = False,
+        http_session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        super().__init__()
+        self._request = _request(
+            avatar_id or None,
+            preset_id or None,
+            max_duration if is_given(max_duration) else None,
+            personality,
+            start_script,
+            tools,
+        )
+        if transport != "bridge":
+            raise ConfigurationError(f"transport must be 'bridge', not {transport!r}")
+        if delivery not in _DELIVERIES:
+            raise ConfigurationError(f"delivery must be one of {_DELIVERIES}, not {delivery!r}")
+        if wait_for_avatar < 0:
+            raise ConfigurationError(f"wait_for_avatar must be 0 or more, not {wait_for_avatar}")
+        if stall_timeout <= 0:
+            raise ConfigurationError(f"stall_timeout must be positive, not {stall_timeout}")
+        secret = api_key or os.getenv("RUNWAYML_API_SECRET") or ""
+        if not secret:
+            raise ConfigurationError(
+                "No Runway API secret: pass api_key, or set RUNWAYML_API_SECRET."
+            )
+        self._client = RunwayClient(
+            secret,
+            base_url=api_url or os.getenv("RUNWAYML_BASE_URL") or DEFAULT_BASE_URL,
+            http_session=http_session,
+            conn_options=conn_options,
+        )
+        self._conn_options = conn_options
+        self._identity = avatar_participant_identity or _IDENTITY
+        self._name = avatar_participant_name or self._identity
+        self._wait_for_avatar = wait_for_avatar
+        self._allow_pause = allow_pause
+        self._link_options = LinkOptions(delivery=delivery, stall_timeout=stall_timeout)
+
+        self._state = AvatarState.NEW
+        self._timings = StageTimings()
+        self._started_at = 0.0
+        self._participant: AvatarParticipant | None = None
+        self._output: AvatarAudioOutput | None = None
+        self._former_output: AudioOutput | None = None
+        self._link: AvatarLink | None = None
+        self._run_task: asyncio.Task[None] | None = None
+        self._close_task: asyncio.Task[None] | None = None
+
+    # -- what it tells --------------------------------------------------------------------------
+
+    @property
+    def avatar_identity(self) -> str:
+        return self._identity
+
+    @property
+    def provider(self) -> str:
+        return "runway"
+
+    @property
+    def state(self) -> AvatarState:
+        return self._state
+
+    @property
+    def timings(self) -> StageTimings:
+        """Stage times in seconds since `start()`."""
+        return self._timings
+
+    @property
+    def delivery(self) -> DeliveryKind | None:
+        """How speech reaches the avatar; None until that is known."""
+        return None if self._link is None else self._link.delivery_kind
+
+    @property
+    def session_id(self) -> str | None:
+        """Runway's id of the present session; None before it was created."""
+        return (self._link.session.id or None) if self._link is not None else None
+
+    @property
+    def speech_latency(self) -> float | None:
+        """Seconds from sending speech to the avatar to relaying it, last measured."""
+        return None if self._output is None else self._output.latency
+
+    def __repr__(self) -> str:
+        return f"AvatarSession(state={self._state.value}, delivery={self.delivery})"
+
+    # -- what it does ---------------------------------------------------------------------------
+
+    async def start(
+        self,
+        agent_session: AgentSession[Any],
+        room: rtc.Room,
+        *,
+        livekit_url: NotGivenOr[str] = NOT_GIVEN,
+        livekit_api_key: NotGivenOr[str] = NOT_GIVEN,
+        livekit_api_secret: NotGivenOr[str] = NOT_GIVEN,
+    ) -> None:
+        """Give the agent its face. Before or after `agent_session.start()`.
+
+        Returns when Runway has accepted the session and the avatar participant is in the room; the
+        face follows. From now on everything that the agent says is kept and spoken in order. If it
+        raises, or is cancelled, the agent's audio output is as it was before, and nothing bills.
+
+        Args:
+            room: the agent's room; connected, or that of the job.
+            livekit_url, livekit_api_key, livekit_api_secret: default `LIVEKIT_URL`,
+                `LIVEKIT_API_KEY`, `LIVEKIT_API_SECRET`.
+
+        Raises:
+            ConfigurationError: LiveKit credentials are missing, or it was started before.
+            RunwayException: Runway refused, by kind (see `errors`).
+            livekit.rtc.ConnectError: the agent room refused the avatar participant.
+        """
+        job = get_job_context(required=False)
+        if job is not None and job.is_fake_job():
+            logger.warning("console mode: the avatar stays off, nothing is created or billed")
+            return
+        if self._state is not AvatarState.NEW:
+            raise ConfigurationError(
+                f"This AvatarSession is {self._state.value}; make a new one for each start()."
+            )
+        url = livekit_url or os.getenv("LIVEKIT_URL")
+        key = livekit_api_key or os.getenv("LIVEKIT_API_KEY")
+        secret = livekit_api_secret or os.getenv("LIVEKIT_API_SECRET")
+        if not url or not key or not secret:
+            raise ConfigurationError(
+                "LiveKit credentials are missing: pass livekit_url, livekit_api_key and "
+                "livekit_api_secret, or set LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET."
+            )
+        if job is not None:
+            room_name, agent_identity = job.job.room.name, job.local_participant_identity
+        elif room.isconnected():
+            room_name, agent_identity = room.name, room.local_participant.identity
+        else:
+            raise ConfigurationError("Outside a job the room must be connected before start().")
+        token = participant_token(
+            api_key=key,
+            api_secret=secret,
+            room=room_name,
+            identity=self._identity,
+            name=self._name,
+            on_behalf_of=agent_identity,
+        )
+        self._started_at = asyncio.get_running_loop().time()
+        self._move_to(AvatarState.STARTING, "start")
+        try:
+            await super().start(agent_session, room)
+            agent_session.on("close", self._on_agent_session_close)
+            self._install_output(agent_session)
+            await self._create_and_join(url, token)
+        except BaseException:
+            # Cancelled or refused: nothing may stay behind, and the caller must see why.
+            await self.aclose()
+            raise
+        self._run_task = asyncio.create_task(self._run(), name="runway_avatar")
+
+    async def aclose(self) -> None:
+        """End the Runway session, confirmed, and leave the room.
+
+        Idempotent, and safe to call from several places at once. Takes at most about 8 s. Restores
+        the audio output that `start()` replaced.
+        """
+        if self._close_task is None:
+            self._close_task = asyncio.create_task(self._close(), name="runway_avatar_close")
+        await asyncio.shield(self._close_task)
+
+    # -- start ----------------------------------------------------------------------------------
+
+    def _install_output(self, agent_session: AgentSession[Any]) -> None:
+        self._participant = AvatarParticipant()
+        self._output = AvatarAudioOutput(
+            self._participant,
+            report=self._on_playout_report,
+            wait_for_avatar=self._wait_for_avatar,
+            stall_timeout=self._link_options.stall_timeout,
+            can_pause=self._allow_pause,
+        )
+        self._former_output = tail = _tail(agent_session.output.audio)
+        if tail is None and _is_running(agent_session):
+            logger.warning(
+                "the agent session was started without an audio output: transcripts are not "
+                "synchronised with speech and nothing is recorded. Call avatar.start() before "
+                "session.start(), or do not pass audio_output=False"
+            )
+        agent_session.output.replace_audio_tail(self._output)
+
+    async def _create_and_join(self, url: str, token: str) -> None:
+        assert self._participant is not None
+        assert self._output is not None
+        session = RealtimeSession(self._client, self._request)
+        self._link = AvatarLink(
+            session, self._participant, self._output, self._link_options, self._on_stage
+        )
+        joining = asyncio.create_task(self._participant.join(url, token), name="runway_join")
+        try:
+            await self._create(session)
+            self._on_stage("created")
+            await joining
+        finally:
+            joining.cancel()
+            await asyncio.gather(joining, return_exceptions=True)
+
+    async def _create(self, session: RealtimeSession) -> None:
+        """Repeats a create whose answer was lost: the orphan is never consumed, so it dies unbilled
+        about 21 s after READY. Where it takes the account's only place, the new one is queued."""
+        for _ in range(self._conn_options.max_retry):
+            try:
+                await session.create()
+            except LostAnswerError:
+                logger.warning("the answer to a Runway create was lost; creating another session")
+            else:
+                return
+        await session.create()
+
+    async def _run(self) -> None:
+        """The life of one Runway session behind the participant, from READY to its loss."""
+        link, output = self._link, self._output
+        assert link is not None
+        assert output is not None
+        try:
+            delivery = await link.open()
+        except RunwayException as error:
+            await self._give_up(link, error, "the avatar did not come")
+            return
+        output.attach_avatar(delivery)
+        if self._request.start_script:
+            output.open_gate()
+        self._on_stage("live")
+        self._move_to(AvatarState.LIVE, "the avatar is there")
+        loss = await link.lost
+        await self._give_up(link, AvatarLostError(reason=loss.value), "the avatar was lost")
+
+    async def _give_up(self, link: AvatarLink, error: RunwayException, why: str) -> None:
+        assert self._output is not None
+        assert self._participant is not None
+        self._output.detach_avatar()
+        self._move_to(AvatarState.VOICE_ONLY, str(error))
+        logger.warning(why, extra={"error": type(error).__name__, "detail": str(error)})
+        self.emit("error", error)
+        await self._end(link, CLOSE_BUDGET)
+        self._participant.mute_camera()
+
+    async def _end(self, link: AvatarLink, budget: float) -> None:
+        if not link.session.id:
+            return
+        ended = link.session.times.ended is not None
+        end: SessionEnd = await link.close(budget=budget)
+        if not ended:
+            logger.info(
+                "the Runway session has ended",
+                extra={"how": end.how, "status": end.status, "billed_seconds": end.billed_seconds},
+            )
+            self.emit("session_ended", end)
+
+    # -- close ----------------------------------------------------------------------------------
+
+    def _on_agent_session_close(self, _: object) -> None:
+        # The room is still connected now; when the shutdown callbacks run it is not.
+        if self._close_task is None:
+            self._close_task = asyncio.create_task(self._close(), name="runway_avatar_close")
+
+    async def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CLOSE_BUDGET
+        if self._state is not AvatarState.CLOSED:
+            self._move_to(AvatarState.CLOSED, "aclose")
+        if self._run_task is not None:
+            self._run_task.cancel()
+            await asyncio.gather(self._run_task, return_exceptions=True)
+        if self._agent_session is not None:
+            self._agent_session.off("close", self._on_agent_session_close)
+            self._restore_output(self._agent_session)
+        if self._output is not None:
+            await self._output.aclose()
+        if self._link is not None:
+            await self._end(self._link, deadline - loop.time() - 1.0)
+        if self._participant is not None:
+            await self._participant.aclose()
+        await self._client.aclose(max(0.5, deadline - loop.time()))
+        await super().aclose()
+
+    def _restore_output(self, agent_session: AgentSession[Any]) -> None:
+        if self._output is None or _tail(agent_session.output.audio) is not self._output:
+            return  # the framework has taken it off already, or somebody else has replaced it
+        if agent_session.output.audio is self._output:
+            agent_session.output.audio = self._former_output
+        elif self._former_output is not None:
+            agent_session.output.replace_audio_tail(self._former_output)
+        else:
+            logger.warning(
+                "the avatar is closed while the agent session goes on, which has no audio output "
+                "of its own: the agent is silent from now on"
+            )
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def _move_to(self, state: AvatarState, reason: str) -> None:
+        """The one place that changes the state."""
+        if state not in _ALLOWED[self._state]:
+            raise RuntimeError(f"cannot go from {self._state.value} to {state.value}")
+        old, self._state = self._state, state
+        logger.debug("avatar state changed", extra={"old": old.value, "new": state.value})
+        self.emit("state_changed", StateChanged(old, state, reason))
+
+    def _on_stage(self, stage: str) -> None:
+        elapsed = asyncio.get_running_loop().time() - self._started_at
+        if getattr(self._timings, stage) is None:
+            setattr(self._timings, stage, elapsed)
+        logger.debug("avatar stage reached", extra={"stage": stage, "seconds": round(elapsed, 3)})
+        self.emit("stage_reached", stage)
+
+    def _on_playout_report(self, report: PlayoutReport) -> None:
+        match report:
+            case FirstSpeechHeard():
+                if self._timings.first_speech is None:
+                    self._on_stage("first_speech")
+            case SpeechStalled():
+                if self._link is not None:
+                    self._link.report_loss(Loss.SPEECH_STALLED)
+            case PlayoutForced():
+                self.emit("playout_forced", report)
+
+
+def _request(
+    avatar_id: str | None,
+    preset_id: str | None,
+    max_duration: int | None,
+    personality: str | None,
+    start_script: str | None,
+    tools: list[Tool] | None,
+) -> CreateRealtimeSession:
+    if (avatar_id is None) == (preset_id is None):
+        raise ConfigurationError("Pass either avatar_id or preset_id, and not both.")
+    optional = {
+        "max_duration": max_duration,
+        "personality": personality,
+        "start_script": start_script,
+        "tools": tuple(tools) if tools is not None else None,
+    }
+    try:
+        avatar = (
+            CustomAvatar.model_validate({"avatar_id": avatar_id})
+            if preset_id is None
+            else PresetAvatar.model_validate({"preset_id": preset_id})
+        )
+        given = {name: value for name, value in optional.items() if value is not None}
+        return CreateRealtimeSession.model_validate({"avatar": avatar, **given})
+    except ValidationError as error:
+        raise ConfigurationError(f"Not a valid Runway session: {explain(error)}") from None
+
+
+def _tail(output: AudioOutput | None) -> AudioOutput | None:
+    """The sink at the end of a chain of audio outputs."""
+    while output is not None and output.next_in_chain is not None:
+        output = output.next_in_chain
+    return output
+
+
+def _is_running(agent_session: AgentSession[Any]) -> bool:
+    try:
+        agent_session.current_agent  # noqa: B018  raises unless the session was started
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""The two ways of carrying speech to an avatar worker. Both take int16 mono PCM at 48 kHz.
+
+Protocol of the data stream: livekit-agents 1.8.9 `voice/avatar/_datastream_io.py`. Which of the two
+Runway's own rooms understand could not be verified without an account; see `open_delivery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from livekit import rtc
+from livekit.agents import utils
+
+from .log import logger
+from .playout import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
+
+RPC_CLEAR_BUFFER = "lk.clear_buffer"
+RPC_PLAYBACK_FINISHED = "lk.playback_finished"
+RPC_PLAYBACK_STARTED = "lk.playback_started"
+AUDIO_STREAM_TOPIC = "lk.audio_stream"
+
+STREAM_RATE = 16_000
+"""Hz on the wire of the data stream, as the official plugin sends (livekit-plugins-runway 1.8.9)."""
+RPC_TIMEOUT = 2.0
+"""Seconds that `lk.clear_buffer` may take."""
+_SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
+
+
+async def clear_buffer(room: rtc.Room, worker: str) -> bool:
+    """Call `lk.clear_buffer`. True if the worker answered; False if it refused, does not know the
+    method, is gone, or did not answer within `RPC_TIMEOUT` seconds."""
+    try:
+        async with asyncio.timeout(RPC_TIMEOUT):
+            await room.local_participant.perform_rpc(
+                destination_identity=worker,
+                method=RPC_CLEAR_BUFFER,
+                payload="",
+                response_timeout=RPC_TIMEOUT,
+            )
+    except (rtc.RpcError, TimeoutError) as error:
+        logger.debug("clear_buffer was not confirmed", extra={"error": type(error).__name__})
+        return False
+    return True
+
+
+class DataStreamDelivery:
+    """Speech as byte streams, one per segment.
+
+    Streams can run ahead of real time, which spares the avatar from starving when this process is
+    busy; only a little, so that a worker that ignores `lk.clear_buffer` has little left to say.
+    """
+
+    lead = 2.0
+
+    def __init__(self, room: rtc.Room, worker: str, on_failed: Callable[[], None]) -> None:
+        self._room = room
+        self._worker = worker
+        self._on_failed = on_failed
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._writer: rtc.ByteStreamWriter | None = None
+        self._resampler: rtc.AudioResampler | None = None
+        self._generation = 0
+        self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
+
+    def send(self, pcm: bytes) -> None:
+        self._queue.put_nowait(pcm)
+
+    def finish(self) -> None:
+        self._queue.put_nowait(None)
+
+    async def clear(self) -> bool:
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
+        return await clear_buffer(self._room, self._worker)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                pcm = await self._queue.get()
+                if pcm is None:
+                    await self._end_stream()
+                else:
+                    await self._write(pcm)
+        except rtc.StreamError as error:
+            logger.warning("the speech stream failed", extra={"error": type(error).__name__})
+            self._on_failed()
+
+    async def _write(self, pcm: bytes) -> None:
+        if self._writer is None:
+            self._resampler = rtc.AudioResampler(SAMPLE_RATE, STREAM_RATE)
+            self._writer = await self._room.local_participant.stream_bytes(
+                name=utils.shortuuid("AUDIO_"),
+                topic=AUDIO_STREAM_TOPIC,
+                destination_identities=[self._worker],
+                attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
+            )
+        assert self._resampler is not None
+        frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
+        data = b"".join(bytes(out.data) for out in self._resampler.push(frame))
+        if data:
+            await self._writer.write(data)
+
+    async def _end_stream(self) -> None:
+        writer, self._writer = self._writer, None
+        resampler, self._resampler = self._resampler, None
+        if writer is None or resampler is None:
+            return
+        tail = b"".join(bytes(out.data) for out in resampler.flush())
+        if tail:
+            await writer.write(tail)
+        await writer.aclose()
+
+    async def aclose(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class TrackDelivery:
+    """Speech as a microphone track, in real time, with silence between segments."""
+
+    lead = 0.06
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        self._buffer = bytearray()
+        self._task: asyncio.Task[None] | None = None
+
+    async def publish(self) -> None:
+        track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
+        await self._room.local_participant.publish_track(track, options)
+        self._task = asyncio.create_task(self._run(), name="runway_speech_track")
+
+    def send(self, pcm: bytes) -> None:
+        self._buffer += pcm
+
+    def finish(self) -> None:
+        """Nothing marks the end of a segment on a track but the silence after it."""
+
+    async def clear(self) -> bool:
+        self._buffer.clear()
+        return False
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            pcm = bytes(self._buffer[: len(_SILENCE)]).ljust(len(_SILENCE), b"\0")
+            del self._buffer[: len(_SILENCE)]
+            await self._source.capture_frame(rtc.AudioFrame(pcm, SAMPLE_RATE, 1, HOP))
+            due = max(due + HOP_SECONDS, loop.time() - 0.1)
+            await asyncio.sleep(due - loop.time())
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._source.aclose()

@@ -1,0 +1,139 @@
+"""One Runway session behind the avatar participant: the session, its room and the relay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from livekit import rtc
+
+from .audio_output import AvatarAudioOutput, SpeechDelivery
+from .errors import AvatarJoinError, UnavailableError
+from .log import logger
+from .participant import AvatarParticipant
+from .realtime import RealtimeSession, SessionEnd
+from .relay import Relay, RelayStats
+from .runway_room import DeliveryKind, DeliveryOption, Loss, RunwayRoom
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """Times in seconds."""
+
+    delivery: DeliveryOption = "auto"
+    ready_timeout: float = 60.0
+    join_timeout: float = 30.0
+    """For the worker to join, and again for its first frame; about 8 s are usual."""
+    stall_timeout: float = 1.5
+
+
+class AvatarLink:
+    """Opened once, closed once. `lost` resolves when the avatar that was there is no longer.
+
+    Args:
+        on_stage: called with the name of each stage of `metrics.StageTimings` as it is reached.
+    """
+
+    def __init__(
+        self,
+        session: RealtimeSession,
+        participant: AvatarParticipant,
+        output: AvatarAudioOutput,
+        options: LinkOptions,
+        on_stage: Callable[[str], None],
+    ) -> None:
+        self.session = session
+        self._participant = participant
+        self._output = output
+        self._options = options
+        self._on_stage = on_stage
+        self._room: RunwayRoom | None = None
+        self._relay: Relay | None = None
+        self._relay_task: asyncio.Task[None] | None = None
+        self._first_frame = asyncio.Event()
+        self.lost: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
+        self.delivery_kind: DeliveryKind | None = None
+
+    @property
+    def relay_stats(self) -> RelayStats | None:
+        return None if self._relay is None else self._relay.stats
+
+    async def open(self) -> SpeechDelivery:
+        """From a created session to an avatar that shows its face and takes speech.
+
+        Raises:
+            RunwayException: by kind; the session must still be ended with `close()`.
+        """
+        options, session = self._options, self.session
+        ready = await session.wait_until_ready(options.ready_timeout, self._on_queued)
+        self._on_stage("ready")
+        credentials = await session.consume(ready)
+        self._on_stage("consumed")
+        room = self._room = RunwayRoom(
+            session.id,
+            on_lost=self.report_loss,
+            on_playback_finished=lambda interrupted: self._output.worker_finished(
+                interrupted=interrupted
+            ),
+        )
+        await room.join(credentials)
+        self._on_stage("connected")
+        await room.wait_for_worker(options.join_timeout)
+        session.worker_joined()
+        self._on_stage("worker_joined")
+        audio, video = await room.wait_for_media(options.join_timeout)
+        self._relay = Relay(
+            audio=audio,
+            video=video,
+            participant=self._participant,
+            output=self._output,
+            on_first_frame=self._on_first_frame,
+            on_stall=lambda _: self.report_loss(Loss.VIDEO_STALLED),
+            stall_timeout=options.stall_timeout,
+        )
+        self._relay_task = asyncio.create_task(self._relay.run(), name="runway_relay")
+        try:
+            async with asyncio.timeout(options.join_timeout):
+                await self._first_frame.wait()
+        except TimeoutError:
+            raise AvatarJoinError(
+                session_id=session.id, missing="video", waited=options.join_timeout
+            ) from None
+        try:
+            self.delivery_kind, delivery = await room.open_delivery(options.delivery)
+        except rtc.participant.PublishTrackError as error:
+            raise UnavailableError("The agent's voice could not be published.") from error
+        logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
+        return delivery
+
+    def report_loss(self, loss: Loss) -> None:
+        """The avatar is gone; the first reason counts."""
+        if not self.lost.done():
+            self.lost.set_result(loss)
+
+    def _on_first_frame(self) -> None:
+        self._first_frame.set()
+        self._on_stage("first_frame")
+
+    def _on_queued(self, queued: bool) -> None:
+        logger.info("the Runway session is queued" if queued else "it is no longer queued")
+
+    async def close(self, *, budget: float) -> SessionEnd:
+        """Stop relaying, end the session, see that it has ended, leave the Runway room.
+
+        Bounded by `budget` seconds, except for leaving the room. Raises only if it is cancelled.
+        """
+        if self._relay_task is not None:
+            self._relay_task.cancel()
+            await asyncio.gather(self._relay_task, return_exceptions=True)
+        room = self._room
+        try:
+            return await self.session.end(
+                say_goodbye=None if room is None else room.send_end_call,
+                worker_gone=None if room is None else room.worker_gone,
+                budget=budget,
+            )
+        finally:
+            if room is not None:
+                await room.aclose()

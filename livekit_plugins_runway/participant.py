@@ -1,0 +1,151 @@
+"""The participant that the user sees and hears: one for the whole call, whatever is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+
+from livekit import api, rtc
+from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
+
+from .log import logger
+from .playout import BYTES_PER_SAMPLE, SAMPLE_RATE
+
+CAMERA_BITRATE = 2_500_000
+"""bit/s; set by hand, because the SDK would choose it for the first, small frames of a session."""
+CAMERA_FRAMERATE = 30.0
+MIN_FRAME_SIDE = 16
+"""Pixels. When a publisher leaves, its track ends with 2x2 frames, which abort libwebrtc's encoder
+(livekit 1.1.21)."""
+_TOKEN_TTL = datetime.timedelta(hours=1)
+
+
+def participant_token(
+    *, api_key: str, api_secret: str, room: str, identity: str, name: str, on_behalf_of: str
+) -> str:
+    """A LiveKit token for the avatar participant: it may publish a camera and a microphone.
+
+    Kind and attribute are in the token, so that no client sees the participant without them.
+    `lk.publish_on_behalf` tells front ends, and the agent itself, whose face this is.
+    """
+    grants = api.VideoGrants(
+        room_join=True,
+        room=room,
+        can_publish=True,
+        can_publish_sources=["camera", "microphone"],
+        can_publish_data=False,
+        can_subscribe=False,
+    )
+    return (
+        api.AccessToken(api_key=api_key, api_secret=api_secret)
+        .with_kind("agent")
+        .with_identity(identity)
+        .with_name(name)
+        .with_grants(grants)
+        .with_attributes({ATTRIBUTE_PUBLISH_ON_BEHALF: on_behalf_of})
+        .with_ttl(_TOKEN_TTL)
+        .to_jwt()
+    )
+
+
+class AvatarParticipant:
+    """Publishes the avatar's microphone at once and its camera with the first real frame.
+
+    Publishing a camera before there is a picture shows a green screen; a microphone that is there
+    early, with silence, loses nobody the first words.
+    """
+
+    def __init__(self) -> None:
+        self._room = rtc.Room()
+        # No queue: it would add its length to the voice's latency. It wants exactly 10 ms frames.
+        self._microphone = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        self._microphone_track = rtc.LocalAudioTrack.create_audio_track(
+            "avatar-voice", self._microphone
+        )
+        self._camera: rtc.VideoSource | None = None
+        self._camera_track: rtc.LocalVideoTrack | None = None
+        self._subscribed = False
+        self._closed = False
+
+    @property
+    def room(self) -> rtc.Room:
+        return self._room
+
+    @property
+    def subscribed(self) -> bool:
+        """True once somebody has subscribed to the microphone track."""
+        return self._subscribed
+
+    async def join(self, url: str, token: str) -> None:
+        """Join the agent room and publish the microphone.
+
+        Raises:
+            livekit.rtc.ConnectError: the server refused, or could not be reached.
+            livekit.rtc.participant.PublishTrackError: the token does not allow it.
+        """
+        self._room.on("local_track_subscribed", self._on_subscribed)
+        await self._room.connect(url, token, rtc.RoomOptions(auto_subscribe=False))
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
+        await self._room.local_participant.publish_track(self._microphone_track, options)
+
+    def _on_subscribed(self, track: rtc.Track) -> None:
+        if track.sid == self._microphone_track.sid:
+            self._subscribed = True
+
+    async def push_audio(self, pcm: bytes) -> None:
+        """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect after `aclose()`."""
+        if self._closed:
+            return
+        frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
+        await self._microphone.capture_frame(frame)
+
+    async def push_video(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
+        """Send a picture of any size and buffer type at once; the first one publishes the camera.
+
+        Args:
+            timestamp_us: capture time of the frame as received; keeps lips and voice in sync.
+
+        Returns:
+            False if the frame was not fit to be sent.
+        """
+        if self._closed or min(frame.width, frame.height) < MIN_FRAME_SIDE:
+            return False
+        if self._camera is None:
+            self._camera = rtc.VideoSource(frame.width, frame.height)
+            self._camera.capture_frame(frame, timestamp_us=timestamp_us)
+            await self._publish_camera(self._camera)
+        elif self._camera_track is not None and self._camera_track.muted:
+            self._camera_track.unmute()
+            logger.debug("camera unmuted")
+        self._camera.capture_frame(frame, timestamp_us=timestamp_us)
+        return True
+
+    async def _publish_camera(self, source: rtc.VideoSource) -> None:
+        self._camera_track = rtc.LocalVideoTrack.create_video_track("avatar-camera", source)
+        options = rtc.TrackPublishOptions(
+            source=rtc.TrackSource.SOURCE_CAMERA,
+            # Half the CPU of VP8 at this size, and no simulcast: one encoder.
+            video_codec=rtc.VideoCodec.H264,
+            simulcast=False,
+            video_encoding=rtc.VideoEncoding(
+                max_bitrate=CAMERA_BITRATE, max_framerate=CAMERA_FRAMERATE
+            ),
+        )
+        await self._room.local_participant.publish_track(self._camera_track, options)
+
+    def mute_camera(self) -> None:
+        """Show nobody rather than a frozen face. The next frame unmutes."""
+        if self._camera_track is not None and not self._camera_track.muted:
+            self._camera_track.mute()
+            logger.debug("camera muted")
+
+    async def aclose(self) -> None:
+        """Leave the agent room. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._room.off("local_track_subscribed", self._on_subscribed)
+        await self._room.disconnect()
+        await asyncio.gather(
+            self._microphone.aclose(), *([self._camera.aclose()] if self._camera else [])
+        )

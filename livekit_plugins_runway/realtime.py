@@ -1,0 +1,247 @@
+"""One Runway session as a resource: from its creation to its confirmed end."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .client import RunwayClient
+from .errors import RunwayException
+from .log import logger
+from .models import (
+    TERMINAL_STATES,
+    Completed,
+    ConsumedCredentials,
+    CreateRealtimeSession,
+    Ready,
+    RealtimeSessionState,
+)
+
+END_BUDGET = 7.0
+"""Seconds in which a session's end must be confirmed; a job has 10 after its room is gone."""
+_CONFIRM_SHARE = 0.6
+_POLL = 0.5
+_RETRY = 0.5
+
+
+class SessionState(enum.Enum):
+    NEW = "new"
+    CREATED = "created"
+    READY = "ready"
+    CONSUMED = "consumed"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+_ORDER = list(SessionState)
+
+
+@dataclass(frozen=True)
+class SessionEnd:
+    """How a Runway session ended.
+
+    Attributes:
+        status: Runway's last status, or None where it was not asked or did not answer.
+        how: what ended it.
+        confirmed: False if it may still bill; the log says how to end it by hand.
+        started_at: Unix time in seconds at which the worker began to be billed, None if it did not.
+        ended_at: Unix time in seconds.
+        billed_seconds: Runway's own figure where it gave one, else estimated from the times.
+    """
+
+    session_id: str
+    status: str | None
+    how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed"]
+    confirmed: bool
+    started_at: float | None
+    ended_at: float
+    billed_seconds: float
+    estimated: bool
+
+
+@dataclass
+class _Times:
+    created: float | None = None
+    ready: float | None = None
+    consumed: float | None = None
+    running: float | None = None
+    ended: float | None = None
+
+
+@dataclass(eq=False)
+class RealtimeSession:
+    """Owns one Runway session. Once it was created `end()` must be awaited; all else may fail.
+
+    Args:
+        client: shared; not closed here.
+        request: the body of the create call.
+    """
+
+    client: RunwayClient
+    request: CreateRealtimeSession
+    state: SessionState = SessionState.NEW
+    id: str = ""
+    times: _Times = field(default_factory=_Times)
+    """Unix times in seconds."""
+    _end_task: asyncio.Task[SessionEnd] | None = field(default=None, repr=False)
+
+    def _move_to(self, state: SessionState) -> None:
+        """The one place that changes the state: forward only."""
+        if _ORDER.index(state) <= _ORDER.index(self.state):
+            raise RuntimeError(f"a session cannot go from {self.state.value} to {state.value}")
+        self.state = state
+        logger.debug(
+            "runway session state changed",
+            extra={"state": state.value, "lk.pii.session_id": self.id},
+        )
+
+    async def create(self) -> None:
+        """Raises what `RunwayClient.create` raises. Cancelled, it leaves no session behind."""
+        self.id = await self.client.create(self.request)
+        self.times.created = time.time()
+        self._move_to(SessionState.CREATED)
+
+    async def wait_until_ready(
+        self, timeout: float, on_queued: Callable[[bool], None] | None = None
+    ) -> Ready:
+        """Raises what `RunwayClient.wait_until_ready` raises."""
+        ready = await self.client.wait_until_ready(self.id, timeout=timeout, on_queued=on_queued)
+        self.times.ready = time.time()
+        self._move_to(SessionState.READY)
+        return ready
+
+    async def consume(self, ready: Ready) -> ConsumedCredentials:
+        """Raises what `RunwayClient.consume` raises. Possible once."""
+        credentials = await self.client.consume(self.id, ready.session_key.get_secret_value())
+        self.times.consumed = time.time()
+        self._move_to(SessionState.CONSUMED)
+        return credentials
+
+    def worker_joined(self) -> None:
+        """Billing has begun."""
+        self.times.running = time.time()
+
+    async def end(
+        self,
+        *,
+        say_goodbye: Callable[[], Awaitable[bool]] | None = None,
+        worker_gone: asyncio.Event | None = None,
+        budget: float = END_BUDGET,
+    ) -> SessionEnd:
+        """End the session and see that it has ended. Idempotent; callers share one attempt.
+
+        END_CALL while the worker can hear it, confirmed by the worker's leaving or by a terminal
+        status; else DELETE, repeated within `budget` seconds. Never raises for what Runway does: an
+        end that could not be confirmed is in the result and in the log. Cancelling the caller does
+        not stop it.
+
+        Args:
+            say_goodbye: sends END_CALL; returns False if it could not.
+            worker_gone: set when the worker has left.
+        """
+        if self._end_task is None:
+            self._end_task = asyncio.create_task(
+                self._end(say_goodbye, worker_gone, budget), name="runway_end_session"
+            )
+        return await asyncio.shield(self._end_task)
+
+    async def _end(
+        self,
+        say_goodbye: Callable[[], Awaitable[bool]] | None,
+        worker_gone: asyncio.Event | None,
+        budget: float,
+    ) -> SessionEnd:
+        self._move_to(SessionState.ENDING)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + budget
+        try:
+            async with asyncio.timeout_at(loop.time() + budget * _CONFIRM_SHARE):
+                end = await self._end_politely(say_goodbye, worker_gone)
+        except TimeoutError:
+            end = None
+        if end is None:
+            end = await self._end_by_delete(deadline)
+        self._move_to(SessionState.ENDED)
+        return end
+
+    async def _end_politely(
+        self,
+        say_goodbye: Callable[[], Awaitable[bool]] | None,
+        worker_gone: asyncio.Event | None,
+    ) -> SessionEnd | None:
+        if worker_gone is not None and worker_gone.is_set():
+            # It may have crashed, which ends nothing at Runway: only a terminal status counts.
+            state = await self._status()
+            return self._result("already ended", state) if _terminal(state) else None
+        if say_goodbye is None or not await say_goodbye():
+            state = await self._status() if self.state_was_used else None
+            return self._result("already ended", state) if _terminal(state) else None
+        assert worker_gone is not None
+        while True:
+            try:
+                async with asyncio.timeout(_POLL):
+                    await worker_gone.wait()
+                return self._result("worker left", await self._status())
+            except TimeoutError:
+                state = await self._status()
+                if _terminal(state):
+                    return self._result("end call", state)
+
+    @property
+    def state_was_used(self) -> bool:
+        return self.times.consumed is not None
+
+    async def _status(self) -> RealtimeSessionState | None:
+        try:
+            return await self.client.get(self.id)
+        except RunwayException as error:
+            logger.debug("no status of the session", extra={"error": type(error).__name__})
+            return None
+
+    async def _end_by_delete(self, deadline: float) -> SessionEnd:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self.client.delete(self.id)
+                return self._result("deleted", None)
+            except (RunwayException, TimeoutError) as error:
+                if loop.time() + _RETRY >= deadline:
+                    return self._unconfirmed(error)
+                await asyncio.sleep(_RETRY)
+
+    def _unconfirmed(self, error: Exception) -> SessionEnd:
+        logger.error(
+            "a Runway session may still be billing: its end could not be confirmed. End it by hand "
+            "with: DELETE /v1/realtime_sessions/<session id>",
+            extra={"lk.pii.session_id": self.id, "error": type(error).__name__},
+        )
+        return self._result("unconfirmed", None)
+
+    def _result(
+        self,
+        how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed"],
+        state: RealtimeSessionState | None,
+    ) -> SessionEnd:
+        now = self.times.ended = time.time()
+        started = self.times.running
+        estimate = now - started if started is not None else 0.0
+        told = state.duration if isinstance(state, Completed) else None
+        return SessionEnd(
+            session_id=self.id,
+            status=state.status if state is not None else None,
+            how=how,
+            confirmed=how != "unconfirmed",
+            started_at=started,
+            ended_at=now,
+            billed_seconds=estimate if told is None else float(told),
+            estimated=told is None,
+        )
+
+
+def _terminal(state: RealtimeSessionState | None) -> bool:
+    return isinstance(state, TERMINAL_STATES)

@@ -1,0 +1,138 @@
+"""Moves the avatar's picture and voice from the Runway room to the avatar participant.
+
+Nothing is queued or paced here: the worker paces, and every queue would add to the latency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from livekit import rtc
+
+from .audio_output import AvatarAudioOutput, RelayAction
+from .participant import MIN_FRAME_SIDE, AvatarParticipant
+from .playout import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
+
+_SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
+_VIDEO_CAPACITY = 2
+_AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
+
+MUTE_AFTER = 1.0
+"""Seconds without a frame after which the camera is muted."""
+
+
+@dataclass
+class RelayStats:
+    """What went through the relay."""
+
+    video_frames: int = 0
+    audio_frames: int = 0
+    unfit_video_frames: int = 0
+    gated_audio_frames: int = 0
+    width: int = 0
+    height: int = 0
+    resolution_changes: int = 0
+
+
+class Relay:
+    """Relays one worker's tracks until it is cancelled or both tracks have ended.
+
+    Args:
+        on_first_frame: called once, when the first picture has been handed to the user's track.
+        on_stall: called once, with the seconds for which no frame came (`stall_timeout`).
+    """
+
+    def __init__(
+        self,
+        *,
+        audio: rtc.RemoteAudioTrack,
+        video: rtc.RemoteVideoTrack,
+        participant: AvatarParticipant,
+        output: AvatarAudioOutput,
+        on_first_frame: Callable[[], None],
+        on_stall: Callable[[float], None],
+        stall_timeout: float = 1.5,
+    ) -> None:
+        self._audio = audio
+        self._video = video
+        self._participant = participant
+        self._output = output
+        self._on_first_frame = on_first_frame
+        self._on_stall = on_stall
+        self._stall_timeout = stall_timeout
+        self._last_frame: float | None = None
+        self.stats = RelayStats()
+
+    async def run(self) -> None:
+        """Relay until cancelled, or until the worker's tracks end."""
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._watch(), name="runway_relay_watch")
+            media = [
+                group.create_task(self._relay_audio(), name="runway_relay_audio"),
+                group.create_task(self._relay_video(), name="runway_relay_video"),
+            ]
+            await asyncio.wait(media)
+            watch.cancel()
+
+    async def _relay_audio(self) -> None:
+        stream = rtc.AudioStream(
+            self._audio,
+            capacity=_AUDIO_CAPACITY,
+            sample_rate=SAMPLE_RATE,
+            num_channels=1,
+            frame_size_ms=10,
+        )
+        try:
+            async for event in stream:
+                pcm = bytes(event.frame.data)
+                if len(pcm) != len(_SILENCE):
+                    continue
+                self.stats.audio_frames += 1
+                action = self._output.relayed(pcm)
+                if action is RelayAction.PASS:
+                    await self._participant.push_audio(pcm)
+                elif action is RelayAction.SILENCE:
+                    self.stats.gated_audio_frames += 1
+                    await self._participant.push_audio(_SILENCE)
+        finally:
+            await stream.aclose()
+
+    async def _relay_video(self) -> None:
+        loop = asyncio.get_running_loop()
+        stream = rtc.VideoStream(self._video, capacity=_VIDEO_CAPACITY)
+        stats = self.stats
+        try:
+            async for event in stream:
+                frame = event.frame
+                if min(frame.width, frame.height) < MIN_FRAME_SIDE:
+                    stats.unfit_video_frames += 1
+                    continue
+                first, self._last_frame = self._last_frame is None, loop.time()
+                await self._participant.push_video(frame, event.timestamp_us)
+                stats.video_frames += 1
+                if (frame.width, frame.height) != (stats.width, stats.height):
+                    stats.resolution_changes += not first
+                    stats.width, stats.height = frame.width, frame.height
+                if first:
+                    self._on_first_frame()
+        finally:
+            await stream.aclose()
+
+    async def _watch(self) -> None:
+        """Mute the camera and report when the frames stop: a dead worker stays in its room for long
+        (21.5 s measured), and its audio track goes on with silence."""
+        loop = asyncio.get_running_loop()
+        mute_after = min(MUTE_AFTER, self._stall_timeout)
+        while True:
+            waited = loop.time() - self._last_frame if self._last_frame is not None else 0.0
+            if waited >= self._stall_timeout:
+                self._participant.mute_camera()
+                self._on_stall(waited)
+                return
+            if waited >= mute_after:
+                self._participant.mute_camera()
+                await asyncio.sleep(self._stall_timeout - waited)
+            else:
+                await asyncio.sleep(mute_after - waited)

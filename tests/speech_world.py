@@ -1,0 +1,180 @@
+"""A user's ear and an avatar worker in virtual time, around a real `AvatarAudioOutput`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from livekit.agents.voice.io import (
+    PlaybackFinishedEvent,
+    PlaybackProgressedEvent,
+    PlaybackStartedEvent,
+)
+
+from livekit_plugins_runway.audio_output import AvatarAudioOutput, PlayoutReport, RelayAction
+from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
+
+RATE = 48_000
+HOP = 480
+SILENCE = bytes(2 * HOP)
+
+
+class Ear:
+    """The user's end of the microphone track: every 10 ms that was put on it, on one time line."""
+
+    def __init__(self) -> None:
+        self.subscribed = True
+        self.frames: list[tuple[float, bytes]] = []
+
+    async def push_audio(self, pcm: bytes) -> None:
+        assert len(pcm) == len(SILENCE)
+        self.frames.append((asyncio.get_running_loop().time(), pcm))
+
+    def pcm(self, since: float = 0.0) -> Any:
+        """What was heard from `since` on, as one recording without the holes."""
+        return np.frombuffer(b"".join(p for t, p in self.frames if t >= since), np.int16)
+
+    def tones(self, since: float = 0.0) -> list[HeardTone]:
+        return hear(self.pcm(since), RATE)
+
+    def loud_after(self, t: float) -> float | None:
+        """Seconds after `t` at which something was last audible; None if nothing was."""
+        loud = [at for at, pcm in self.frames if at >= t and _is_loud(pcm)]
+        return loud[-1] - t if loud else None
+
+
+def _is_loud(pcm: bytes) -> bool:
+    return bool(np.abs(np.frombuffer(pcm, np.int16)).max(initial=0) > 300)
+
+
+class Worker:
+    """Speaks what it is sent, `latency` seconds later, in real time, as a data stream worker does.
+
+    It can freeze (and then neither speaks nor answers), ignore `clear`, or answer it late.
+    """
+
+    def __init__(
+        self,
+        output: AvatarAudioOutput,
+        ear: Ear,
+        *,
+        latency: float = 0.25,
+        lead: float = 2.0,
+        clear: str = "obeys",
+        clear_delay: float = 0.02,
+    ) -> None:
+        self._output = output
+        self._ear = ear
+        self._latency = latency
+        self.lead = lead
+        self._clear = clear
+        self._clear_delay = clear_delay
+        self._queue: deque[tuple[float, bytes]] = deque()  # due, 10 ms
+        self._rest = bytearray()
+        self.frozen = False
+        self.sent = 0
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._play())
+
+    def send(self, pcm: bytes) -> None:
+        self.sent += len(pcm) // 2
+        self._rest += pcm
+        while len(self._rest) >= len(SILENCE):
+            self._queue.append((self._loop.time() + self._latency, bytes(self._rest[: 2 * HOP])))
+            del self._rest[: 2 * HOP]
+
+    def finish(self) -> None:
+        if self._rest:
+            self.send(bytes(len(SILENCE) - len(self._rest)))
+
+    async def clear(self) -> bool:
+        await asyncio.sleep(self._clear_delay if self._clear != "ignores" else 2.0)
+        if self._clear == "ignores" or self.frozen:
+            return False
+        if self._clear == "obeys":
+            self._queue.clear()
+            self._rest.clear()
+            return True
+        return False  # "unsupported": a track has no such call, and plays out what it heard
+
+    async def _play(self) -> None:
+        due = self._loop.time()
+        while True:
+            if not self.frozen:
+                ready = self._queue and self._queue[0][0] <= self._loop.time()
+                pcm = self._queue.popleft()[1] if ready else SILENCE
+                action = self._output.relayed(pcm)
+                if action is RelayAction.PASS:
+                    await self._ear.push_audio(pcm)
+                elif action is RelayAction.SILENCE:
+                    await self._ear.push_audio(SILENCE)
+            due += 0.01
+            await asyncio.sleep(due - self._loop.time())
+
+    async def aclose(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@dataclass
+class World:
+    output: AvatarAudioOutput
+    ear: Ear
+    reports: list[PlayoutReport]
+    started: list[float] = field(default_factory=list)
+    finished: list[PlaybackFinishedEvent] = field(default_factory=list)
+    progressed: list[PlaybackProgressedEvent] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+
+    @property
+    def worker(self) -> Worker:
+        return self.workers[-1]
+
+    def attach(self, **options: Any) -> Worker:
+        worker = Worker(self.output, self.ear, **options)
+        self.workers.append(worker)
+        self.output.attach_avatar(worker)
+        return worker
+
+    async def say(self, script: ToneScript, *, rate: int = RATE, realtime: bool = False) -> None:
+        """Capture and flush a segment as the framework does; returns before it was heard."""
+        for frame in script.frames(rate, 20):
+            await self.output.capture_frame(frame)
+            if realtime:
+                await asyncio.sleep(0.02)
+        self.output.flush()
+
+    async def spoken(self, timeout: float = 120.0) -> PlaybackFinishedEvent:
+        async with asyncio.timeout(timeout):
+            return await self.output.wait_for_playout()
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def world(**options: Any) -> AsyncIterator[World]:
+    ear = Ear()
+    reports: list[PlayoutReport] = []
+    output = AvatarAudioOutput(ear, report=reports.append, **options)
+    offset = output._wall_offset
+    w = World(output, ear, reports)
+
+    def on_started(event: PlaybackStartedEvent) -> None:
+        w.started.append(event.created_at - offset)
+
+    output.on("playback_started", on_started)
+    output.on("playback_finished", w.finished.append)
+    output.on("playback_progressed", w.progressed.append)
+    try:
+        yield w
+    finally:
+        await output.aclose()
+        for worker in w.workers:
+            await worker.aclose()

@@ -1,0 +1,375 @@
+"""Promises of the sink, in virtual time: a segment never hangs, no word is lost, nothing stale."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+from livekit import rtc
+from speech_world import world
+from virtual_clock import timers_only
+
+from livekit_plugins_runway.audio_output import FirstSpeechHeard, SpeechStalled
+from livekit_plugins_runway.testing.tones import (
+    ToneScript,
+    foreign,
+    in_order,
+    missing,
+    repeated_seconds,
+)
+
+TEN_SECONDS = ToneScript(40)
+SHORT = ToneScript(8)
+OTHER = ToneScript(6, offset=40)
+
+
+@timers_only
+async def test_the_avatar_speaks_all_and_the_segment_ends_when_the_user_has_heard_it() -> None:
+    async with world() as w:
+        w.attach(latency=0.3)
+        await w.say(TEN_SECONDS)
+        end = await w.spoken()
+        assert not end.interrupted
+        assert end.playback_position == pytest.approx(10.0, abs=0.01)
+        assert missing(TEN_SECONDS, w.ear.tones()) == []
+        assert in_order(TEN_SECONDS, w.ear.tones())
+        assert repeated_seconds(TEN_SECONDS, w.ear.tones()) == 0
+        assert w.started == [pytest.approx(0.3, abs=0.05)]
+        assert w.now == pytest.approx(10.3, abs=0.15)
+
+
+@timers_only
+async def test_a_worker_that_starves_for_a_second_is_waited_for_and_not_cut_short() -> None:
+    async with world(stall_timeout=3.0) as w:
+        worker = w.attach()
+        await w.say(SHORT)
+        await asyncio.sleep(1.0)
+        worker.frozen = True
+        await asyncio.sleep(0.05)
+        stopped = w.now
+        # It is alive, but has nothing to say: silence comes in place of words.
+        while w.now < stopped + 1.0:
+            w.output.relayed(bytes(960))
+            await asyncio.sleep(0.01)
+        worker.frozen = False
+        await w.spoken()
+        assert missing(SHORT, w.ear.tones()) == []
+        assert w.now == pytest.approx(3.3, abs=0.2)
+
+
+@timers_only
+async def test_speech_slower_than_real_time_is_spoken_whole() -> None:
+    async with world() as w:
+        w.attach()
+        for n, frame in enumerate(SHORT.frames(24_000, 50)):
+            await w.output.capture_frame(frame)
+            if n % 10 == 9:  # two tones, then nothing for a second
+                await asyncio.sleep(1.0)
+        w.output.flush()
+        end = await w.spoken()
+        assert missing(SHORT, w.ear.tones()) == []
+        assert end.playback_position == pytest.approx(2.0, abs=0.02)
+
+
+@timers_only
+async def test_the_first_speech_waits_for_the_face_and_is_spoken_whole() -> None:
+    async with world(wait_for_avatar=10.0) as w:
+        await w.say(SHORT)
+        await asyncio.sleep(4.0)
+        assert w.started == []
+        w.attach()
+        await w.spoken()
+        assert missing(SHORT, w.ear.tones()) == []
+        assert w.worker.sent >= SHORT.duration_s * 48_000
+
+
+@timers_only
+async def test_without_a_face_the_first_speech_is_spoken_by_voice_after_the_wait() -> None:
+    async with world(wait_for_avatar=2.0) as w:
+        await w.say(SHORT)
+        await w.spoken()
+        assert w.started == [pytest.approx(2.0, abs=0.05)]
+        assert missing(SHORT, w.ear.tones()) == []
+        began = w.now
+        await w.say(OTHER)
+        await w.spoken()
+        assert w.started[1] == pytest.approx(began + 2.0, abs=0.1) or w.started[1] - began < 0.1
+
+
+@timers_only
+async def test_voice_first_speaks_at_once() -> None:
+    async with world(wait_for_avatar=0.0) as w:
+        await w.say(SHORT)
+        await w.spoken()
+        assert w.started == [pytest.approx(0.0, abs=0.05)]
+
+
+@timers_only
+async def test_speech_waits_for_somebody_to_subscribe_but_not_for_ever() -> None:
+    async with world() as w:
+        w.ear.subscribed = False
+        w.attach()
+        await w.say(SHORT)
+        await asyncio.sleep(1.0)
+        assert w.started == []
+        w.ear.subscribed = True
+        await w.spoken()
+        assert missing(SHORT, w.ear.tones()) == []
+
+
+@timers_only
+@pytest.mark.parametrize("lost_after", [0.1, 0.5, 1.37, 2.4])
+async def test_a_loss_in_mid_sentence_is_carried_on_by_voice_in_the_same_segment(
+    lost_after: float,
+) -> None:
+    async with world() as w:
+        worker = w.attach()
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(lost_after)
+        worker.frozen = True
+        await asyncio.sleep(0.3)
+        w.output.detach_avatar()
+        end = await w.spoken()
+        tones = w.ear.tones()
+        assert missing(TEN_SECONDS, tones, fraction=0.9) == []
+        assert in_order_but_for_repeats(tones)
+        assert repeated_seconds(TEN_SECONDS, tones, tolerance=0.01) <= 0.32
+        assert not end.interrupted
+        assert end.playback_position == pytest.approx(10.0, abs=0.01)
+        assert len(w.started) == len(w.finished) == 1
+
+
+def in_order_but_for_repeats(tones: list) -> bool:  # type: ignore[type-arg]
+    """Ascending, except that the voice may begin up to two slots before the loss."""
+    indices = [tone.index for tone in tones]
+    return all(b >= a - 2 for a, b in itertools.pairwise(indices))
+
+
+@timers_only
+async def test_a_frozen_worker_is_noticed_by_the_missing_speech() -> None:
+    async with world(stall_timeout=1.5) as w:
+        worker = w.attach()
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(3.0)
+        worker.frozen = True
+        await w.spoken()
+        assert missing(TEN_SECONDS, w.ear.tones(), fraction=0.9) == []
+        assert any(isinstance(report, SpeechStalled) for report in w.reports)
+        assert w.now < 10.0 + 0.3 + 1.5 + 0.5
+
+
+@timers_only
+async def test_a_worker_that_thaws_says_nothing_stale() -> None:
+    async with world(stall_timeout=1.0) as w:
+        worker = w.attach()
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(2.0)
+        worker.frozen = True
+        await asyncio.sleep(2.0)
+        thawed = w.now
+        worker.frozen = False
+        await w.spoken()
+        tones = [t.index for t in w.ear.tones(thawed)]
+        assert tones == sorted(tones)
+        assert repeated_seconds(TEN_SECONDS, w.ear.tones()) <= 0.32
+
+
+@timers_only
+async def test_a_worker_that_never_speaks_does_not_hang_the_segment() -> None:
+    async with world(stall_timeout=1.5) as w:
+        w.attach().frozen = True
+        await w.say(SHORT)
+        end = await w.spoken()
+        assert missing(SHORT, w.ear.tones()) == []
+        assert not end.interrupted
+
+
+BARGE_INS = [
+    ({}, 1.1),
+    ({"clear": "ignores"}, 1.1),
+    ({"clear": "unsupported", "lead": 0.06}, 1.1),
+    ({"clear": "unsupported", "lead": 0.06, "latency": 1.2}, 2.5),
+    ({"clear_delay": 0.7}, 1.1),
+    ({"latency": 1.0}, 0.4),  # before anything was heard
+]
+
+
+@timers_only
+@pytest.mark.parametrize(("worker", "at"), BARGE_INS)
+@pytest.mark.parametrize("pause_before_next", [0.0, 0.5, 4.0])
+async def test_a_barge_in_is_silent_at_once_and_nothing_of_it_leaks_into_the_next_segment(
+    worker: dict[str, float], at: float, pause_before_next: float
+) -> None:
+    async with world() as w:
+        w.attach(**worker)
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(at)
+        heard_before = w.ear.tones()
+        cut = w.now
+        w.output.clear_buffer()
+        end = await w.spoken()
+        assert end.interrupted
+        assert w.now - cut <= 0.05
+        await asyncio.sleep(pause_before_next)
+        assert (w.ear.loud_after(cut) or 0.0) <= 0.01
+        if heard_before:
+            assert end.playback_position == pytest.approx(
+                heard_before[-1].index * 0.25 + 0.125, abs=0.2
+            )
+        else:
+            assert end.playback_position == 0.0
+        await w.say(OTHER)
+        await w.spoken()
+        assert foreign(OTHER, w.ear.tones(cut + 0.02)) == []
+        assert missing(OTHER, w.ear.tones(cut), fraction=0.9) == []
+
+
+@timers_only
+async def test_interrupted_before_anything_was_heard_reports_position_zero_and_no_start() -> None:
+    async with world() as w:
+        await w.say(SHORT)
+        await asyncio.sleep(0.2)
+        w.output.clear_buffer()
+        end = await w.spoken()
+        assert end.interrupted
+        assert end.playback_position == 0.0
+        assert w.started == []
+        assert len(w.finished) == 1
+
+
+@timers_only
+async def test_a_barge_in_while_the_speech_is_still_captured_drops_the_rest_of_it() -> None:
+    async with world() as w:
+        w.attach()
+        frames = list(SHORT.frames(48_000, 20))
+        for frame in frames[:60]:
+            await w.output.capture_frame(frame)
+        await asyncio.sleep(0.6)
+        w.output.clear_buffer()
+        for frame in frames[60:]:
+            await w.output.capture_frame(frame)
+        w.output.flush()
+        end = await w.spoken()
+        assert end.interrupted
+        cut = w.now
+        await w.say(OTHER)
+        await w.spoken()
+        assert foreign(OTHER, w.ear.tones(cut)) == []
+        assert missing(OTHER, w.ear.tones(cut)) == []
+        assert len(w.finished) == 2
+
+
+@timers_only
+async def test_a_barge_in_over_the_voice_is_silent_at_once() -> None:
+    async with world(wait_for_avatar=0.0) as w:
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(1.0)
+        cut = w.now
+        w.output.clear_buffer()
+        await w.spoken()
+        await asyncio.sleep(1.0)
+        assert (w.ear.loud_after(cut) or 0.0) <= 0.011
+
+
+@timers_only
+@pytest.mark.parametrize("options", [{}, {"clear": "unsupported", "lead": 0.06}])
+async def test_after_a_pause_it_goes_on_from_the_word_that_was_not_heard(
+    options: dict[str, float],
+) -> None:
+    async with world(can_pause=True) as w:
+        w.attach(**options)
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(2.0)
+        paused = w.now
+        w.output.pause()
+        await asyncio.sleep(2.0)
+        assert (w.ear.loud_after(paused) or 0.0) <= 0.01
+        w.output.resume()
+        end = await w.spoken()
+        assert not end.interrupted
+        assert missing(TEN_SECONDS, w.ear.tones()) == []
+        assert repeated_seconds(TEN_SECONDS, w.ear.tones()) <= 0.1
+        assert len(w.started) == len(w.finished) == 1
+
+
+@timers_only
+async def test_a_new_face_speaks_from_the_next_segment_on() -> None:
+    async with world(wait_for_avatar=0.0) as w:
+        await w.say(SHORT)
+        await asyncio.sleep(0.5)
+        worker = w.attach()
+        await w.spoken()
+        assert worker.sent == 0
+        assert missing(SHORT, w.ear.tones()) == []
+        began = w.now
+        await w.say(OTHER)
+        await w.spoken()
+        assert worker.sent == OTHER.duration_s * 48_000
+        assert missing(OTHER, w.ear.tones(began)) == []
+
+
+@timers_only
+async def test_segments_in_a_row_are_spoken_in_order() -> None:
+    async with world() as w:
+        w.attach()
+        scripts = [ToneScript(4, offset=4 * n) for n in range(8)]
+        for script in scripts:
+            await w.say(script)
+        await w.spoken()
+        assert [t.index for t in w.ear.tones()] == list(range(32))
+        assert len(w.started) == len(w.finished) == 8
+
+
+@timers_only
+async def test_closing_finishes_what_is_pending_as_interrupted() -> None:
+    async with world() as w:
+        w.attach()
+        await w.say(TEN_SECONDS)
+        await w.say(OTHER)
+        await asyncio.sleep(1.0)
+        await w.output.aclose()
+        assert [event.interrupted for event in w.finished] == [True, True]
+        assert w.finished[0].playback_position == pytest.approx(0.75, abs=0.15)
+        await w.output.aclose()
+
+
+@timers_only
+async def test_progress_is_reported_for_what_was_heard() -> None:
+    async with world() as w:
+        w.attach()
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(2.25)
+        w.output.detach_avatar()
+        await w.spoken()
+        first, second = w.progressed
+        assert first.offset == 0.0
+        assert second.offset == pytest.approx(first.duration, abs=0.001)
+        assert first.duration + second.duration == pytest.approx(10.0, abs=0.02)
+
+
+@timers_only
+async def test_frames_of_another_rate_or_stereo_are_spoken_as_they_are_meant() -> None:
+    async with world(wait_for_avatar=0.0) as w:
+        for frame in SHORT.frames(22_050, 20):
+            mono = bytes(frame.data)
+            stereo = b"".join(mono[i : i + 2] * 2 for i in range(0, len(mono), 2))
+            await w.output.capture_frame(
+                rtc.AudioFrame(stereo, 22_050, 2, frame.samples_per_channel)
+            )
+        w.output.flush()
+        end = await w.spoken()
+        assert missing(SHORT, w.ear.tones()) == []
+        assert end.playback_position == pytest.approx(2.0, abs=0.02)
+
+
+@timers_only
+async def test_the_latency_of_the_avatar_is_measured_and_reported_once_per_segment() -> None:
+    async with world() as w:
+        w.attach(latency=0.4)
+        await w.say(SHORT)
+        await w.spoken()
+        assert w.output.latency == pytest.approx(0.4, abs=0.05)
+        assert [r for r in w.reports if isinstance(r, FirstSpeechHeard)] == [
+            FirstSpeechHeard(w.output.latency)
+        ]
