@@ -555,7 +555,7 @@ class AvatarAudioOutput(AudioOutput):
             self._gate_open = False
             if attempt.sent > attempt.start:
                 self._drain = _Drain(now)
-                task = asyncio.create_task(
+                task = self._loop.create_task(
                     self._clear(self._delivery, self._drain), name="runway_clear_buffer"
                 )
                 self._clear_tasks.add(task)

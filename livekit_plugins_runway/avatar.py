@@ -98,6 +98,8 @@ class AvatarSession(BaseAvatarSession[Event]):
         delivery: how speech reaches the avatar worker; "auto" asks the worker.
         wait_for_avatar: seconds that the first speech waits for the face, and then does without.
             0: voice first.
+        join_timeout: seconds for the avatar worker to join its room, and again for its first frame;
+            about 8 s are usual. Then it is given up.
         stall_timeout: seconds without pictures, or without progress in speech, that are a loss.
         allow_pause: let the framework pause and resume speech (`resume_false_interruption`).
         http_session: an aiohttp session to use and not to close.
@@ -127,6 +129,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         transport: Literal["bridge"] = "bridge",
         delivery: DeliveryOption = "auto",
         wait_for_avatar: float = 10.0,
+        join_timeout: float = 30.0,
         stall_timeout: float = 1.5,
         allow_pause: bool = False,
         http_session: aiohttp.ClientSession | None = None,
@@ -146,8 +149,9 @@ class AvatarSession(BaseAvatarSession[Event]):
             raise ConfigurationError(f"delivery must be one of {_DELIVERIES}, not {delivery!r}")
         if wait_for_avatar < 0:
             raise ConfigurationError(f"wait_for_avatar must be 0 or more, not {wait_for_avatar}")
-        if stall_timeout <= 0:
-            raise ConfigurationError(f"stall_timeout must be positive, not {stall_timeout}")
+        for name, value in (("join_timeout", join_timeout), ("stall_timeout", stall_timeout)):
+            if value <= 0:
+                raise ConfigurationError(f"{name} must be positive, not {value}")
         secret = api_key or os.getenv("RUNWAYML_API_SECRET") or ""
         if not secret:
             raise ConfigurationError(
@@ -164,7 +168,9 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._name = avatar_participant_name or self._identity
         self._wait_for_avatar = wait_for_avatar
         self._allow_pause = allow_pause
-        self._link_options = LinkOptions(delivery=delivery, stall_timeout=stall_timeout)
+        self._link_options = LinkOptions(
+            delivery=delivery, join_timeout=join_timeout, stall_timeout=stall_timeout
+        )
 
         self._state = AvatarState.NEW
         self._timings = StageTimings()

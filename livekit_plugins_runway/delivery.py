@@ -21,9 +21,14 @@ RPC_PLAYBACK_STARTED = "lk.playback_started"
 AUDIO_STREAM_TOPIC = "lk.audio_stream"
 
 STREAM_RATE = 16_000
-"""Hz on the wire of the data stream, as the official plugin sends (livekit-plugins-runway 1.8.9)."""
+"""Hz on the wire of the data stream, as the official plugin (livekit-plugins-runway 1.8.9)."""
 RPC_TIMEOUT = 2.0
 """Seconds that `lk.clear_buffer` may take."""
+# The SDK takes 7 s for the way there and back off what it is given, and leaves 1 s at least: a small
+# figure would give up on a worker that answers late.
+_RPC_RESPONSE_TIMEOUT = RPC_TIMEOUT + 7.0
+_SUBSCRIBE_TIMEOUT = 3.0
+_SETTLE = 0.25
 _SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 
 
@@ -36,7 +41,7 @@ async def clear_buffer(room: rtc.Room, worker: str) -> bool:
                 destination_identity=worker,
                 method=RPC_CLEAR_BUFFER,
                 payload="",
-                response_timeout=RPC_TIMEOUT,
+                response_timeout=_RPC_RESPONSE_TIMEOUT,
             )
     except (rtc.RpcError, TimeoutError) as error:
         logger.debug("clear_buffer was not confirmed", extra={"error": type(error).__name__})
@@ -129,10 +134,22 @@ class TrackDelivery:
         self._task: asyncio.Task[None] | None = None
 
     async def publish(self) -> None:
+        """Publish, and let the worker begin to listen, so that it misses no first word.
+
+        Raises:
+            livekit.rtc.participant.PublishTrackError: the server or the token refused.
+        """
         track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
-        await self._room.local_participant.publish_track(track, options)
+        publication = await self._room.local_participant.publish_track(track, options)
         self._task = asyncio.create_task(self._run(), name="runway_speech_track")
+        try:
+            async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
+                await publication.wait_for_subscription()
+        except TimeoutError:
+            logger.warning("the avatar worker has not subscribed to the agent's voice")
+        # It is subscribed before its decoder runs; silence flows meanwhile.
+        await asyncio.sleep(_SETTLE)
 
     def send(self, pcm: bytes) -> None:
         self._buffer += pcm

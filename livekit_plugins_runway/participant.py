@@ -8,6 +8,7 @@ import datetime
 from livekit import api, rtc
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
+from .connecting import connect
 from .log import logger
 from .playout import BYTES_PER_SAMPLE, SAMPLE_RATE
 
@@ -84,7 +85,7 @@ class AvatarParticipant:
             livekit.rtc.participant.PublishTrackError: the token does not allow it.
         """
         self._room.on("local_track_subscribed", self._on_subscribed)
-        await self._room.connect(url, token, rtc.RoomOptions(auto_subscribe=False))
+        await connect(self._room, url, token)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
         await self._room.local_participant.publish_track(self._microphone_track, options)
 

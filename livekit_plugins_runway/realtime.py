@@ -45,7 +45,7 @@ class SessionEnd:
     """How a Runway session ended.
 
     Attributes:
-        status: Runway's last status, or None where it was not asked or did not answer.
+        status: Runway's terminal status, or None where it had not settled or was not asked.
         how: what ended it.
         confirmed: False if it may still bill; the log says how to end it by hand.
         started_at: Unix time in seconds at which the worker began to be billed, None if it did not.
@@ -233,7 +233,8 @@ class RealtimeSession:
         told = state.duration if isinstance(state, Completed) else None
         return SessionEnd(
             session_id=self.id,
-            status=state.status if state is not None else None,
+            # After END_CALL it takes Runway 7 to 12 s to settle; until then it says RUNNING.
+            status=state.status if state is not None and _terminal(state) else None,
             how=how,
             confirmed=how != "unconfirmed",
             started_at=started,

@@ -14,6 +14,7 @@ from livekit import rtc
 from livekit.rtc.participant import PublishDataError
 
 from .audio_output import SpeechDelivery
+from .connecting import connect
 from .delivery import (
     RPC_PLAYBACK_FINISHED,
     RPC_PLAYBACK_STARTED,
@@ -112,7 +113,7 @@ class RunwayRoom:
         room.on("disconnected", self._on_disconnected)
         room.on("reconnected", self._scan)
         try:
-            await room.connect(credentials.url, self._token, rtc.RoomOptions(auto_subscribe=False))
+            await connect(room, credentials.url, self._token)
         except rtc.ConnectError as error:
             raise UnavailableError(
                 "The room that Runway hosts for this session could not be joined. Check that this "

@@ -1,0 +1,40 @@
+# Each target first makes .venv from a Python >= 3.11 and, where it is needed, finds or builds
+# livekit-server (once, in minutes; kept in your cache folder).
+
+PYTHON = .venv/bin/python
+
+.PHONY: help demo test check lint provision setup
+
+help:
+	@echo "make demo    a short call with an avatar on this machine: report and MP4, no account needed"
+	@echo "make test    all tests, on a real livekit-server"
+	@echo "make check   style, types and the tests that need no server; under a minute"
+
+demo: provision
+	@$(PYTHON) tools/demo.py
+
+test: provision
+	@$(PYTHON) -m pytest
+
+check: lint
+	@$(PYTHON) -m pytest -m "not server"
+
+lint: setup
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+provision: setup
+	@$(PYTHON) -m livekit_plugins_runway.testing.livekit_server --provision
+
+# Names are tried by running them: one may be on PATH and still not work.
+setup:
+	@for python in .venv/bin/python python3.13 python3.12 python3.11 python3; do \
+	  if $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' \
+	      >/dev/null 2>&1; then \
+	    exec $$python tools/set_up.py; \
+	  fi; \
+	done; \
+	echo "No Python 3.11 or later with its venv module was found." >&2; \
+	echo "Debian, Ubuntu: apt install python3 python3-venv. macOS: brew install python@3.13." >&2; \
+	exit 1

@@ -1,0 +1,111 @@
+"""The demo's agent: a whole voice pipeline and an avatar, with no key and no network.
+
+`make demo` starts it as a worker and talks to it. What it tells about itself goes to the log, one
+`demo event` a line.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+
+from livekit.agents import (
+    Agent,
+    AgentServer,
+    AgentSession,
+    CloseEvent,
+    ConversationItemAddedEvent,
+    JobContext,
+    cli,
+)
+from livekit.agents.llm import ChatMessage
+from livekit.agents.voice.room_io import RoomOptions
+from offline_speech import EspeakTTS, ScriptedLLM
+
+from livekit_plugins_runway import AvatarSession, RunwayException, SessionEnd, StateChanged
+
+logger = logging.getLogger("offline_agent")
+
+AGENT_NAME = "offline-agent"
+GREETING = "Hello, and welcome! Everything that you see and hear is made on this machine."
+REPLIES = {
+    "who are you": "I am a voice agent with a face. My words travel to an avatar, and it speaks "
+    "them back to you.",
+    "tell me": "Once upon a time there was an agent without a face. It could listen, and it could "
+    "talk, but nobody could see it smile. One day it met an avatar, who had a face but nothing to "
+    "say. They built a bridge, and over it went every word that the agent spoke. Back came a "
+    "picture and a voice, and nobody could tell the two apart. And if the bridge has not fallen, "
+    "they are talking still.",
+    "wait": "Of course. I stop as soon as you speak.",
+    "goodbye": "Goodbye! It was good to see you.",
+}
+
+server = AgentServer(
+    # By the number of jobs, because a busy machine is no reason to refuse the only call.
+    load_fnc=lambda worker: min(len(worker.active_jobs) / 4, 0.99),
+    num_idle_processes=1,
+    drain_timeout=5,
+    host="127.0.0.1",
+    port=0,  # any free one
+)
+
+
+class Guide(Agent):
+    async def on_enter(self) -> None:
+        self.session.say(GREETING)
+
+
+@server.rtc_session(agent_name=AGENT_NAME)
+async def entrypoint(ctx: JobContext) -> None:
+    session = AgentSession(
+        llm=ScriptedLLM(REPLIES, otherwise="I did not catch that."),
+        tts=EspeakTTS(),
+        vad=None,
+        user_away_timeout=None,
+    )
+    avatar = AvatarSession(preset_id="influencer")
+    report_to_log(session, avatar)
+    session.on("close", lambda _: ctx.shutdown())
+    await avatar.start(session, room=ctx.room)
+    await session.start(
+        agent=Guide(instructions="You are a guide."),
+        room=ctx.room,
+        room_options=RoomOptions(audio_input=False),  # the user writes
+    )
+
+
+def report_to_log(session: AgentSession, avatar: AvatarSession) -> None:
+    """Write what the demo shows to the log: stages, states, what was said, how it ended."""
+
+    def event(name: str, /, **values: object) -> None:
+        logger.info("demo event", extra={"event": name, "lk.pii.values": values})
+
+    def on_item(added: ConversationItemAddedEvent) -> None:
+        if isinstance(item := added.item, ChatMessage):
+            event("said", role=item.role, text=item.text_content, interrupted=item.interrupted)
+
+    def on_state(change: StateChanged) -> None:
+        event("state", state=change.new.value, reason=change.reason, delivery=avatar.delivery)
+
+    def on_end(end: SessionEnd) -> None:
+        event("ended", how=end.how, status=end.status, billed_seconds=end.billed_seconds)
+
+    def on_error(error: RunwayException) -> None:
+        event("error", kind=type(error).__name__, text=str(error))
+
+    def on_stage(stage: str) -> None:
+        event("stage", stage=stage, timings=asdict(avatar.timings))
+
+    def on_close(closed: CloseEvent) -> None:
+        event("closed", reason=closed.reason.value)
+
+    session.on("conversation_item_added", on_item)
+    session.on("close", on_close)
+    avatar.on("stage_reached", on_stage)
+    avatar.on("state_changed", on_state)
+    avatar.on("session_ended", on_end)
+    avatar.on("error", on_error)
+
+
+if __name__ == "__main__":
+    cli.run_app(server)

@@ -1,0 +1,104 @@
+"""A drawn face whose mouth opens with the voice, as I420 frames that are drawn once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from livekit import rtc
+
+MOUTHS = 6
+"""How many openings of the mouth there are, closed to wide open."""
+
+_Plane = npt.NDArray[np.uint8]
+_Colour = tuple[int, int, int]
+
+# Y, U, V.
+_WALL: _Colour = (96, 142, 112)
+_SHIRT: _Colour = (70, 158, 110)
+_HAIR: _Colour = (44, 122, 138)
+_SKIN: _Colour = (178, 112, 150)
+_LID: _Colour = (150, 112, 152)
+_WHITE: _Colour = (228, 128, 128)
+_PUPIL: _Colour = (32, 128, 128)
+_LIPS: _Colour = (112, 118, 172)
+_MOUTH: _Colour = (48, 122, 150)
+
+
+class Face:
+    """Pictures of one face, drawn when first asked for and kept as long as the object lives."""
+
+    def __init__(self) -> None:
+        self._frames: dict[tuple[int, int], list[list[rtc.VideoFrame]]] = {}
+
+    def frame(self, size: tuple[int, int], loudness: float, blinking: bool) -> rtc.VideoFrame:
+        """The picture for a voice of this loudness (RMS, 1.0 = full scale). Size in pixels."""
+        if size not in self._frames:
+            self._frames[size] = _draw_all(*size)
+        # Quiet speech has to show too, so the opening grows with the root.
+        opening = min(MOUTHS - 1, round(math.sqrt(max(0.0, loudness - 0.004) * 6) * (MOUTHS - 1)))
+        return self._frames[size][blinking][opening]
+
+
+def _draw_all(width: int, height: int) -> list[list[rtc.VideoFrame]]:
+    rows = np.linspace(-18, 18, height)[:, None]
+    wall = np.broadcast_to(np.clip(_WALL[0] - rows, 0, 255), (height, width)).astype(np.uint8)
+    chroma = (height // 2, width // 2)
+    planes = (wall, np.full(chroma, _WALL[1], np.uint8), np.full(chroma, _WALL[2], np.uint8))
+    canvas = _Canvas(planes)
+    canvas.ellipse(0.0, 0.62, 0.46, 0.24, _SHIRT)
+    canvas.ellipse(0.0, -0.10, 0.27, 0.36, _HAIR)
+    canvas.ellipse(0.0, -0.02, 0.22, 0.31, _SKIN)
+    pictures = []
+    for blinking in (False, True):
+        eyes = canvas.copy()
+        for side in (-0.09, 0.09):
+            if blinking:
+                eyes.ellipse(side, -0.08, 0.042, 0.010, _LID)
+            else:
+                eyes.ellipse(side, -0.08, 0.042, 0.028, _WHITE)
+                eyes.ellipse(side, -0.08, 0.017, 0.020, _PUPIL)
+        row = []
+        for opening in range(MOUTHS):
+            mouth = eyes.copy()
+            gape = 0.085 * opening / (MOUTHS - 1)
+            mouth.ellipse(0.0, 0.14, 0.090 - gape * 0.25, 0.018 + gape, _LIPS)
+            mouth.ellipse(0.0, 0.14, 0.070 - gape * 0.25, 0.003 + gape * 0.85, _MOUTH)
+            row.append(mouth.frame())
+        pictures.append(row)
+    return pictures
+
+
+class _Canvas:
+    """Three planes; places and sizes are in parts of the picture's height, from its middle."""
+
+    def __init__(self, planes: tuple[_Plane, _Plane, _Plane]) -> None:
+        self._planes = planes
+
+    def copy(self) -> _Canvas:
+        luma, u, v = self._planes
+        return _Canvas((luma.copy(), u.copy(), v.copy()))
+
+    def ellipse(self, x: float, y: float, wide: float, high: float, colour: _Colour) -> None:
+        for plane, value in zip(self._planes, colour, strict=True):
+            height, width = plane.shape
+            left, right = ((x + side * wide) * height + width / 2 for side in (-1, 1))
+            top, bottom = ((y + side * high + 0.5) * height for side in (-1, 1))
+            box = (
+                slice(max(0, int(top)), min(height, int(bottom) + 1)),
+                slice(max(0, int(left)), min(width, int(right) + 1)),
+            )
+            rows: Any
+            columns: Any
+            rows, columns = np.ogrid[box]
+            inside = ((columns - (left + right) / 2) / (wide * height)) ** 2 + (
+                (rows - (top + bottom) / 2) / (high * height)
+            ) ** 2 <= 1
+            plane[box][inside] = value
+
+    def frame(self) -> rtc.VideoFrame:
+        height, width = self._planes[0].shape
+        data = b"".join(plane.tobytes() for plane in self._planes)
+        return rtc.VideoFrame(width, height, rtc.VideoBufferType.I420, data)

@@ -1,0 +1,167 @@
+"""A whole call: server, simulated Runway, agent session with its avatar, and a user."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from livekit import api, rtc
+from livekit.agents import Agent, AgentSession
+from livekit.agents.voice import SpeechHandle
+from livekit.agents.voice.room_io import RoomOptions
+
+from livekit_plugins_runway import AvatarSession, AvatarState, SessionEnd, StateChanged
+from livekit_plugins_runway.errors import RunwayException
+from livekit_plugins_runway.testing import RunwaySimulator, SimulatedSession, SimulatorOptions
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
+from livekit_plugins_runway.testing.user import SimulatedUser
+
+RATE = 48_000
+QUICK = {"queue_delay": 0.0, "provisioning_delay": 0.2, "worker_join_delay": 0.2}
+"""Simulator delays of a service that is in a hurry."""
+
+
+async def tts(
+    script: ToneScript, *, rate: int = 24_000, realtime: bool = False
+) -> AsyncIterator[Any]:
+    """Frames as a TTS gives them: in bursts faster than real time, or as slow as speech."""
+    for frame in script.frames(rate, 20):
+        yield frame
+        if realtime:
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Call:
+    server: LiveKitServer
+    simulator: RunwaySimulator
+    room: rtc.Room
+    user: SimulatedUser
+    session: AgentSession[Any]
+    avatar: AvatarSession
+    states: list[StateChanged] = field(default_factory=list)
+    errors: list[RunwayException] = field(default_factory=list)
+    ends: list[SessionEnd] = field(default_factory=list)
+
+    @property
+    def livekit(self) -> dict[str, str]:
+        return {
+            "livekit_url": self.server.url,
+            "livekit_api_key": self.server.api_key,
+            "livekit_api_secret": self.server.api_secret,
+        }
+
+    @property
+    def runway(self) -> SimulatedSession:
+        """The newest session of the simulated Runway."""
+        return list(self.simulator.sessions.values())[-1]
+
+    async def start(self, *, avatar_first: bool = True) -> None:
+        steps = [self.start_avatar, self.start_session]
+        for step in steps if avatar_first else reversed(steps):
+            await step()
+
+    async def start_avatar(self) -> None:
+        await self.avatar.start(self.session, self.room, **self.livekit)
+
+    async def start_session(self) -> None:
+        await self.session.start(
+            Agent(instructions=""),
+            room=self.room,
+            # Nobody listens to the user here: no voice detection, which would cost much CPU.
+            room_options=RoomOptions(audio_input=False),
+        )
+
+    async def until(self, state: AvatarState, timeout: float = 15.0) -> None:
+        changed = asyncio.Event()
+
+        def on_changed(_: StateChanged) -> None:
+            changed.set()
+
+        self.avatar.on("state_changed", on_changed)
+        async with asyncio.timeout(timeout):
+            while self.avatar.state is not state:
+                changed.clear()
+                await changed.wait()
+        self.avatar.off("state_changed", on_changed)
+
+    def say(self, script: ToneScript, **options: Any) -> SpeechHandle:
+        return self.session.say(script.text, audio=tts(script, **options))
+
+    def heard(self, since: float) -> list[HeardTone]:
+        return hear(self.user.heard(since), RATE)
+
+    def history(self) -> list[tuple[str, bool]]:
+        """What the agent believes to have said: text, and whether it was interrupted."""
+        return [
+            (item.text_content or "", item.interrupted)
+            for item in self.session.history.items
+            if item.type == "message" and item.role == "assistant"
+        ]
+
+    async def until_heard(self, index: int, timeout: float = 15.0) -> None:
+        """Until the user hears the tone with this index, now or in the last 0.3 s."""
+        async with asyncio.timeout(timeout):
+            while not any(tone.index == index for tone in self.heard(now() - 0.3)):
+                await asyncio.sleep(0.05)  # the pace of looking; a look costs a millisecond
+
+
+@asynccontextmanager
+async def calling(
+    server: LiveKitServer, *, simulated: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Call]:
+    """A call whose avatar is not started yet. On leaving everything is closed."""
+    name = f"call-{secrets.token_hex(4)}"
+    livekit = {
+        "livekit_url": server.url,
+        "livekit_api_key": server.api_key,
+        "livekit_api_secret": server.api_secret,
+    }
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(
+            RunwaySimulator(**livekit, options=SimulatorOptions(**{**QUICK, **(simulated or {})}))
+        )
+        user = await stack.enter_async_context(
+            SimulatedUser(server.url, name, api_key=server.api_key, api_secret=server.api_secret)
+        )
+        room = rtc.Room()
+        token = (
+            api.AccessToken(server.api_key, server.api_secret)
+            .with_kind("agent")
+            .with_identity("agent")
+            .with_grants(api.VideoGrants(room_join=True, room=name))
+            .to_jwt()
+        )
+        await room.connect(server.url, token)
+        stack.push_async_callback(room.disconnect)
+        session: AgentSession[Any] = AgentSession()
+        stack.push_async_callback(session.aclose)
+        avatar = AvatarSession(
+            **{
+                "preset_id": "influencer",
+                "api_url": simulator.url,
+                "api_key": simulator.api_secret,
+                **options,
+            }
+        )
+        stack.push_async_callback(avatar.aclose)
+        call = Call(server, simulator, room, user, session, avatar)
+        avatar.on("state_changed", call.states.append)
+        avatar.on("error", call.errors.append)
+        avatar.on("session_ended", call.ends.append)
+        yield call
+
+
+def now() -> float:
+    return time.monotonic()
+
+
+def loudness(pcm: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(pcm.astype(np.float64))))) if len(pcm) else 0.0

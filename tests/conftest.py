@@ -1,0 +1,60 @@
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from livekit_plugins_runway.testing.livekit_binary import provision
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
+
+# Tasks that end by themselves right after a test (a task that was cancelled, a transport's last
+# callback) are no leak.
+_LEAK_GRACE = 0.5  # seconds
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "livekit_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("server")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build a missing livekit-server here: it takes longer than any one test may."""
+    if session.config.option.collectonly:
+        return
+    if any(item.get_closest_marker("server") for item in session.items):
+        try:
+            provision()
+        except LiveKitServerError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope="session")
+def livekit_server() -> Iterator[LiveKitServer]:
+    """A real livekit-server; one for all tests, so use room names of your own."""
+    with LiveKitServer() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own keys and hosts neither help a test nor are reached by one."""
+    for name in list(os.environ):
+        if name.startswith(("RUNWAYML_", "LIVEKIT_")) and not name.startswith("LIVEKIT_SERVER_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+async def _no_task_left_behind() -> AsyncIterator[None]:
+    """Fails a test whose event loop still runs a task after its fixtures are gone."""
+    yield
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=_LEAK_GRACE)
+    if left:
+        names = "; ".join(sorted(map(repr, left)))
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_LEAK_GRACE)
+        pytest.fail(f"tasks left behind: {names}")
