@@ -105,6 +105,11 @@ class SpeechStalled:
 
 
 @dataclass(frozen=True)
+class SpeechForeign:
+    """The avatar said something else than it was told; the voice has begun the segment anew."""
+
+
+@dataclass(frozen=True)
 class PlayoutForced:
     """A segment was finished at its deadline although not all of it was heard (seconds)."""
 
@@ -112,7 +117,7 @@ class PlayoutForced:
     heard: float
 
 
-PlayoutReport = FirstSpeechHeard | SpeechStalled | PlayoutForced
+PlayoutReport = FirstSpeechHeard | SpeechStalled | SpeechForeign | PlayoutForced
 
 
 class _Route(enum.Enum):
@@ -208,21 +213,21 @@ class AvatarAudioOutput(AudioOutput):
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
         """Accept speech, faster than real time if need be.
 
-        Waits only while more than `MAX_BUFFERED` seconds are unheard. Cancelled while it waits, it
-        has not taken the frame.
+        Takes the frame at once, then waits only while more than `MAX_BUFFERED` seconds are unheard;
+        cancelled while it waits, it has still taken the frame. What is captured after `aclose` is
+        dropped, and its segment finished as interrupted at its flush.
         """
-        await self._room_in_buffer.wait()
         await super().capture_frame(frame)
-        if self._closed:
-            return
         segment = self._open
         if segment is None:
             segment = self._open = Segment()
             self._segments.append(segment)
-        if not segment.cleared:
+        if not segment.cleared and not self._closed:
             segment.push(self._normalise(frame))
             self._watch_buffer()
         self._wake.set()
+        # Last, so that a segment that was cleared meanwhile is not begun anew with this frame.
+        await self._room_in_buffer.wait()
 
     def flush(self) -> None:
         super().flush()
@@ -235,7 +240,8 @@ class AvatarAudioOutput(AudioOutput):
         self._resampler = None
         segment.flush()
         if self._closed:
-            self._finish(segment, interrupted=True)
+            # Not within this call: wrappers above have not noted the flush yet.
+            self._loop.call_soon(self._finish_flushed)
         self._wake.set()
 
     def clear_buffer(self) -> None:
@@ -334,12 +340,15 @@ class AvatarAudioOutput(AudioOutput):
         await asyncio.gather(self._pump, return_exceptions=True)
         if self._segments:
             self._stop_attempt(self._loop.time())
-        for segment in list(self._segments):
-            if segment.flushed:
-                self._finish(segment, interrupted=True)
+        self._finish_flushed()
         for task in list(self._clear_tasks):
             task.cancel()
         await asyncio.gather(*self._clear_tasks, return_exceptions=True)
+
+    def _finish_flushed(self) -> None:
+        for segment in list(self._segments):
+            if segment.flushed:
+                self._finish(segment, interrupted=True)
 
     # -- the pump -------------------------------------------------------------------------------
 
@@ -460,6 +469,10 @@ class AvatarAudioOutput(AudioOutput):
             segment.heard = segment.pushed
             self._finish(segment, interrupted=False)
             return
+        if attempt.tracker.foreign:
+            self.detach_avatar()
+            self._report(SpeechForeign())
+            return
         self._watch_stall(segment, attempt, position, now)
         if self._attempt is attempt:
             self._watch_deadline(segment, attempt, now)
@@ -500,7 +513,8 @@ class AvatarAudioOutput(AudioOutput):
             attempt.waiting_since = now + (
                 self._latency or FIRST_LATENCY if not attempt.tracker.onset else 0.0
             )
-        if position > attempt.progress:
+        if position != attempt.progress:
+            # It may also be corrected backwards, and goes on from there.
             attempt.progress = position
             attempt.waiting_since = now
         if now - attempt.waiting_since > self._stall_timeout:
@@ -569,7 +583,9 @@ class AvatarAudioOutput(AudioOutput):
         segment = self._segments[0]
         if attempt.route is _Route.AVATAR:
             position = self._position(segment, attempt, now)
-            if lost and attempt.tracker.onset:
+            if attempt.tracker.foreign:
+                position = attempt.start  # none of what was heard were its words
+            elif lost and attempt.tracker.onset:
                 position = max(attempt.start, segment.restart_point(position))
             segment.heard = position
         self._report_run(segment, attempt)
@@ -592,13 +608,17 @@ class AvatarAudioOutput(AudioOutput):
         if self._attempt is not None and self._segments[0] is segment:
             attempt, self._attempt = self._attempt, None
             self._report_run(segment, attempt)
+        started = segment.state is SegmentState.PLAYING
         segment.move_to(SegmentState.FINISHED)
         self._segments.remove(segment)
         segment.cleared = True
         self._deadline = None
         self._watch_buffer()
+        # Of a segment that never started, only silence has passed.
+        unheard = interrupted and not started
         self.on_playback_finished(
-            playback_position=segment.heard / SAMPLE_RATE, interrupted=interrupted
+            playback_position=0.0 if unheard else segment.heard / SAMPLE_RATE,
+            interrupted=interrupted,
         )
 
     # -- helpers --------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from .audio_output import (
     FirstSpeechHeard,
     PlayoutForced,
     PlayoutReport,
+    SpeechForeign,
     SpeechStalled,
 )
 from .client import DEFAULT_BASE_URL, RunwayClient
@@ -244,7 +245,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         Raises:
             ConfigurationError: LiveKit credentials are missing, or it was started before.
             RunwayException: Runway refused, by kind (see `errors`).
-            livekit.rtc.ConnectError: the agent room refused the avatar participant.
+            UnavailableError: the avatar participant could not join the agent room.
         """
         job = get_job_context(required=False)
         if job is not None and job.is_fake_job():
@@ -372,8 +373,9 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._move_to(AvatarState.VOICE_ONLY, str(error))
         logger.warning(why, extra={"error": type(error).__name__, "detail": str(error)})
         self.emit("error", error)
-        await self._end(link, CLOSE_BUDGET)
+        await link.stop_relay()
         self._participant.mute_camera()
+        await self._end(link, CLOSE_BUDGET)
 
     async def _end(self, link: AvatarLink, budget: float) -> None:
         if not link.session.id:
@@ -452,6 +454,9 @@ class AvatarSession(BaseAvatarSession[Event]):
             case SpeechStalled():
                 if self._link is not None:
                     self._link.report_loss(Loss.SPEECH_STALLED)
+            case SpeechForeign():
+                if self._link is not None:
+                    self._link.report_loss(Loss.SPEECH_FOREIGN)
             case PlayoutForced():
                 self.emit("playout_forced", report)
 

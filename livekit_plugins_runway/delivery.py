@@ -7,6 +7,7 @@ Runway's own rooms understand could not be verified without an account; see `ope
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from livekit import rtc
@@ -24,11 +25,12 @@ STREAM_RATE = 16_000
 """Hz on the wire of the data stream, as the official plugin (livekit-plugins-runway 1.8.9)."""
 RPC_TIMEOUT = 2.0
 """Seconds that `lk.clear_buffer` may take."""
-# The SDK takes 7 s for the way there and back off what it is given, and leaves 1 s at least: a small
-# figure would give up on a worker that answers late.
+# The SDK takes 7 s for the way there and back off what it is given, and leaves 1 s at least: a
+# small figure would give up on a worker that answers late.
 _RPC_RESPONSE_TIMEOUT = RPC_TIMEOUT + 7.0
 _SUBSCRIBE_TIMEOUT = 3.0
 _SETTLE = 0.25
+_UNPUBLISH_TIMEOUT = 2.0
 _SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 
 
@@ -131,21 +133,22 @@ class TrackDelivery:
         self._room = room
         self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
         self._buffer = bytearray()
+        self._publication: rtc.LocalTrackPublication | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def publish(self) -> None:
-        """Publish, and let the worker begin to listen, so that it misses no first word.
-
-        Raises:
-            livekit.rtc.participant.PublishTrackError: the server or the token refused.
-        """
+        """Raises `livekit.rtc.participant.PublishTrackError` if the server or the token refuses."""
         track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
-        publication = await self._room.local_participant.publish_track(track, options)
+        self._publication = await self._room.local_participant.publish_track(track, options)
         self._task = asyncio.create_task(self._run(), name="runway_speech_track")
+
+    async def wait_until_heard(self) -> None:
+        """Let the worker begin to listen, so that it misses no first word. Bounded."""
+        assert self._publication is not None
         try:
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
-                await publication.wait_for_subscription()
+                await self._publication.wait_for_subscription()
         except TimeoutError:
             logger.warning("the avatar worker has not subscribed to the agent's voice")
         # It is subscribed before its decoder runs; silence flows meanwhile.
@@ -176,3 +179,12 @@ class TrackDelivery:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._source.aclose()
+
+    async def withdraw(self) -> None:
+        """Stop, and take the track off the room, which goes on without it."""
+        await self.aclose()
+        assert self._publication is not None
+        # Never answered if the room is lost meanwhile (livekit 1.1.21).
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_UNPUBLISH_TIMEOUT):
+                await self._room.local_participant.unpublish_track(self._publication.sid)

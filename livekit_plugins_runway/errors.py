@@ -335,7 +335,7 @@ class AvatarLostError(RunwayException, APIConnectionError):
 
     Attributes:
         reason: what was noticed: "worker_left", "room_lost", "tracks_unpublished", "video_stalled",
-            "speech_stalled" or "speech_failed".
+            "speech_stalled", "speech_foreign" (it says words of its own) or "speech_failed".
     """
 
     def __init__(self, message: str = "", *, reason: str = "worker_left") -> None:

@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from livekit import rtc
-
 from .audio_output import AvatarAudioOutput, SpeechDelivery
-from .errors import AvatarJoinError, UnavailableError
+from .errors import AvatarJoinError
 from .log import logger
 from .participant import AvatarParticipant
 from .realtime import RealtimeSession, SessionEnd
@@ -100,10 +98,7 @@ class AvatarLink:
             raise AvatarJoinError(
                 session_id=session.id, missing="video", waited=options.join_timeout
             ) from None
-        try:
-            self.delivery_kind, delivery = await room.open_delivery(options.delivery)
-        except rtc.participant.PublishTrackError as error:
-            raise UnavailableError("The agent's voice could not be published.") from error
+        self.delivery_kind, delivery = await room.open_delivery(options.delivery)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
         return delivery
 
@@ -119,14 +114,18 @@ class AvatarLink:
     def _on_queued(self, queued: bool) -> None:
         logger.info("the Runway session is queued" if queued else "it is no longer queued")
 
+    async def stop_relay(self) -> None:
+        """Let nothing more of the avatar reach the user. Idempotent."""
+        if self._relay_task is not None:
+            self._relay_task.cancel()
+            await asyncio.gather(self._relay_task, return_exceptions=True)
+
     async def close(self, *, budget: float) -> SessionEnd:
         """Stop relaying, end the session, see that it has ended, leave the Runway room.
 
         Bounded by `budget` seconds, except for leaving the room. Raises only if it is cancelled.
         """
-        if self._relay_task is not None:
-            self._relay_task.cancel()
-            await asyncio.gather(self._relay_task, return_exceptions=True)
+        await self.stop_relay()
         room = self._room
         try:
             return await self.session.end(

@@ -7,8 +7,10 @@ import datetime
 
 from livekit import api, rtc
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
+from livekit.rtc.participant import PublishTrackError
 
 from .connecting import connect
+from .errors import UnavailableError
 from .log import logger
 from .playout import BYTES_PER_SAMPLE, SAMPLE_RATE
 
@@ -81,13 +83,18 @@ class AvatarParticipant:
         """Join the agent room and publish the microphone.
 
         Raises:
-            livekit.rtc.ConnectError: the server refused, or could not be reached.
-            livekit.rtc.participant.PublishTrackError: the token does not allow it.
+            UnavailableError: the server refused, or could not be reached.
         """
         self._room.on("local_track_subscribed", self._on_subscribed)
-        await connect(self._room, url, token)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
-        await self._room.local_participant.publish_track(self._microphone_track, options)
+        try:
+            await connect(self._room, url, token)
+            await self._room.local_participant.publish_track(self._microphone_track, options)
+        except (rtc.ConnectError, PublishTrackError) as error:
+            raise UnavailableError(
+                "The avatar participant could not join the agent's room. Check LIVEKIT_URL, "
+                "LIVEKIT_API_KEY and LIVEKIT_API_SECRET: they must be those of the agent's server."
+            ) from error
 
     def _on_subscribed(self, track: rtc.Track) -> None:
         if track.sid == self._microphone_track.sid:

@@ -45,6 +45,8 @@ _MATCH_BACK_HOPS = 150
 _MATCH_AHEAD_HOPS = 15
 _MATCH_MIN_SCORE = 0.75
 _MATCH_MARGIN = 0.15
+_FOREIGN_SCORE = 0.45
+_FOREIGN_MATCHES = 3
 
 _Levels = NDArray[np.float32]
 
@@ -177,6 +179,8 @@ class SpeechTracker:
         self._silent_run = 0
         self._armed = False
         self._anchor: tuple[int, int] | None = None  # (hop of the segment, hop heard)
+        self._poor_matches = 0
+        self._matched = False
         self.confidence: float | None = None
         """Likeness of what is heard to what was said, -1 to 1; None until compared. An avatar that
         speaks its own words instead stays near 0."""
@@ -185,6 +189,11 @@ class SpeechTracker:
     def onset(self) -> bool:
         """True once the avatar has begun to speak."""
         return self._anchor is not None
+
+    @property
+    def foreign(self) -> bool:
+        """True if what is heard was never like what was said: the avatar says words of its own."""
+        return not self._matched and self._poor_matches >= _FOREIGN_MATCHES
 
     @property
     def lead_in(self) -> int:
@@ -265,6 +274,8 @@ class SpeechTracker:
         here = float(scores[current - first]) if first <= current <= last else -1.0
         best = int(np.argmax(scores))
         self.confidence = float(scores[best])
+        self._matched = self._matched or self.confidence >= _FOREIGN_SCORE
+        self._poor_matches += not self._matched
         moved = first + best - current
         if (
             abs(moved) > _SILENCE_SLACK_HOPS

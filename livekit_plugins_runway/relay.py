@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from livekit import rtc
 
 from .audio_output import AvatarAudioOutput, RelayAction
@@ -17,6 +18,7 @@ from .playout import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 
 _SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 _VIDEO_CAPACITY = 2
+_BLANK_RANGE = 8
 _AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
 
 MUTE_AFTER = 1.0
@@ -30,6 +32,7 @@ class RelayStats:
     video_frames: int = 0
     audio_frames: int = 0
     unfit_video_frames: int = 0
+    """Frames of 2x2 pixels that end a track, and empty ones before the first picture."""
     gated_audio_frames: int = 0
     width: int = 0
     height: int = 0
@@ -106,7 +109,8 @@ class Relay:
         try:
             async for event in stream:
                 frame = event.frame
-                if min(frame.width, frame.height) < MIN_FRAME_SIDE:
+                tiny = min(frame.width, frame.height) < MIN_FRAME_SIDE
+                if tiny or (self._last_frame is None and _is_blank(frame)):
                     stats.unfit_video_frames += 1
                     continue
                 first, self._last_frame = self._last_frame is None, loop.time()
@@ -136,3 +140,10 @@ class Relay:
                 await asyncio.sleep(self._stall_timeout - waited)
             else:
                 await asyncio.sleep(mute_after - waited)
+
+
+def _is_blank(frame: rtc.VideoFrame) -> bool:
+    """Whether the picture is of one colour. A LiveKit SDK sends black frames, ten a second, from
+    the publication of a camera until its first picture (livekit 1.1.21)."""
+    luma = np.frombuffer(frame.data, np.uint8, frame.width * frame.height)[::61]
+    return int(luma.max()) - int(luma.min()) < _BLANK_RANGE

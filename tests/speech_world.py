@@ -77,12 +77,16 @@ class Worker:
         self._queue: deque[tuple[float, bytes]] = deque()  # due, 10 ms
         self._rest = bytearray()
         self.frozen = False
+        self.own_words: bytes | None = None
+        """What it says instead of what it was told."""
         self.sent = 0
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._play())
 
     def send(self, pcm: bytes) -> None:
         self.sent += len(pcm) // 2
+        if self.own_words is not None:
+            pcm, self.own_words = self.own_words[: len(pcm)], self.own_words[len(pcm) :]
         self._rest += pcm
         while len(self._rest) >= len(SILENCE):
             self._queue.append((self._loop.time() + self._latency, bytes(self._rest[: 2 * HOP])))

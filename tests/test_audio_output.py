@@ -10,7 +10,7 @@ from livekit import rtc
 from speech_world import world
 from virtual_clock import timers_only
 
-from livekit_plugins_runway.audio_output import FirstSpeechHeard, SpeechStalled
+from livekit_plugins_runway.audio_output import FirstSpeechHeard, SpeechForeign, SpeechStalled
 from livekit_plugins_runway.testing.tones import (
     ToneScript,
     foreign,
@@ -183,6 +183,16 @@ async def test_a_worker_that_never_speaks_does_not_hang_the_segment() -> None:
         end = await w.spoken()
         assert missing(SHORT, w.ear.tones()) == []
         assert not end.interrupted
+
+
+@timers_only
+async def test_words_that_the_avatar_makes_up_do_not_count_as_heard() -> None:
+    async with world() as w:
+        w.attach().own_words = ToneScript(40, offset=50).pcm(48_000).tobytes()
+        await w.say(TEN_SECONDS)
+        await w.spoken()
+        assert SpeechForeign() in w.reports
+        assert missing(TEN_SECONDS, w.ear.tones()) == []
 
 
 BARGE_INS = [

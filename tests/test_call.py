@@ -114,10 +114,18 @@ async def test_a_barge_in_is_silent_for_the_user_and_the_next_utterance_is_whole
         assert whole == (OTHER.text, False)
 
 
+REAL_PICTURE = {
+    "start_size": (556, 360),
+    "full_size": (1088, 704),
+    "fps": 25.0,
+    "upscale_after": 0.5,
+}
+
+
 async def test_the_user_sees_one_participant_with_a_camera_and_a_microphone(
     livekit_server: LiveKitServer,
 ) -> None:
-    async with calling(livekit_server, simulated={"upscale_after": 0.5}) as call:
+    async with calling(livekit_server, simulated=REAL_PICTURE) as call:
         await call.start()
         await call.user.wait_for_video(10.0)
         await call.user.wait_until(lambda: call.user.frames[-1].width == 1088, 10.0)
