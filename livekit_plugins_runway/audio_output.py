@@ -120,6 +120,27 @@ class PlayoutForced:
 PlayoutReport = FirstSpeechHeard | SpeechStalled | SpeechForeign | PlayoutForced
 
 
+@dataclass
+class PlayoutStats:
+    """What became of all speech so far; audio is counted in samples at 48 kHz."""
+
+    pushed: int = 0
+    """Taken from the agent."""
+    sent: int = 0
+    """Sent to avatars; more than once where it was sent again after a pause."""
+    heard: int = 0
+    """Put on the user's track."""
+    dropped: int = 0
+    """Never to be heard: interrupted, or given up."""
+    segments: int = 0
+    """Finished segments, and how many of them..."""
+    interrupted: int = 0
+    forced: int = 0
+    """...ended at their deadline,"""
+    carried_on: int = 0
+    """...were begun by an avatar and carried on by the voice."""
+
+
 class _Route(enum.Enum):
     AVATAR = "avatar"
     VOICE = "voice"
@@ -199,6 +220,7 @@ class AvatarAudioOutput(AudioOutput):
         self._relayed_at = float("-inf")
         self._latency: float | None = None
 
+        self.stats = PlayoutStats()
         self._paused = False
         self._cleared_at: float | None = None
         self._first_wait: float | None = None  # since when the first speech waits for a face
@@ -457,6 +479,7 @@ class AvatarAudioOutput(AudioOutput):
         end = min(segment.pushed, allowed)
         if end > attempt.sent:
             self._delivery.send(segment.read(attempt.sent, end))
+            self.stats.sent += end - attempt.sent
             if attempt.first_spoken_sent is None and segment.spoken_after(attempt.start, end):
                 attempt.first_spoken_sent = now
             attempt.sent = end
@@ -534,6 +557,7 @@ class AvatarAudioOutput(AudioOutput):
                 extra={"pushed": pushed, "heard": heard},
             )
             self._stop_attempt(now)
+            self.stats.forced += 1
             self._finish(segment, interrupted=False)
             self._report(PlayoutForced(pushed, heard))
 
@@ -587,6 +611,7 @@ class AvatarAudioOutput(AudioOutput):
                 position = attempt.start  # none of what was heard were its words
             elif lost and attempt.tracker.onset:
                 position = max(attempt.start, segment.restart_point(position))
+                self.stats.carried_on += 1
             segment.heard = position
         self._report_run(segment, attempt)
 
@@ -611,6 +636,12 @@ class AvatarAudioOutput(AudioOutput):
         started = segment.state is SegmentState.PLAYING
         segment.move_to(SegmentState.FINISHED)
         self._segments.remove(segment)
+        stats = self.stats
+        stats.segments += 1
+        stats.interrupted += interrupted
+        stats.pushed += segment.pushed
+        stats.heard += segment.heard
+        stats.dropped += segment.pushed - segment.heard
         segment.cleared = True
         self._deadline = None
         self._watch_buffer()

@@ -28,6 +28,7 @@ from .audio_output import (
     FirstSpeechHeard,
     PlayoutForced,
     PlayoutReport,
+    PlayoutStats,
     SpeechForeign,
     SpeechStalled,
 )
@@ -211,6 +212,11 @@ class AvatarSession(BaseAvatarSession[Event]):
     def session_id(self) -> str | None:
         """Runway's id of the present session; None before it was created."""
         return (self._link.session.id or None) if self._link is not None else None
+
+    @property
+    def playout(self) -> PlayoutStats:
+        """What became of the agent's speech so far."""
+        return PlayoutStats() if self._output is None else self._output.stats
 
     @property
     def speech_latency(self) -> float | None:

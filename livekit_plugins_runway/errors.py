@@ -334,7 +334,8 @@ class AvatarLostError(RunwayException, APIConnectionError):
     """The avatar was there and is gone; the agent goes on by voice.
 
     Attributes:
-        reason: what was noticed: "worker_left", "room_lost", "tracks_unpublished", "video_stalled",
+        reason: what was noticed: "worker_left", "room_lost", "tracks_unpublished", "session_ended"
+            (Runway says so), "video_stalled",
             "speech_stalled", "speech_foreign" (it says words of its own) or "speech_failed".
     """
 

@@ -49,6 +49,7 @@ class AvatarLink:
         self._room: RunwayRoom | None = None
         self._relay: Relay | None = None
         self._relay_task: asyncio.Task[None] | None = None
+        self._status_task: asyncio.Task[None] | None = None
         self._first_frame = asyncio.Event()
         self.lost: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
         self.delivery_kind: DeliveryKind | None = None
@@ -100,12 +101,17 @@ class AvatarLink:
             ) from None
         self.delivery_kind, delivery = await room.open_delivery(options.delivery)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
+        self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
         return delivery
 
     def report_loss(self, loss: Loss) -> None:
         """The avatar is gone; the first reason counts."""
         if not self.lost.done():
             self.lost.set_result(loss)
+
+    async def _watch_status(self) -> None:
+        await self.session.wait_until_ended()
+        self.report_loss(Loss.SESSION_ENDED)
 
     def _on_first_frame(self) -> None:
         self._first_frame.set()
@@ -116,9 +122,10 @@ class AvatarLink:
 
     async def stop_relay(self) -> None:
         """Let nothing more of the avatar reach the user. Idempotent."""
-        if self._relay_task is not None:
-            self._relay_task.cancel()
-            await asyncio.gather(self._relay_task, return_exceptions=True)
+        tasks = [task for task in (self._relay_task, self._status_task) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, *, budget: float) -> SessionEnd:
         """Stop relaying, end the session, see that it has ended, leave the Runway room.

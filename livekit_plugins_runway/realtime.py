@@ -23,6 +23,8 @@ from .models import (
 
 END_BUDGET = 7.0
 """Seconds in which a session's end must be confirmed; a job has 10 after its room is gone."""
+STATUS_INTERVAL = 10.0
+"""Seconds between looks at the status of a session that seems to be alive."""
 _CONFIRM_SHARE = 0.6
 _POLL = 0.5
 _RETRY = 0.5
@@ -120,6 +122,15 @@ class RealtimeSession:
         self.times.consumed = time.time()
         self._move_to(SessionState.CONSUMED)
         return credentials
+
+    async def wait_until_ended(self, interval: float = STATUS_INTERVAL) -> RealtimeSessionState:
+        """Ask for the status every `interval` seconds until it is terminal; runs until cancelled
+        otherwise. What goes wrong with asking is no end."""
+        while True:
+            await asyncio.sleep(interval)
+            state = await self._status()
+            if state is not None and _terminal(state):
+                return state
 
     def worker_joined(self) -> None:
         """Billing has begun."""

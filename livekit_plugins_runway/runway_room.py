@@ -41,6 +41,7 @@ class Loss(enum.StrEnum):
     WORKER_LEFT = "worker_left"
     ROOM_LOST = "room_lost"
     TRACKS_UNPUBLISHED = "tracks_unpublished"
+    SESSION_ENDED = "session_ended"
     VIDEO_STALLED = "video_stalled"
     SPEECH_STALLED = "speech_stalled"
     SPEECH_FOREIGN = "speech_foreign"

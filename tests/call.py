@@ -78,12 +78,14 @@ class Call:
     async def start_avatar(self) -> None:
         await self.avatar.start(self.session, self.room, **self.livekit)
 
-    async def start_session(self) -> None:
+    async def start_session(self, agent: Agent | None = None, *, audio_output: bool = True) -> None:
         await self.session.start(
-            Agent(instructions=""),
+            agent or Agent(instructions=""),
             room=self.room,
             # Nobody listens to the user here: no voice detection, which would cost much CPU.
-            room_options=RoomOptions(audio_input=False),
+            room_options=RoomOptions(
+                audio_input=False, **({} if audio_output else {"audio_output": False})
+            ),
         )
 
     async def until(self, state: AvatarState, timeout: float = 15.0) -> None:

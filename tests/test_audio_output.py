@@ -10,7 +10,12 @@ from livekit import rtc
 from speech_world import world
 from virtual_clock import timers_only
 
-from livekit_plugins_runway.audio_output import FirstSpeechHeard, SpeechForeign, SpeechStalled
+from livekit_plugins_runway.audio_output import (
+    FirstSpeechHeard,
+    PlayoutStats,
+    SpeechForeign,
+    SpeechStalled,
+)
 from livekit_plugins_runway.testing.tones import (
     ToneScript,
     foreign,
@@ -37,6 +42,9 @@ async def test_the_avatar_speaks_all_and_the_segment_ends_when_the_user_has_hear
         assert repeated_seconds(TEN_SECONDS, w.ear.tones()) == 0
         assert w.started == [pytest.approx(0.3, abs=0.05)]
         assert w.now == pytest.approx(10.3, abs=0.15)
+        assert w.output.stats == PlayoutStats(
+            pushed=480_000, sent=480_000, heard=480_000, segments=1
+        )
 
 
 @timers_only
@@ -138,6 +146,8 @@ async def test_a_loss_in_mid_sentence_is_carried_on_by_voice_in_the_same_segment
         assert not end.interrupted
         assert end.playback_position == pytest.approx(10.0, abs=0.01)
         assert len(w.started) == len(w.finished) == 1
+        assert w.output.stats.carried_on == (lost_after > 0.25)
+        assert w.output.stats.heard == w.output.stats.pushed == 480_000
 
 
 def in_order_but_for_repeats(tones: list) -> bool:  # type: ignore[type-arg]

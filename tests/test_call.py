@@ -6,12 +6,14 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jsonschema
 import pytest
-from call import RATE, Call, calling, now
+from call import RATE, Call, calling, now, tts
 from livekit import api
-from livekit.agents import APIConnectOptions
+from livekit.agents import Agent, AgentSession, APIConnectOptions
+from livekit.agents.testing import fake_job_context
 from livekit.agents.voice.io import AudioOutput
 
 from livekit_plugins_runway import AvatarSession, AvatarState
@@ -264,6 +266,66 @@ async def test_a_worker_that_never_joins_is_given_up_and_its_session_ended(
         assert [type(error) for error in call.errors] == [AvatarJoinError]
         await call.avatar.aclose()
         assert call.simulator.leaked() == []
+
+
+class Greeter(Agent):
+    async def on_enter(self) -> None:
+        self.session.say(SHORT.text, audio=tts(SHORT))
+
+
+@pytest.mark.parametrize("avatar_first", [True, False])
+async def test_a_greeting_in_on_enter_is_heard_whole(
+    livekit_server: LiveKitServer, avatar_first: bool
+) -> None:
+    async with calling(livekit_server) as call:
+        began = now()
+        if avatar_first:
+            await call.start_avatar()
+            await call.start_session(Greeter(instructions=""))
+        else:
+            # The framework's own output waits for a subscriber: the greeting is still to be heard.
+            await asyncio.gather(call.start_session(Greeter(instructions="")), call.start_avatar())
+        await call.user.wait_for_audio(15.0, since=began)
+        await call.user.wait_for_silence(0.6, 10.0)
+        if avatar_first:
+            assert missing(SHORT, call.heard(began)) == []
+            assert call.history() == [(SHORT.text, False)]
+        after = now()
+        await call.say(OTHER)
+        await call.user.wait_for_silence(0.4, 5.0)
+        assert missing(OTHER, call.heard(after)) == []
+
+
+async def test_an_agent_session_without_audio_output_is_warned_about_once(
+    livekit_server: LiveKitServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with calling(livekit_server) as call:
+        await call.start_session(audio_output=False)
+        await call.start_avatar()
+        warnings = [r for r in caplog.records if "without an audio output" in r.getMessage()]
+        assert len(warnings) == 1
+        assert "before" in warnings[0].getMessage()
+
+
+def test_console_mode_does_nothing_says_so_and_costs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def start() -> None:
+        avatar = AvatarSession(
+            preset_id="influencer", api_key="key_x", api_url="http://127.0.0.1:9"
+        )
+        session: AgentSession[Any] = AgentSession()
+        await avatar.start(session, room=Mock())
+        assert session.output.audio is None
+        assert avatar.state is AvatarState.NEW
+        await avatar.aclose()
+        await session.aclose()
+
+    room = Mock()
+    room.name = "console"
+    with fake_job_context(room=room):
+        asyncio.run(start())
+    assert len([r for r in caplog.records if "console mode" in r.getMessage()]) == 1
 
 
 async def test_a_create_whose_answer_was_lost_is_repeated_and_the_orphan_never_consumed(

@@ -88,9 +88,13 @@ class Worker:
             if (text := _headline(event)) is not None:
                 self._note(text)
 
+    def terminate(self) -> None:
+        """Ask it to end, as a deployment does."""
+        self._process.terminate()
+
     async def _stop(self) -> None:
         if self._process.returncode is None:
-            self._process.terminate()
+            self.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), 6)
         # Jobs are children of their own; none outlives the demo.
