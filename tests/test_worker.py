@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sys
 from collections.abc import AsyncIterator
@@ -45,9 +46,14 @@ class Office:
         async with api.LiveKitAPI(
             self.server.http_url, self.server.api_key, self.server.api_secret
         ) as livekit:
-            await livekit.agent_dispatch.create_dispatch(
-                api.CreateAgentDispatchRequest(agent_name=agent_name, room=room)
-            )
+            # With both cores busy the server may find no worker free, and the dispatch is lost.
+            for _ in range(3):
+                await livekit.agent_dispatch.create_dispatch(
+                    api.CreateAgentDispatchRequest(agent_name=agent_name, room=room)
+                )
+                with contextlib.suppress(TimeoutError):
+                    await user.wait_until(lambda: bool(user.participants), 15.0)
+                    break
         return user
 
 
