@@ -2,10 +2,11 @@
 
 from livekit.agents import Plugin
 
-from .avatar import AvatarSession, AvatarState, StateChanged
+from .avatar import AvatarSession
 from .errors import RunwayException
 from .log import logger
 from .realtime import SessionEnd
+from .state import AvatarState, StateChanged
 from .version import __version__
 
 __all__ = [

@@ -16,12 +16,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from livekit import rtc
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
+from .drain import Drain
 from .log import logger
 from .playout import (
     AUDIBLE_DB,
@@ -34,6 +34,17 @@ from .playout import (
     SpeechTracker,
     hop_features,
 )
+from .speech import (
+    FirstSpeechHeard,
+    Microphone,
+    PlayoutForced,
+    PlayoutReport,
+    PlayoutStats,
+    RelayAction,
+    SpeechDelivery,
+    SpeechForeign,
+    SpeechStalled,
+)
 
 _SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 
@@ -44,101 +55,10 @@ SUBSCRIBE_TIMEOUT = 10.0
 FIRST_LATENCY = 2.5
 """Seconds granted to an avatar that was never heard yet to answer; Runway states a turn-around of
 1.75 s (runwayml.com, "Building Runway Characters")."""
-DRAIN_TIMEOUT = 2.5
-"""Seconds after a barge-in for the avatar to fall silent; then the voice speaks instead."""
 DEADLINE_MARGIN = 5.0
 """Seconds past its own length after which a flushed segment is finished by force."""
-_QUIET = 0.06
-_STALE_QUIET = 0.5
-# What a worker had already sent when it confirmed is still in the jitter buffers for this long.
-_IN_FLIGHT = 0.15
 _CLEAR_FLUSH_TIMEOUT = 1.0
 _MAX_CATCH_UP = 0.1
-
-
-class Microphone(Protocol):
-    """The avatar participant's microphone track: 10 ms frames, int16 mono PCM at 48 kHz."""
-
-    async def push_audio(self, pcm: bytes) -> None: ...
-
-    @property
-    def subscribed(self) -> bool: ...
-
-
-class SpeechDelivery(Protocol):
-    """Carries speech to the avatar worker; int16 mono PCM at 48 kHz."""
-
-    @property
-    def lead(self) -> float:
-        """Seconds by which speech may be sent ahead of real time."""
-
-    def send(self, pcm: bytes) -> None: ...
-
-    def finish(self) -> None:
-        """The segment that was being sent is complete."""
-
-    async def clear(self) -> bool:
-        """Drop all that was sent and not yet spoken. True if the worker confirmed; bounded."""
-
-
-class RelayAction(enum.Enum):
-    """What the relay does with 10 ms of the avatar's voice."""
-
-    PASS = "pass"
-    SILENCE = "silence"  # the gate is closed: the user hears nothing of it
-    DROP = "drop"  # somebody else writes to the microphone
-
-
-@dataclass(frozen=True)
-class FirstSpeechHeard:
-    """The avatar was heard for the first time in a segment."""
-
-    latency: float
-    """Seconds from sending the first spoken sample to relaying it."""
-
-
-@dataclass(frozen=True)
-class SpeechStalled:
-    """Speech was sent and nothing came back; the voice has taken over."""
-
-    waited: float
-
-
-@dataclass(frozen=True)
-class SpeechForeign:
-    """The avatar said something else than it was told; the voice has begun the segment anew."""
-
-
-@dataclass(frozen=True)
-class PlayoutForced:
-    """A segment was finished at its deadline although not all of it was heard (seconds)."""
-
-    pushed: float
-    heard: float
-
-
-PlayoutReport = FirstSpeechHeard | SpeechStalled | SpeechForeign | PlayoutForced
-
-
-@dataclass
-class PlayoutStats:
-    """What became of all speech so far; audio is counted in samples at 48 kHz."""
-
-    pushed: int = 0
-    """Taken from the agent."""
-    sent: int = 0
-    """Sent to avatars; more than once where it was sent again after a pause."""
-    heard: int = 0
-    """Put on the user's track."""
-    dropped: int = 0
-    """Never to be heard: interrupted, or given up."""
-    segments: int = 0
-    """Finished segments, and how many of them..."""
-    interrupted: int = 0
-    forced: int = 0
-    """...ended at their deadline,"""
-    carried_on: int = 0
-    """...were begun by an avatar and carried on by the voice."""
 
 
 class _Route(enum.Enum):
@@ -161,15 +81,6 @@ class _Attempt:
     heard_at: float | None = None
     progress: int = 0
     waiting_since: float | None = None
-
-
-@dataclass(eq=False)
-class _Drain:
-    """The avatar was told to fall silent, and has not been seen to."""
-
-    since: float
-    told: bool = False
-    confirmed_at: float | None = None
 
 
 class AvatarAudioOutput(AudioOutput):
@@ -213,11 +124,9 @@ class AvatarAudioOutput(AudioOutput):
 
         self._delivery: SpeechDelivery | None = None
         self._expected = True  # an avatar is on its way
-        self._drain: _Drain | None = None
+        self._drain: Drain | None = None
         self._clear_tasks: set[asyncio.Task[None]] = set()
         self._gate_open = False
-        self._relay_quiet_since: float | None = None
-        self._relayed_at = float("-inf")
         self._latency: float | None = None
 
         self.stats = PlayoutStats()
@@ -300,7 +209,6 @@ class AvatarAudioOutput(AudioOutput):
         self._delivery = delivery
         self._expected = False
         self._drain = None
-        self._relay_quiet_since = None
         self._gate_open = False
         self._wake.set()
 
@@ -324,11 +232,8 @@ class AvatarAudioOutput(AudioOutput):
         now = self._loop.time()
         levels, bands = hop_features(np.frombuffer(pcm, dtype=np.int16))
         level = float(levels[0])
-        self._relayed_at = now
-        if level > AUDIBLE_DB:
-            self._relay_quiet_since = None
-        elif self._relay_quiet_since is None:
-            self._relay_quiet_since = now
+        if self._drain is not None:
+            self._drain.hear(level > AUDIBLE_DB, now)
         attempt = self._attempt
         if self._delivery is None or (attempt is not None and attempt.route is _Route.VOICE):
             return RelayAction.DROP
@@ -425,43 +330,16 @@ class AvatarAudioOutput(AudioOutput):
         else:
             self._unsubscribed_wait = None
         if self._delivery is not None:
-            if self._drained(now):
+            if self._drain is None or self._drain.over(now, self._latency or FIRST_LATENCY):
+                self._drain = None
                 return _Route.AVATAR
-            assert self._drain is not None
-            return _Route.VOICE if now - self._drain.since > DRAIN_TIMEOUT else None
+            return _Route.VOICE if self._drain.late(now) else None
         if self._expected:
             if self._first_wait is None:
                 self._first_wait = now
             if now - self._first_wait < self._wait_for_avatar:
                 return None
         return _Route.VOICE
-
-    def _drained(self, now: float) -> bool:
-        """True once nothing of what was said before the barge-in can come back any more."""
-        drain = self._drain
-        if drain is None:
-            return True
-        if not drain.told:
-            return False
-        # Without a confirmation, what was sent last comes out one latency later.
-        over = (
-            drain.since + (self._latency or FIRST_LATENCY)
-            if drain.confirmed_at is None
-            else drain.confirmed_at
-        ) + _IN_FLIGHT
-        needed = _STALE_QUIET if now - drain.since > DRAIN_TIMEOUT else _QUIET
-        quiet = now - self._relayed_at > 0.1 or (
-            self._relay_quiet_since is not None and now - self._relay_quiet_since >= needed
-        )
-        if now < over or not quiet:
-            return False
-        self._drain = None
-        return True
-
-    async def _clear(self, delivery: SpeechDelivery, drain: _Drain) -> None:
-        if await delivery.clear():
-            drain.confirmed_at = self._loop.time()
-        drain.told = True
 
     def _begin_attempt(self, segment: Segment, route: _Route, now: float) -> None:
         start = segment.heard
@@ -592,9 +470,9 @@ class AvatarAudioOutput(AudioOutput):
         if attempt.route is _Route.AVATAR and self._delivery is not None:
             self._gate_open = False
             if attempt.sent > attempt.start:
-                self._drain = _Drain(now)
+                self._drain = Drain(now)
                 task = self._loop.create_task(
-                    self._clear(self._delivery, self._drain), name="runway_clear_buffer"
+                    self._drain.tell(self._delivery), name="runway_clear_buffer"
                 )
                 self._clear_tasks.add(task)
                 task.add_done_callback(self._clear_tasks.discard)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import os
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiohttp
@@ -21,10 +19,19 @@ from livekit.agents import (
 from livekit.agents.utils import is_given
 from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
-from pydantic import ValidationError
 
-from .audio_output import (
-    AvatarAudioOutput,
+from .arguments import check_choice, check_seconds, realtime_request, required
+from .audio_output import AvatarAudioOutput
+from .client import DEFAULT_BASE_URL, RunwayClient
+from .errors import AvatarLostError, ConfigurationError, LostAnswerError, RunwayException
+from .link import AvatarLink, LinkOptions
+from .log import logger
+from .metrics import StageTimings
+from .models import Tool
+from .participant import AvatarParticipant, participant_token
+from .realtime import RealtimeSession, SessionEnd
+from .runway_room import DeliveryKind, DeliveryOption, Loss
+from .speech import (
     FirstSpeechHeard,
     PlayoutForced,
     PlayoutReport,
@@ -32,46 +39,11 @@ from .audio_output import (
     SpeechForeign,
     SpeechStalled,
 )
-from .client import DEFAULT_BASE_URL, RunwayClient
-from .errors import AvatarLostError, ConfigurationError, LostAnswerError, RunwayException
-from .link import AvatarLink, LinkOptions
-from .log import logger
-from .metrics import StageTimings
-from .models import CreateRealtimeSession, CustomAvatar, PresetAvatar, Tool, explain
-from .participant import AvatarParticipant, participant_token
-from .realtime import RealtimeSession, SessionEnd
-from .runway_room import DeliveryKind, DeliveryOption, Loss
+from .state import ALLOWED, AvatarState, StateChanged
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
 _IDENTITY = "runway-avatar-agent"
-_DELIVERIES = ("auto", "datastream", "track")
-
-
-class AvatarState(enum.StrEnum):
-    NEW = "new"
-    STARTING = "starting"
-    LIVE = "live"
-    VOICE_ONLY = "voice_only"
-    CLOSED = "closed"
-
-
-_ALLOWED = {
-    AvatarState.NEW: {AvatarState.STARTING, AvatarState.CLOSED},
-    AvatarState.STARTING: {AvatarState.LIVE, AvatarState.VOICE_ONLY, AvatarState.CLOSED},
-    AvatarState.LIVE: {AvatarState.VOICE_ONLY, AvatarState.CLOSED},
-    AvatarState.VOICE_ONLY: {AvatarState.STARTING, AvatarState.CLOSED},
-    AvatarState.CLOSED: set[AvatarState](),
-}
-
-
-@dataclass(frozen=True)
-class StateChanged:
-    """Payload of the `state_changed` event."""
-
-    old: AvatarState
-    new: AvatarState
-    reason: str
 
 
 Event = Literal["state_changed", "error", "session_ended", "stage_reached", "playout_forced"]
@@ -137,7 +109,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         super().__init__()
-        self._request = _request(
+        self._request = realtime_request(
             avatar_id or None,
             preset_id or None,
             max_duration if is_given(max_duration) else None,
@@ -145,22 +117,13 @@ class AvatarSession(BaseAvatarSession[Event]):
             start_script,
             tools,
         )
-        if transport != "bridge":
-            raise ConfigurationError(f"transport must be 'bridge', not {transport!r}")
-        if delivery not in _DELIVERIES:
-            raise ConfigurationError(f"delivery must be one of {_DELIVERIES}, not {delivery!r}")
-        if wait_for_avatar < 0:
-            raise ConfigurationError(f"wait_for_avatar must be 0 or more, not {wait_for_avatar}")
-        for name, value in (("join_timeout", join_timeout), ("stall_timeout", stall_timeout)):
-            if value <= 0:
-                raise ConfigurationError(f"{name} must be positive, not {value}")
-        secret = api_key or os.getenv("RUNWAYML_API_SECRET") or ""
-        if not secret:
-            raise ConfigurationError(
-                "No Runway API secret: pass api_key, or set RUNWAYML_API_SECRET."
-            )
+        check_choice("transport", transport, ("bridge",))
+        check_choice("delivery", delivery, ("auto", "datastream", "track"))
+        check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
+        check_seconds("join_timeout", join_timeout)
+        check_seconds("stall_timeout", stall_timeout)
         self._client = RunwayClient(
-            secret,
+            required("Runway's API secret", "api_key", api_key, "RUNWAYML_API_SECRET"),
             base_url=api_url or os.getenv("RUNWAYML_BASE_URL") or DEFAULT_BASE_URL,
             http_session=http_session,
             conn_options=conn_options,
@@ -261,18 +224,15 @@ class AvatarSession(BaseAvatarSession[Event]):
             raise ConfigurationError(
                 f"This AvatarSession is {self._state.value}; make a new one for each start()."
             )
-        url = livekit_url or os.getenv("LIVEKIT_URL")
-        key = livekit_api_key or os.getenv("LIVEKIT_API_KEY")
-        secret = livekit_api_secret or os.getenv("LIVEKIT_API_SECRET")
-        if not url or not key or not secret:
-            raise ConfigurationError(
-                "LiveKit credentials are missing: pass livekit_url, livekit_api_key and "
-                "livekit_api_secret, or set LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET."
-            )
-        if job is not None:
-            room_name, agent_identity = job.job.room.name, job.local_participant_identity
-        elif room.isconnected():
+        url = required("The LiveKit URL", "livekit_url", livekit_url, "LIVEKIT_URL")
+        key = required("The LiveKit key", "livekit_api_key", livekit_api_key, "LIVEKIT_API_KEY")
+        secret = required(
+            "The LiveKit secret", "livekit_api_secret", livekit_api_secret, "LIVEKIT_API_SECRET"
+        )
+        if room.isconnected():
             room_name, agent_identity = room.name, room.local_participant.identity
+        elif job is not None:  # its room is connected by the agent session
+            room_name, agent_identity = job.job.room.name, job.local_participant_identity
         else:
             raise ConfigurationError("Outside a job the room must be connected before start().")
         token = participant_token(
@@ -439,7 +399,7 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     def _move_to(self, state: AvatarState, reason: str) -> None:
         """The one place that changes the state."""
-        if state not in _ALLOWED[self._state]:
+        if state not in ALLOWED[self._state]:
             raise RuntimeError(f"cannot go from {self._state.value} to {state.value}")
         old, self._state = self._state, state
         logger.debug("avatar state changed", extra={"old": old.value, "new": state.value})
@@ -465,34 +425,6 @@ class AvatarSession(BaseAvatarSession[Event]):
                     self._link.report_loss(Loss.SPEECH_FOREIGN)
             case PlayoutForced():
                 self.emit("playout_forced", report)
-
-
-def _request(
-    avatar_id: str | None,
-    preset_id: str | None,
-    max_duration: int | None,
-    personality: str | None,
-    start_script: str | None,
-    tools: list[Tool] | None,
-) -> CreateRealtimeSession:
-    if (avatar_id is None) == (preset_id is None):
-        raise ConfigurationError("Pass either avatar_id or preset_id, and not both.")
-    optional = {
-        "max_duration": max_duration,
-        "personality": personality,
-        "start_script": start_script,
-        "tools": tuple(tools) if tools is not None else None,
-    }
-    try:
-        avatar = (
-            CustomAvatar.model_validate({"avatar_id": avatar_id})
-            if preset_id is None
-            else PresetAvatar.model_validate({"preset_id": preset_id})
-        )
-        given = {name: value for name, value in optional.items() if value is not None}
-        return CreateRealtimeSession.model_validate({"avatar": avatar, **given})
-    except ValidationError as error:
-        raise ConfigurationError(f"Not a valid Runway session: {explain(error)}") from None
 
 
 def _tail(output: AudioOutput | None) -> AudioOutput | None:

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .audio_output import AvatarAudioOutput, SpeechDelivery
+from .audio_output import AvatarAudioOutput
 from .errors import AvatarJoinError
 from .log import logger
 from .participant import AvatarParticipant
 from .realtime import RealtimeSession, SessionEnd
 from .relay import Relay, RelayStats
 from .runway_room import DeliveryKind, DeliveryOption, Loss, RunwayRoom
+from .speech import SpeechDelivery
 
 
 @dataclass(frozen=True)

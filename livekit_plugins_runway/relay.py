@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from livekit import rtc
 
-from .audio_output import AvatarAudioOutput, RelayAction
+from .audio_output import AvatarAudioOutput
 from .participant import MIN_FRAME_SIDE, AvatarParticipant
 from .playout import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
+from .speech import RelayAction
 
 _SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 _VIDEO_CAPACITY = 2

@@ -13,7 +13,6 @@ from typing import Literal
 from livekit import rtc
 from livekit.rtc.participant import PublishDataError, PublishTrackError
 
-from .audio_output import SpeechDelivery
 from .connecting import connect
 from .delivery import (
     RPC_PLAYBACK_FINISHED,
@@ -25,6 +24,7 @@ from .delivery import (
 from .errors import AvatarJoinError, RoomTokenError, UnavailableError
 from .log import logger
 from .models import ConsumedCredentials
+from .speech import SpeechDelivery
 
 WORKER_PREFIX = "worker:"
 """The avatar worker in a Runway room is `worker:<session id>` (runwayml/avatars-node-rpc)."""

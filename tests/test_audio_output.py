@@ -10,7 +10,7 @@ from livekit import rtc
 from speech_world import world
 from virtual_clock import timers_only
 
-from livekit_plugins_runway.audio_output import (
+from livekit_plugins_runway.speech import (
     FirstSpeechHeard,
     PlayoutStats,
     SpeechForeign,

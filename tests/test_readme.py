@@ -94,7 +94,7 @@ def test_the_arguments_of_start_are_those_that_it_names() -> None:
 
 def test_the_environment_variables_are_those_that_the_code_reads() -> None:
     named = names(" ".join(table("Options", "Environment variable")))
-    read = re.findall(r'getenv\("(\w+)"\)', inspect.getsource(avatar))
+    read = re.findall(r'"((?:RUNWAYML|LIVEKIT)_\w+)"', inspect.getsource(avatar))
     assert named == set(read)
 
 

@@ -1,0 +1,95 @@
+"""What the sink needs of its surroundings, and what it tells them.
+
+Audio is int16 mono PCM at 48 kHz throughout, in pieces of 10 ms where frames are meant.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Microphone(Protocol):
+    """The avatar participant's microphone track: 10 ms frames, int16 mono PCM at 48 kHz."""
+
+    async def push_audio(self, pcm: bytes) -> None: ...
+
+    @property
+    def subscribed(self) -> bool: ...
+
+
+class SpeechDelivery(Protocol):
+    """Carries speech to the avatar worker; int16 mono PCM at 48 kHz."""
+
+    @property
+    def lead(self) -> float:
+        """Seconds by which speech may be sent ahead of real time."""
+
+    def send(self, pcm: bytes) -> None: ...
+
+    def finish(self) -> None:
+        """The segment that was being sent is complete."""
+
+    async def clear(self) -> bool:
+        """Drop all that was sent and not yet spoken. True if the worker confirmed; bounded."""
+
+
+class RelayAction(enum.Enum):
+    """What the relay does with 10 ms of the avatar's voice."""
+
+    PASS = "pass"
+    SILENCE = "silence"  # the gate is closed: the user hears nothing of it
+    DROP = "drop"  # somebody else writes to the microphone
+
+
+@dataclass(frozen=True)
+class FirstSpeechHeard:
+    """The avatar was heard for the first time in a segment."""
+
+    latency: float
+    """Seconds from sending the first spoken sample to relaying it."""
+
+
+@dataclass(frozen=True)
+class SpeechStalled:
+    """Speech was sent and nothing came back; the voice has taken over."""
+
+    waited: float
+
+
+@dataclass(frozen=True)
+class SpeechForeign:
+    """The avatar said something else than it was told; the voice has begun the segment anew."""
+
+
+@dataclass(frozen=True)
+class PlayoutForced:
+    """A segment was finished at its deadline although not all of it was heard (seconds)."""
+
+    pushed: float
+    heard: float
+
+
+PlayoutReport = FirstSpeechHeard | SpeechStalled | SpeechForeign | PlayoutForced
+
+
+@dataclass
+class PlayoutStats:
+    """What became of all speech so far; audio is counted in samples at 48 kHz."""
+
+    pushed: int = 0
+    """Taken from the agent."""
+    sent: int = 0
+    """Sent to avatars; more than once where it was sent again after a pause."""
+    heard: int = 0
+    """Put on the user's track."""
+    dropped: int = 0
+    """Never to be heard: interrupted, or given up."""
+    segments: int = 0
+    """Finished segments, and how many of them..."""
+    interrupted: int = 0
+    forced: int = 0
+    """...ended at their deadline,"""
+    carried_on: int = 0
+    """...were begun by an avatar and carried on by the voice."""
