@@ -1,0 +1,98 @@
+"""A call as `bench_speech.py` holds it: the agent in its process, the user's ear in this one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench_lines import Child
+from bench_report import Figures
+
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.tones import ToneScript
+from livekit_plugins_runway.testing.user import SimulatedUser
+
+SETTLE = 0.8
+"""Seconds of silence at the start of a call, in which jitter buffers find their size."""
+HOLD = 0.2
+"""Seconds without a sound that count as silence."""
+
+
+@dataclass
+class Line:
+    """A call as the bench holds it: the agent's process, and the user."""
+
+    agent: Child
+    room: str
+    user: SimulatedUser
+    session: str = ""
+    number: int = 0
+
+    def do(self, command: str, **arguments: Any) -> None:
+        self.agent.do(command, room=self.room, **arguments)
+
+    async def told(self, event: str, **values: Any) -> float:
+        """When it happened, `time.monotonic()`."""
+        return float((await self.agent.told(event, room=self.room, **values))["at"])
+
+    async def say(self, script: ToneScript) -> float:
+        self.number += 1
+        self.do("say", number=self.number, script=asdict(script))
+        return await self.told("saying", number=self.number)
+
+    async def speak_for(self, seconds: float, since: float) -> None:
+        """Let the user hear so many seconds of what is said since `since`."""
+        began = await self.user.wait_for_audio(5.0, since=since)
+        await asyncio.sleep(began + seconds - time.monotonic())
+
+    async def over(self) -> float:
+        """When `say()` returned; the user has heard the silence after it when this returns."""
+        returned = await self.told("said", number=self.number)
+        await self.user.wait_for_silence(HOLD + 0.1, 5.0)
+        return returned
+
+
+@dataclass
+class Bench:
+    server: LiveKitServer
+    runway: Child
+    runway_at: dict[str, Any]
+    agents: list[Child]
+    delivery: str
+    figures: Figures
+
+    @contextlib.asynccontextmanager
+    async def call(self, agent: Child, **options: Any) -> AsyncIterator[Line]:
+        """A call with an avatar that shows its face, and a user who listens."""
+        room = f"bench-{secrets.token_hex(4)}"
+        async with SimulatedUser(
+            self.server.url,
+            room,
+            api_key=self.server.api_key,
+            api_secret=self.server.api_secret,
+            max_seconds=60,
+        ) as user:
+            line = Line(agent, room, user)
+            line.do("call", runway=self.runway_at, options={"delivery": self.delivery} | options)
+            try:
+                line.session = (await agent.told("live", room=room))["session"]
+                await user.wait_for_video(10.0)
+                await asyncio.sleep(SETTLE)
+                yield line
+            finally:
+                line.do("hang_up")
+
+    async def repeat(
+        self, name: str, numbers: Iterator[int], measure: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """Measure once for each number. What times out is noted, and the rest goes on."""
+        for n in numbers:
+            try:
+                await measure(n)
+            except TimeoutError as error:
+                self.figures.failures.append(f"{name} {n}: timeout {error}".rstrip())

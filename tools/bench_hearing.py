@@ -1,0 +1,42 @@
+"""What `bench_speech.py` reads from a recording: holes, and tones that sound twice."""
+
+from __future__ import annotations
+
+from livekit_plugins_runway.testing.recording import SAMPLE_RATE
+from livekit_plugins_runway.testing.tones import HeardTone, Pcm, ToneScript, gaps, hear
+
+_SLACK = 0.03
+"""Seconds by which a gap of the script may be heard too long before it is a hole."""
+
+
+def heard(pcm: Pcm) -> list[HeardTone]:
+    return hear(pcm, SAMPLE_RATE)
+
+
+def longest_hole(pcm: Pcm, script: ToneScript, after: float) -> tuple[float, float]:
+    """The end, and the length beyond the script's own gaps, of the longest silence inside the
+    speech that ends later than `after` (seconds of `pcm`); (after, 0.0) if there is none."""
+    total = len(pcm) / SAMPLE_RATE
+    silences = gaps(pcm, SAMPLE_RATE, min_s=script.gap_s + _SLACK)
+    # The one that reaches to the end is not inside the speech, nor is one from the beginning.
+    inside = [g for g in silences if g.start_s > 0 and after < g.end_s < total]
+    longest = max(inside, key=lambda g: g.duration_s, default=None)
+    if longest is None:
+        return after, 0.0
+    return longest.end_s, longest.duration_s - script.gap_s
+
+
+def repeated(script: ToneScript, tones: list[HeardTone]) -> tuple[float, float]:
+    """Seconds of tones that sound again after later ones; and, of a tone that was cut off and then
+    begun anew, the seconds beyond one tone."""
+    again, furthest = 0.0, -1
+    lengths: dict[int, list[float]] = {}
+    for tone in tones:
+        if tone.index < furthest:
+            again += min(tone.duration_s, script.tone_s)
+            lengths.pop(tone.index, None)
+            continue
+        furthest = tone.index
+        lengths.setdefault(tone.index, []).append(tone.duration_s)
+    cuts = (sum(parts) - script.tone_s for parts in lengths.values() if len(parts) > 1)
+    return again, sum(max(0.0, cut) for cut in cuts)

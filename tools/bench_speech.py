@@ -1,0 +1,230 @@
+"""`make bench-speech`: how long the user waits for the agent's voice, and how it is interrupted,
+carried on after a loss, and paused.
+
+The LiveKit server, the simulated Runway, the agent and the user's ear run in processes of their
+own, on one machine and one monotonic clock. It measures and asserts nothing: the figures are
+printed next to the goals, and written to `bench-out/speech.json` and `bench-out/speech.md`, the
+programs' warnings to `bench-out/speech.log` (`BENCH_OUT` names another folder). The exit code is 1
+if a repetition gave no figures, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+from bench_call import HOLD, Bench
+from bench_hearing import heard, longest_hole, repeated
+from bench_lines import Child
+from bench_report import Figures, machine, write
+from bench_runway import RENDER_LATENCY
+
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
+from livekit_plugins_runway.testing.recording import SAMPLE_RATE
+from livekit_plugins_runway.testing.tones import (
+    HeardTone,
+    ToneScript,
+    first_sound,
+    missing,
+    silence_after,
+)
+
+REPETITIONS, QUICK_REPETITIONS = 30, 5
+LANES = 2
+"""Calls at once where each repetition needs a call of its own."""
+PAUSE = 1.0
+DELIVERIES = ("datastream", "track")
+
+
+async def measure_latency(bench: Bench, repetitions: int) -> None:
+    """Say something, and let it be heard to its end."""
+    note = bench.figures.note
+
+    async def once(n: int) -> None:
+        script = ToneScript(4, offset=n % 8 * 10)
+        said = await line.say(script)
+        relayed = await line.told("relayed", number=line.number)
+        returned = await line.over()
+        pcm = line.user.heard(said)
+        tones = await asyncio.to_thread(heard, pcm)
+        first = first_sound(pcm, SAMPLE_RATE)
+        last = silence_after(pcm, SAMPLE_RATE, first or 0.0, hold_s=HOLD)
+        note("latency: tones missing", len(missing(script, tones)))
+        if first is None or last is None:
+            return
+        note("latency: say to heard", first)
+        note("latency: say to heard, less the avatar's rendering", first - RENDER_LATENCY)
+        note("latency: say to relayed", relayed - said)
+        note("latency: relayed to heard", said + first - relayed)
+        note("end: last tone heard to say() returned", returned - said - first - last)
+
+    async with bench.call(bench.agents[0]) as line:
+        await bench.repeat("latency", iter(range(repetitions)), once)
+
+
+async def measure_barge_in(bench: Bench, repetitions: int) -> None:
+    """Interrupt in mid-speech. The tones have no gaps: one at the right moment would flatter."""
+
+    async def once(n: int) -> None:
+        said = await line.say(ToneScript(40, offset=n % 2 * 40, gap_s=0.0))
+        await line.speak_for(0.3 + n % 10 * 0.05, said)
+        line.do("interrupt")
+        cut = await line.told("interrupting", number=line.number)
+        returned = await line.over()
+        silent = silence_after(line.user.heard(cut), SAMPLE_RATE, 0.0, hold_s=HOLD)
+        bench.figures.note("barge-in: to silence", silent)
+        bench.figures.note("barge-in: to say() returned", returned - cut)
+
+    async with bench.call(bench.agents[0]) as line:
+        await bench.repeat("barge-in", iter(range(repetitions)), once)
+
+
+async def measure_pause(bench: Bench, repetitions: int) -> None:
+    """Pause in mid-speech, and resume a second later."""
+    note = bench.figures.note
+
+    async def once(n: int) -> None:
+        script = ToneScript(6, offset=n % 8 * 10, gap_s=0.0)
+        said = await line.say(script)
+        await line.speak_for(0.3 + n % 10 * 0.05, said)
+        line.do("pause")
+        paused = await line.told("pausing", number=line.number)
+        await asyncio.sleep(paused + PAUSE - time.monotonic())
+        line.do("resume")
+        resumed = await line.told("resuming", number=line.number)
+        await line.over()
+        user = line.user
+        note("pause: to silence", silence_after(user.heard(paused), SAMPLE_RATE, 0.0, hold_s=HOLD))
+        again = user.heard(resumed)
+        first = first_sound(again, SAMPLE_RATE)
+        note("pause: resume to heard", first)
+        if first is not None:
+            note("pause: longest hole after resuming", longest_hole(again, script, first)[1])
+        tones = await asyncio.to_thread(heard, user.heard(said))
+        note_tones(bench.figures, "pause", script, tones)
+
+    async with bench.call(bench.agents[0], allow_pause=True) as line:
+        await bench.repeat("pause", iter(range(repetitions)), once)
+
+
+async def measure_loss(bench: Bench, repetitions: int, *, fault: str) -> None:
+    """Lose the avatar in mid-speech, in a call of its own each time."""
+
+    async def once(agent: Child, n: int) -> None:
+        async with bench.call(agent) as line:
+            script = ToneScript(8)
+            said = await line.say(script)
+            await line.speak_for(0.3 + n % 10 * 0.05, said)
+            bench.runway.do(fault, session=line.session)
+            told = await bench.runway.told("struck", session=line.session)
+            noticed = await line.told("voice_only")
+            await line.over()
+            pcm = line.user.heard(said)
+        struck = float(told["at"])
+        tones = await asyncio.to_thread(heard, pcm)
+        note_tones(bench.figures, fault, script, tones)
+        bench.figures.note(f"{fault}: detection", noticed - struck)
+        # It ends after the fault; what was on its way is heard before it begins.
+        end, length = longest_hole(pcm, script, struck - said)
+        bench.figures.note(f"{fault}: gap", length)
+        bench.figures.note(f"{fault}: gap after detection", max(0.0, said + end - noticed))
+
+    # Shared, so that the quicker lane takes more of them.
+    numbers = iter(range(repetitions))
+    async with asyncio.TaskGroup() as lanes:
+        for agent in bench.agents:
+            lanes.create_task(bench.repeat(fault, numbers, partial(once, agent)))
+
+
+def note_tones(figures: Figures, name: str, script: ToneScript, tones: list[HeardTone]) -> None:
+    again, cut = repeated(script, tones)
+    figures.note(f"{name}: tones missing", len(missing(script, tones)))
+    figures.note(f"{name}: repeated", again)
+    figures.note(f"{name}: repeated, with the tone that was cut", again + cut)
+
+
+MEASURES: dict[str, Callable[[Bench, int], Awaitable[None]]] = {
+    "latency": measure_latency,
+    "barge-in": measure_barge_in,
+    "pause": measure_pause,
+    "crash": partial(measure_loss, fault="crash"),
+    "freeze": partial(measure_loss, fault="freeze"),
+}
+
+
+async def measure(
+    server: LiveKitServer, delivery: str, names: list[str], repetitions: int, log: Path
+) -> Figures:
+    """Figures of one delivery."""
+    environment = {
+        "LIVEKIT_URL": server.url,
+        "LIVEKIT_API_KEY": server.api_key,
+        "LIVEKIT_API_SECRET": server.api_secret,
+        "BENCH_DELIVERY": delivery,
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        runway = await stack.enter_async_context(Child.running("bench_runway.py", environment, log))
+        runway_at = await runway.told("ready")
+        agents = [
+            await stack.enter_async_context(Child.running("bench_agent.py", environment, log))
+            for _ in range(LANES)
+        ]
+        bench = Bench(server, runway, runway_at, agents, delivery, Figures())
+        for name in names:
+            began = time.monotonic()
+            await MEASURES[name](bench, repetitions)
+            print(f"{delivery}: {name}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return bench.figures
+
+
+async def run(arguments: argparse.Namespace, repetitions: int, log: Path) -> dict[str, Figures]:
+    async with LiveKitServer() as server:
+        return {
+            delivery: await measure(server, delivery, arguments.only, repetitions, log)
+            for delivery in arguments.delivery
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "--repetitions", type=int, default=REPETITIONS, help=f"of each figure ({REPETITIONS})"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_REPETITIONS} repetitions: a first look"
+    )
+    parser.add_argument("--delivery", nargs="+", choices=DELIVERIES, default=list(DELIVERIES))
+    parser.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES))
+    arguments = parser.parse_args()
+    repetitions = QUICK_REPETITIONS if arguments.quick else arguments.repetitions
+    if repetitions < 1:
+        parser.error("--repetitions must be at least 1")
+    folder = Path(os.environ.get("BENCH_OUT", "bench-out"))
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "speech.log"
+    log.unlink(missing_ok=True)
+    logging.basicConfig(filename=log)
+    about = machine() | {"repetitions": repetitions}
+    began = time.monotonic()
+    try:
+        results = asyncio.run(run(arguments, repetitions, log))
+    except KeyboardInterrupt:
+        return 130
+    except LiveKitServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    about["minutes"] = round((time.monotonic() - began) / 60, 1)
+    print(write(folder, about, results))
+    return int(any(figures.failures for figures in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
