@@ -157,6 +157,8 @@ class AvatarAudioOutput(AudioOutput):
             segment.push(self._normalise(frame))
             self._watch_buffer()
         self._wake.set()
+        # A burst of speech must not keep the relay waiting; an event that is set does not yield.
+        await asyncio.sleep(0)
         # Last, so that a segment that was cleared meanwhile is not begun anew with this frame.
         await self._room_in_buffer.wait()
 
@@ -355,6 +357,7 @@ class AvatarAudioOutput(AudioOutput):
         assert self._delivery is not None
         allowed = attempt.start + int((now - attempt.began + self._delivery.lead) * SAMPLE_RATE)
         end = min(segment.pushed, allowed)
+        segment.describe(end)
         if end > attempt.sent:
             self._delivery.send(segment.read(attempt.sent, end))
             self.stats.sent += end - attempt.sent

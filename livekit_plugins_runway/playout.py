@@ -127,13 +127,18 @@ class Segment:
 
     def push(self, pcm: bytes) -> None:
         self.pcm += pcm
-        self._describe(self.pushed // HOP)
 
     def flush(self) -> None:
         self.flushed = True
-        self._describe(-(-self.pushed // HOP))
 
-    def _describe(self, hops: int) -> None:
+    def describe(self, end: int) -> None:
+        """Look at the samples before `end`: `hops` and what uses them cover only those.
+
+        For speech that is about to be sent, not for speech that comes in: a TTS delivers bursts of
+        many seconds, and all that time nothing could be relayed.
+        """
+        whole = self.flushed and end >= self.pushed
+        hops = -(-end // HOP) if whole else end // HOP
         if hops <= self.hops.count:
             return
         start = self.hops.count * HOP * BYTES_PER_SAMPLE
