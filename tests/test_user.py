@@ -120,6 +120,9 @@ async def test_the_avatar_is_preferred_to_the_agent_it_speaks_for(
         peer(livekit_server, room, "avatar", on_behalf="agent") as avatar,
     ):
         await asyncio.gather(agent.publish(), avatar.publish())
+        # One listener has subscribed to each, the other may not have, or may not hear yet.
+        silence = np.zeros(SAMPLE_RATE // 2, np.int16)
+        await asyncio.gather(agent.speak(silence), avatar.speak(silence))
         await asyncio.gather(
             listener.wait_for_audio(10), other.wait_for_audio(10),
             agent.speak(own.pcm(SAMPLE_RATE)), avatar.speak(avatars.pcm(SAMPLE_RATE)),
