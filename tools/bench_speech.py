@@ -161,9 +161,15 @@ MEASURES: dict[str, Callable[[Bench, int], Awaitable[None]]] = {
 
 
 async def measure(
-    server: LiveKitServer, delivery: str, names: list[str], repetitions: int, log: Path
-) -> Figures:
-    """Figures of one delivery."""
+    server: LiveKitServer,
+    delivery: str,
+    names: list[str],
+    repetitions: int,
+    log: Path,
+    figures: Figures,
+    save: Callable[[], object],
+) -> None:
+    """Figures of one delivery, saved after each measurement: a run that is cut off keeps them."""
     environment = {
         "LIVEKIT_URL": server.url,
         "LIVEKIT_API_KEY": server.api_key,
@@ -177,20 +183,25 @@ async def measure(
             await stack.enter_async_context(Child.running("bench_agent.py", environment, log))
             for _ in range(LANES)
         ]
-        bench = Bench(server, runway, runway_at, agents, delivery, Figures())
+        bench = Bench(server, runway, runway_at, agents, delivery, figures)
         for name in names:
             began = time.monotonic()
             await MEASURES[name](bench, repetitions)
+            save()
             print(f"{delivery}: {name}, {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return bench.figures
 
 
-async def run(arguments: argparse.Namespace, repetitions: int, log: Path) -> dict[str, Figures]:
+async def run(
+    arguments: argparse.Namespace,
+    repetitions: int,
+    log: Path,
+    results: dict[str, Figures],
+    save: Callable[[], object],
+) -> None:
     async with LiveKitServer() as server:
-        return {
-            delivery: await measure(server, delivery, arguments.only, repetitions, log)
-            for delivery in arguments.delivery
-        }
+        for delivery in arguments.delivery:
+            figures = results[delivery] = Figures()
+            await measure(server, delivery, arguments.only, repetitions, log, figures, save)
 
 
 def main() -> int:
@@ -213,16 +224,18 @@ def main() -> int:
     log.unlink(missing_ok=True)
     logging.basicConfig(filename=log)
     about = machine() | {"repetitions": repetitions}
+    results: dict[str, Figures] = {}
+    save = partial(write, folder, about, results)
     began = time.monotonic()
     try:
-        results = asyncio.run(run(arguments, repetitions, log))
+        asyncio.run(run(arguments, repetitions, log, results, save))
     except KeyboardInterrupt:
         return 130
     except LiveKitServerError as error:
         print(error, file=sys.stderr)
         return 1
     about["minutes"] = round((time.monotonic() - began) / 60, 1)
-    print(write(folder, about, results))
+    print(save())
     return int(any(figures.failures for figures in results.values()))
 
 
