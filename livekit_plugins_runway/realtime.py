@@ -189,7 +189,8 @@ class RealtimeSession:
             state = await self._status()
             return self._result("already ended", state) if _terminal(state) else None
         if say_goodbye is None or not await say_goodbye():
-            state = await self._status() if self.state_was_used else None
+            used = self.times.consumed is not None
+            state = await self._status() if used else None
             return self._result("already ended", state) if _terminal(state) else None
         assert worker_gone is not None
         while True:
@@ -201,10 +202,6 @@ class RealtimeSession:
                 state = await self._status()
                 if _terminal(state):
                     return self._result("end call", state)
-
-    @property
-    def state_was_used(self) -> bool:
-        return self.times.consumed is not None
 
     async def _status(self) -> RealtimeSessionState | None:
         try:

@@ -148,13 +148,11 @@ class RunwayRoom:
         """Wait for the worker's camera and microphone; from then on their loss is reported.
 
         Raises:
-            AvatarJoinError: something had not come after `timeout` seconds.
+            AvatarJoinError: one of them had not come after `timeout` seconds for each.
         """
         video_kind, audio_kind = rtc.TrackKind.KIND_VIDEO, rtc.TrackKind.KIND_AUDIO
-        async with asyncio.timeout(None) as budget:
-            budget.reschedule(asyncio.get_running_loop().time() + 2 * timeout)
-            await self._wait(lambda: video_kind in self._tracks, "video", timeout)
-            await self._wait(lambda: audio_kind in self._tracks, "audio", timeout)
+        await self._wait(lambda: video_kind in self._tracks, "video", timeout)
+        await self._wait(lambda: audio_kind in self._tracks, "audio", timeout)
         audio, video = self._tracks[audio_kind], self._tracks[video_kind]
         assert isinstance(audio, rtc.RemoteAudioTrack)
         assert isinstance(video, rtc.RemoteVideoTrack)
