@@ -265,9 +265,11 @@ class SpeechTracker:
         return self._silent_run * HOP_SECONDS
 
     def _match(self) -> None:
-        heard = self._heard.bands[-_MATCH_HOPS:]
+        assert self._anchor is not None
+        # From the onset on: the silence before it is no part of what was said.
+        count = min(_MATCH_HOPS, self._heard.count - self._anchor[1])
+        heard = self._heard.bands[-count:]
         said = self._segment.hops.bands
-        count = len(heard)
         if np.count_nonzero(self._heard.levels[-count:] > AUDIBLE_DB) < 20:
             return
         current = self._clock_hop(self._heard.count) - count
@@ -287,7 +289,6 @@ class SpeechTracker:
             and self.confidence >= _MATCH_MIN_SCORE
             and self.confidence > here + _MATCH_MARGIN
         ):
-            assert self._anchor is not None
             self._anchor = (self._anchor[0] + moved, self._anchor[1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import numpy as np
 import pytest
 from livekit import rtc
 from speech_world import world
@@ -243,6 +244,20 @@ async def test_a_barge_in_is_silent_at_once_and_nothing_of_it_leaks_into_the_nex
         await w.spoken()
         assert foreign(OTHER, w.ear.tones(cut + 0.02)) == []
         assert missing(OTHER, w.ear.tones(cut), fraction=0.9) == []
+
+
+@timers_only
+@pytest.mark.parametrize("at", [0.7, 0.85, 0.9, 0.95, 1.1, 1.35, 1.85])
+async def test_in_speech_without_pauses_exactly_what_was_heard_counts(at: float) -> None:
+    """Tones in a row look like one another where they do not change: the place must be kept."""
+    async with world() as w:
+        w.attach()
+        await w.say(ToneScript(16, gap_s=0.0))
+        await asyncio.sleep(at)
+        heard = np.count_nonzero(w.ear.pcm()) / 48_000
+        w.output.clear_buffer()
+        end = await w.spoken()
+        assert end.playback_position == pytest.approx(heard, abs=0.03)
 
 
 @timers_only

@@ -14,16 +14,16 @@ def heard(pcm: Pcm) -> list[HeardTone]:
 
 
 def longest_hole(pcm: Pcm, script: ToneScript, after: float) -> tuple[float, float]:
-    """The end, and the length beyond the script's own gaps, of the longest silence inside the
-    speech that ends later than `after` (seconds of `pcm`); (after, 0.0) if there is none."""
+    """The start and the end, less the script's own gap, of the longest silence inside the speech
+    that ends later than `after` (seconds of `pcm`); (after, after) if there is none."""
     total = len(pcm) / SAMPLE_RATE
     silences = gaps(pcm, SAMPLE_RATE, min_s=script.gap_s + _SLACK)
     # The one that reaches to the end is not inside the speech, nor is one from the beginning.
     inside = [g for g in silences if g.start_s > 0 and after < g.end_s < total]
     longest = max(inside, key=lambda g: g.duration_s, default=None)
     if longest is None:
-        return after, 0.0
-    return longest.end_s, longest.duration_s - script.gap_s
+        return after, after
+    return longest.start_s + script.gap_s, longest.end_s
 
 
 def repeated(script: ToneScript, tones: list[HeardTone]) -> tuple[float, float]:

@@ -107,7 +107,8 @@ async def measure_pause(bench: Bench, repetitions: int) -> None:
         first = first_sound(again, SAMPLE_RATE)
         note("pause: resume to heard", first)
         if first is not None:
-            note("pause: longest hole after resuming", longest_hole(again, script, first)[1])
+            start, end = longest_hole(again, script, first)
+            note("pause: longest hole after resuming", end - start)
         tones = await asyncio.to_thread(heard, user.heard(said))
         note_tones(bench.figures, "pause", script, tones)
 
@@ -133,9 +134,10 @@ async def measure_loss(bench: Bench, repetitions: int, *, fault: str) -> None:
         note_tones(bench.figures, fault, script, tones)
         bench.figures.note(f"{fault}: detection", noticed - struck)
         # It ends after the fault; what was on its way is heard before it begins.
-        end, length = longest_hole(pcm, script, struck - said)
-        bench.figures.note(f"{fault}: gap", length)
-        bench.figures.note(f"{fault}: gap after detection", max(0.0, said + end - noticed))
+        start, end = longest_hole(pcm, script, struck - said)
+        bench.figures.note(f"{fault}: gap", end - start)
+        after = end - max(start, noticed - said)
+        bench.figures.note(f"{fault}: gap after detection", max(0.0, after))
 
     # Shared, so that the quicker lane takes more of them.
     numbers = iter(range(repetitions))
