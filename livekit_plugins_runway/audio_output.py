@@ -491,6 +491,7 @@ class AvatarAudioOutput(AudioOutput):
             if attempt.tracker.foreign:
                 position = attempt.start  # none of what was heard were its words
             elif lost and attempt.tracker.onset:
+                position = min(position, attempt.tracker.clear_position)
                 position = max(attempt.start, segment.restart_point(position))
                 self.stats.carried_on += 1
             segment.heard = position

@@ -45,6 +45,10 @@ _MATCH_BACK_HOPS = 150
 _MATCH_AHEAD_HOPS = 15
 _MATCH_MIN_SCORE = 0.75
 _MATCH_MARGIN = 0.15
+_FADE_DB = 10.0
+_FADE_HOPS = 60
+_LEVEL_HOPS = 200
+_MIN_LEVEL_HOPS = 20
 _FOREIGN_SCORE = 0.45
 _FOREIGN_MATCHES = 3
 
@@ -258,6 +262,30 @@ class SpeechTracker:
         if self._anchor is None:
             return self._start_hop * HOP
         return max(self._start_hop, self._hop_now(self._heard.count)) * HOP
+
+    @property
+    def clear_position(self) -> int:
+        """`position` without a tail that sounded much softer than it was said: a receiver to which
+        nothing comes any more stretches the last sound and fades it out (NetEq of libwebrtc)."""
+        if self._anchor is None:
+            return self.position
+        end = self.position // HOP
+        first = max(self._anchor[0], self._clock_hop(0), end - _LEVEL_HOPS)
+        heard_from = first - self._clock_hop(0)
+        count = min(end - first, self._heard.count - heard_from)
+        said = self._segment.hops.levels[first : first + count]
+        spoken = said > SPOKEN_DB
+        if np.count_nonzero(spoken) < _MIN_LEVEL_HOPS:
+            return self.position
+        gain = self._heard.levels[heard_from : heard_from + count][: len(said)] - said
+        faded = gain < np.median(gain[spoken]) - _FADE_DB
+        clear = end
+        for hop in range(len(said) - 1, max(-1, len(said) - _FADE_HOPS), -1):
+            if spoken[hop]:
+                if not faded[hop]:
+                    break
+                clear = first + hop
+        return clear * HOP
 
     @property
     def silence(self) -> float:

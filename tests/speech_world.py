@@ -78,11 +78,22 @@ class Worker:
         self._queue: deque[tuple[float, bytes]] = deque()  # due, 10 ms
         self._rest = bytearray()
         self.frozen = False
+        self._fading: list[bytes] | None = None
         self.own_words: bytes | None = None
         """What it says instead of what it was told."""
         self.sent = 0
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._play())
+
+    def freeze_and_fade(self, seconds: float) -> None:
+        """Freeze; the receiver of its voice stretches the last 10 ms, and fades them out."""
+        last = np.frombuffer(
+            next(p for _, p in reversed(self._ear.frames) if _is_loud(p)), np.int16
+        )
+        count = round(seconds / 0.01)
+        fade = np.logspace(0.0, -2.0, count * HOP).reshape(count, HOP)
+        self._fading = [(last * gain).astype(np.int16).tobytes() for gain in fade]
+        self.frozen = True
 
     def send(self, pcm: bytes) -> None:
         self.sent += len(pcm) // 2
@@ -110,9 +121,11 @@ class Worker:
     async def _play(self) -> None:
         due = self._loop.time()
         while True:
-            if not self.frozen:
+            if not self.frozen or self._fading is not None:
                 ready = self._queue and self._queue[0][0] <= self._loop.time()
                 pcm = self._queue.popleft()[1] if ready else SILENCE
+                if self._fading is not None:
+                    pcm = self._fading.pop(0) if self._fading else SILENCE
                 action = self._output.relayed(pcm)
                 if action is RelayAction.PASS:
                     await self._ear.push_audio(pcm)

@@ -171,6 +171,23 @@ async def test_a_frozen_worker_is_noticed_by_the_missing_speech() -> None:
 
 
 @timers_only
+@pytest.mark.parametrize("at", [2.0 + step * 0.02 for step in range(13)])
+async def test_what_a_receiver_made_up_after_a_freeze_does_not_count_as_heard(at: float) -> None:
+    async with world(stall_timeout=1.0) as w:
+        w.attach()
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(at)
+        before = round(at - 0.25, 6)  # seconds of it that were heard, by the worker's latency
+        w.worker.freeze_and_fade(0.4)
+        await asyncio.sleep(0.9)
+        frozen = w.now
+        await w.spoken()
+        assert missing(TEN_SECONDS, w.ear.tones(), fraction=0.9) == []
+        first = w.ear.tones(frozen)[0].index * 0.25
+        assert before - 0.45 <= first <= before
+
+
+@timers_only
 async def test_a_worker_that_thaws_says_nothing_stale() -> None:
     async with world(stall_timeout=1.0) as w:
         worker = w.attach()

@@ -95,4 +95,4 @@ class Bench:
             try:
                 await measure(n)
             except TimeoutError as error:
-                self.figures.failures.append(f"{name} {n}: timeout {error}".rstrip())
+                self.figures.failures.append(f"{name} {n}: {error or 'timeout'}")

@@ -94,12 +94,15 @@ class Child:
             RuntimeError: the program has ended.
         """
         wanted = {"event": name} | values
-        async with asyncio.timeout(timeout):
-            while True:
-                for index, event in enumerate(self._events):
-                    if wanted.items() <= event.items():
-                        return self._events.pop(index)
-                if self._ended:
-                    raise RuntimeError(f"a program ended before it told of {name!r}")
-                self._news.clear()
-                await self._news.wait()
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    for index, event in enumerate(self._events):
+                        if wanted.items() <= event.items():
+                            return self._events.pop(index)
+                    if self._ended:
+                        raise RuntimeError(f"a program ended before it told of {name!r}")
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise TimeoutError(f"no {name!r} within {timeout:g} s") from None
