@@ -75,7 +75,8 @@ class AvatarSession(BaseAvatarSession[Event]):
         join_timeout: seconds for the avatar worker to join its room, and again for its first frame;
             about 8 s are usual. Then it is given up.
         stall_timeout: seconds without pictures, or without progress in speech, that are a loss.
-        allow_pause: let the framework pause and resume speech (`resume_false_interruption`).
+        allow_pause: let the framework pause and resume speech (`resume_false_interruption`). What
+            the avatar had in flight is spoken again, after its usual latency.
         http_session: an aiohttp session to use and not to close.
 
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
@@ -105,7 +106,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         wait_for_avatar: float = 10.0,
         join_timeout: float = 30.0,
         stall_timeout: float = 1.5,
-        allow_pause: bool = False,
+        allow_pause: bool = True,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         super().__init__()

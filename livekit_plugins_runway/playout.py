@@ -159,7 +159,7 @@ class Segment:
         stop = None if end is None else end // HOP
         return int(np.count_nonzero(self.hops.levels[start // HOP : stop] > SPOKEN_DB)) * HOP
 
-    def restart_point(self, position: int, *, margin: float = 0.15, reach: float = 0.12) -> int:
+    def restart_point(self, position: int, *, margin: float = 0.08, reach: float = 0.12) -> int:
         """Where to speak on after a loss at `position`: at least `margin` seconds before it, since
         concealment at the receiver makes the last words sound longer than they were, and at the
         quietest 10 ms of the `reach` seconds before that, so that a syllable is not cut.

@@ -91,10 +91,12 @@ class RunwayRoom:
         self._worker: str | None = None
         self._watching = False
         self._lost = False
+        self._disconnected = False
         self._microphone: TrackDelivery | None = None
         self._stream: DataStreamDelivery | None = None
         self.worker_gone = asyncio.Event()
-        """Set when the worker has left after it had been there, or the room is lost."""
+        """Set when the worker was seen to leave. That this end has lost the room says nothing about
+        the worker, which goes on, and bills."""
 
     @property
     def room(self) -> rtc.Room:
@@ -167,7 +169,8 @@ class RunwayRoom:
     ) -> None:
         try:
             async with asyncio.timeout(timeout):
-                while not condition() and not self.worker_gone.is_set():
+                gone = self.worker_gone
+                while not (condition() or gone.is_set() or self._disconnected):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -282,7 +285,7 @@ class RunwayRoom:
             self._report_loss(Loss.WORKER_LEFT)
 
     def _on_disconnected(self, *_: object) -> None:
-        self.worker_gone.set()
+        self._disconnected = True
         self._changed.set()
         self._report_loss(Loss.ROOM_LOST)
 

@@ -133,7 +133,7 @@ class Call:
 async def calling(
     server: LiveKitServer, *, simulated: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[Call]:
-    """A call whose avatar is not started yet. On leaving everything is closed."""
+    """A call whose avatar is not started yet. On leaving all is closed, and no session is left."""
     name = f"call-{secrets.token_hex(4)}"
     livekit = {
         "livekit_url": server.url,
@@ -173,6 +173,8 @@ async def calling(
         avatar.on("error", call.errors.append)
         avatar.on("session_ended", call.ends.append)
         yield call
+        await avatar.aclose()
+        assert simulator.leaked() == []
 
 
 def now() -> float:

@@ -178,3 +178,19 @@ async def test_without_frames_the_camera_is_muted_rather_than_frozen(
         call.runway.stall_video()
         async with asyncio.timeout(10.0):
             await muted.wait()
+
+
+@pytest.mark.parametrize("after", [0.0, 0.5, 1.5])
+async def test_hung_up_while_a_lost_session_is_being_ended_it_is_ended_all_the_same(
+    livekit_server: LiveKitServer, after: float
+) -> None:
+    """The frozen worker hears no END_CALL; that we leave its room does not mean that it left."""
+    async with calling(livekit_server, stall_timeout=1.0) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        call.runway.freeze()
+        await call.until(AvatarState.VOICE_ONLY)
+        await asyncio.sleep(after)
+        await call.avatar.aclose()
+        assert [end.how for end in call.ends] == ["deleted"]
+        assert call.simulator.leaked() == []
