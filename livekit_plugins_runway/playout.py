@@ -45,7 +45,7 @@ _MATCH_BACK_HOPS = 150
 _MATCH_AHEAD_HOPS = 15
 _MATCH_MIN_SCORE = 0.75
 _MATCH_MARGIN = 0.15
-_FADE_DB = 10.0
+_FADE_DB = 6.0
 _FADE_HOPS = 60
 _LEVEL_HOPS = 200
 _MIN_LEVEL_HOPS = 20
@@ -159,11 +159,9 @@ class Segment:
         stop = None if end is None else end // HOP
         return int(np.count_nonzero(self.hops.levels[start // HOP : stop] > SPOKEN_DB)) * HOP
 
-    def restart_point(self, position: int, *, margin: float = 0.08, reach: float = 0.12) -> int:
-        """Where to speak on after a loss at `position`: at least `margin` seconds before it, since
-        concealment at the receiver makes the last words sound longer than they were, and at the
-        quietest 10 ms of the `reach` seconds before that, so that a syllable is not cut.
-        """
+    def restart_point(self, position: int, *, margin: float, reach: float = 0.12) -> int:
+        """Where to speak on after a loss at `position`: at least `margin` seconds before it, and at
+        the quietest 10 ms of the `reach` seconds before that, so that a syllable is not cut."""
         latest = (position - int(margin * SAMPLE_RATE)) // HOP
         if latest <= 0:
             return 0

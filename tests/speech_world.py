@@ -86,13 +86,14 @@ class Worker:
         self._task = asyncio.create_task(self._play())
 
     def freeze_and_fade(self, seconds: float) -> None:
-        """Freeze; the receiver of its voice stretches the last 10 ms, and fades them out."""
+        """Freeze; the receiver of its voice holds the last 10 ms for 0.1 s, and then fades them out
+        by 1.5 dB per 10 ms (as measured)."""
         last = np.frombuffer(
             next(p for _, p in reversed(self._ear.frames) if _is_loud(p)), np.int16
         )
         count = round(seconds / 0.01)
-        fade = np.logspace(0.0, -2.0, count * HOP).reshape(count, HOP)
-        self._fading = [(last * gain).astype(np.int16).tobytes() for gain in fade]
+        gains = [10 ** (-0.075 * max(0, hop - 10)) for hop in range(count)]
+        self._fading = [(last * gain).astype(np.int16).tobytes() for gain in gains]
         self.frozen = True
 
     def send(self, pcm: bytes) -> None:
