@@ -268,7 +268,7 @@ class SpeechTracker:
         if self._anchor is None:
             return self.position
         end = self.position // HOP
-        first = max(self._anchor[0], self._clock_hop(0), end - _LEVEL_HOPS)
+        first = max(self._start_hop, self._anchor[0], self._clock_hop(0), end - _LEVEL_HOPS)
         heard_from = first - self._clock_hop(0)
         count = min(end - first, self._heard.count - heard_from)
         said = self._segment.hops.levels[first : first + count]

@@ -79,6 +79,7 @@ class Worker:
         self._rest = bytearray()
         self.frozen = False
         self._fading: list[bytes] | None = None
+        self._stretch = 0
         self.own_words: bytes | None = None
         """What it says instead of what it was told."""
         self.sent = 0
@@ -95,6 +96,10 @@ class Worker:
         gains = [10 ** (-0.075 * max(0, hop - 10)) for hop in range(count)]
         self._fading = [(last * gain).astype(np.int16).tobytes() for gain in gains]
         self.frozen = True
+
+    def stretch_the_start(self, seconds: float) -> None:
+        """A receiver that expects much jitter draws out the first sound that it gets."""
+        self._stretch = round(seconds / 0.01)
 
     def send(self, pcm: bytes) -> None:
         self.sent += len(pcm) // 2
@@ -124,7 +129,13 @@ class Worker:
         while True:
             if not self.frozen or self._fading is not None:
                 ready = self._queue and self._queue[0][0] <= self._loop.time()
-                pcm = self._queue.popleft()[1] if ready else SILENCE
+                stretched = ready and self._stretch > 0 and _is_loud(self._queue[0][1])
+                pcm = SILENCE
+                if stretched:
+                    pcm = self._queue[0][1]
+                    self._stretch -= 1
+                elif ready:
+                    pcm = self._queue.popleft()[1]
                 if self._fading is not None:
                     pcm = self._fading.pop(0) if self._fading else SILENCE
                 action = self._output.relayed(pcm)
