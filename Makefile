@@ -3,12 +3,13 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: help demo test bench-speech check lint provision setup
+.PHONY: help demo test bench-speech chaos check lint provision setup
 
 help:
 	@echo "make demo    a short call with an avatar on this machine: report and MP4, no account needed"
 	@echo "make test    all tests, on a real livekit-server"
 	@echo "make bench-speech  latency, barge-in and failover of the voice: figures, in about 12 minutes"
+	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"
 	@echo "make check   style, types and the tests that need no server; under a minute"
 
 demo: provision
@@ -19,6 +20,9 @@ test: provision
 
 bench-speech: provision
 	@$(PYTHON) tools/bench_speech.py $(ARGS)
+
+chaos: provision
+	@$(PYTHON) tools/chaos.py $(ARGS)
 
 check: lint
 	@$(PYTHON) -m pytest -m "not server"

@@ -6,12 +6,19 @@ from .avatar import AvatarSession
 from .errors import RunwayException
 from .log import logger
 from .realtime import SessionEnd
+from .recovery import RecoveryOptions
 from .state import AvatarState, StateChanged
+from .succession import AvatarReplaced, Restarting
+from .usage import CallUsage
 from .version import __version__
 
 __all__ = [
+    "AvatarReplaced",
     "AvatarSession",
     "AvatarState",
+    "CallUsage",
+    "RecoveryOptions",
+    "Restarting",
     "RunwayException",
     "SessionEnd",
     "StateChanged",

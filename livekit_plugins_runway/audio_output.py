@@ -62,6 +62,10 @@ _FADED_MARGIN = 0.18
 """Seconds before the place of a loss at which the voice begins. A receiver to which nothing comes
 any more holds the last sound for about 0.1 s before it fades (measured: livekit 1.1.21)."""
 _CLEAR_FLUSH_TIMEOUT = 1.0
+_WORD_GAP = 0.03
+"""Seconds of silence at which one speaker may leave off and another go on."""
+_HURRY = 2.0
+"""Seconds in which such a gap must come where a change of speakers is urgent."""
 _MAX_CATCH_UP = 0.1
 
 
@@ -128,6 +132,8 @@ class AvatarAudioOutput(AudioOutput):
 
         self._delivery: SpeechDelivery | None = None
         self._expected = True  # an avatar is on its way
+        self._successor: tuple[SpeechDelivery | None, Callable[[], None]] | None = None
+        self._hurried_at: float | None = None
         self._drain: Drain | None = None
         self._clear_tasks: set[asyncio.Task[None]] = set()
         self._gate_open = False
@@ -212,6 +218,9 @@ class AvatarAudioOutput(AudioOutput):
 
     def attach_avatar(self, delivery: SpeechDelivery) -> None:
         """The avatar shows its face: it speaks the segment that waits for it, or the next one."""
+        self._attach(delivery)
+
+    def _attach(self, delivery: SpeechDelivery | None) -> None:
         self._delivery = delivery
         self._expected = False
         self._drain = None
@@ -221,13 +230,50 @@ class AvatarAudioOutput(AudioOutput):
     def detach_avatar(self) -> None:
         """The avatar is gone, or will not come: from now on the voice speaks, inside the same
         segment from the point that was not heard. Idempotent."""
-        if self._attempt is not None and self._attempt.route is _Route.AVATAR:
-            self._end_attempt(self._loop.time(), lost=True)
+        now = self._loop.time()
+        speaking = self._attempt is not None and self._attempt.route is _Route.AVATAR
+        if speaking:
+            self._end_attempt(now, lost=True)
         self._delivery = None
         self._expected = False
         self._drain = None
         self._gate_open = False
         self._wake.set()
+        if self._successor is not None:
+            self._switch()
+            if speaking:
+                # Rather than wait until the next avatar can be heard.
+                self._begin_attempt(self._segments[0], _Route.VOICE, now)
+
+    def hand_over(self, delivery: SpeechDelivery | None, on_switched: Callable[[], None]) -> None:
+        """Another avatar stands ready, or (None) the voice is to speak from now on. It is attached
+        at once if nothing is being spoken, else when the segment has ended; `on_switched` is called
+        at that moment, once."""
+        self._successor = (delivery, on_switched)
+        if self._attempt is None:
+            self._switch()
+
+    def hurry(self) -> None:
+        """The hand-over cannot wait for the segment's end: at the next gap between words the other
+        avatar is attached, and the voice says the rest of the segment. Without effect if no
+        hand-over is pending."""
+        if self._successor is None:
+            return
+        if self._attempt is None or self._attempt.route is _Route.VOICE:
+            self._switch()
+        else:
+            self._hurried_at = self._loop.time()
+
+    def withdraw_hand_over(self) -> None:
+        """The other avatar is not to be attached after all. Idempotent."""
+        self._successor = self._hurried_at = None
+
+    def _switch(self) -> None:
+        assert self._successor is not None
+        delivery, on_switched = self._successor
+        self.withdraw_hand_over()
+        self._attach(delivery)
+        on_switched()
 
     def open_gate(self) -> None:
         """Let the avatar be heard before the agent speaks (its own start script)."""
@@ -315,6 +361,9 @@ class AvatarAudioOutput(AudioOutput):
             return None
         if self._paused:
             return None
+        if not self._microphone.reachable:
+            self._stop_attempt(now)  # nothing is heard; begun again from there
+            return None
         if self._attempt is None:
             route = self._choose_route(now)
             if route is None:
@@ -378,12 +427,27 @@ class AvatarAudioOutput(AudioOutput):
             self._finish(segment, interrupted=False)
             return
         if attempt.tracker.foreign:
-            self.detach_avatar()
+            # First, while it is known who speaks: detaching may bring the next avatar.
             self._report(SpeechForeign())
+            self.detach_avatar()
+            return
+        if self._hurried_at is not None and self._leave_off(segment, attempt, now):
             return
         self._watch_stall(segment, attempt, position, now)
         if self._attempt is attempt:
             self._watch_deadline(segment, attempt, now)
+
+    def _leave_off(self, segment: Segment, attempt: _Attempt, now: float) -> bool:
+        """Change speakers inside the segment, if this is a moment for it."""
+        assert self._hurried_at is not None
+        unheard = not attempt.tracker.onset
+        between_words = unheard or attempt.tracker.silence >= _WORD_GAP
+        if not between_words and now - self._hurried_at < _HURRY:
+            return False
+        self._end_attempt(now, lost=not between_words)
+        self._switch()
+        self._begin_attempt(segment, _Route.VOICE, now)
+        return True
 
     def _position(self, segment: Segment, attempt: _Attempt, now: float) -> int:
         if attempt.tracker.onset:
@@ -426,8 +490,8 @@ class AvatarAudioOutput(AudioOutput):
             attempt.progress = position
             attempt.waiting_since = now
         if now - attempt.waiting_since > self._stall_timeout:
-            self.detach_avatar()
             self._report(SpeechStalled(now - attempt.began))
+            self.detach_avatar()
 
     def _watch_deadline(self, segment: Segment, attempt: _Attempt, now: float) -> None:
         if not attempt.ended:
@@ -532,6 +596,8 @@ class AvatarAudioOutput(AudioOutput):
         segment.cleared = True
         self._deadline = None
         self._watch_buffer()
+        if self._successor is not None and self._attempt is None:
+            self._switch()
         # Of a segment that never started, only silence has passed.
         unheard = interrupted and not started
         self.on_playback_finished(

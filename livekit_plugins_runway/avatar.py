@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import aiohttp
@@ -23,13 +25,14 @@ from livekit.agents.voice.io import AudioOutput
 from .arguments import check_choice, check_seconds, realtime_request, required
 from .audio_output import AvatarAudioOutput
 from .client import DEFAULT_BASE_URL, RunwayClient
-from .errors import AvatarLostError, ConfigurationError, LostAnswerError, RunwayException
+from .errors import ConfigurationError
 from .link import AvatarLink, LinkOptions
 from .log import logger
 from .metrics import StageTimings
 from .models import Tool
 from .participant import AvatarParticipant, participant_token
-from .realtime import RealtimeSession, SessionEnd
+from .presence import UserPresence
+from .recovery import RecoveryOptions
 from .runway_room import DeliveryKind, DeliveryOption, Loss
 from .speech import (
     FirstSpeechHeard,
@@ -40,13 +43,25 @@ from .speech import (
     SpeechStalled,
 )
 from .state import ALLOWED, AvatarState, StateChanged
+from .succession import Succession, Surroundings
+from .telemetry import Telemetry
+from .usage import CallUsage
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
 _IDENTITY = "runway-avatar-agent"
 
-
-Event = Literal["state_changed", "error", "session_ended", "stage_reached", "playout_forced"]
+Event = Literal[
+    "state_changed",
+    "error",
+    "restarting",
+    "gave_up",
+    "replaced",
+    "session_ended",
+    "usage_updated",
+    "stage_reached",
+    "playout_forced",
+]
 
 
 class AvatarSession(BaseAvatarSession[Event]):
@@ -77,11 +92,15 @@ class AvatarSession(BaseAvatarSession[Event]):
         stall_timeout: seconds without pictures, or without progress in speech, that are a loss.
         allow_pause: let the framework pause and resume speech (`resume_false_interruption`). What
             the avatar had in flight is spoken again, after its usual latency.
+        recovery: what happens when the face is lost, is about to end, or has no one to look at it;
+            None: `RecoveryOptions()`.
         http_session: an aiohttp session to use and not to close.
 
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
-    `session_ended` (`SessionEnd`), `stage_reached` (its name), `playout_forced` (`PlayoutForced`),
-    `metrics_collected` (`livekit.agents.metrics.AvatarMetrics`).
+    `restarting` (`Restarting`), `gave_up` (`RunwayException`), `replaced` (`AvatarReplaced`),
+    `session_ended` (`SessionEnd`), `usage_updated` (`CallUsage`), `stage_reached` (its name),
+    `playout_forced` (`PlayoutForced`), `metrics_collected`
+    (`livekit.agents.metrics.AvatarMetrics`).
 
     Raises:
         ConfigurationError: names the argument that is wrong.
@@ -107,6 +126,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         join_timeout: float = 30.0,
         stall_timeout: float = 1.5,
         allow_pause: bool = True,
+        recovery: RecoveryOptions | None = None,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         super().__init__()
@@ -134,6 +154,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._name = avatar_participant_name or self._identity
         self._wait_for_avatar = wait_for_avatar
         self._allow_pause = allow_pause
+        self._recovery = recovery or RecoveryOptions()
         self._link_options = LinkOptions(
             delivery=delivery, join_timeout=join_timeout, stall_timeout=stall_timeout
         )
@@ -144,9 +165,12 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._participant: AvatarParticipant | None = None
         self._output: AvatarAudioOutput | None = None
         self._former_output: AudioOutput | None = None
-        self._link: AvatarLink | None = None
+        self._presence: UserPresence | None = None
+        self._telemetry: Telemetry | None = None
+        self._succession: Succession | None = None
         self._run_task: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
+        self._swap_lock = asyncio.Lock()
 
     # -- what it tells --------------------------------------------------------------------------
 
@@ -168,14 +192,23 @@ class AvatarSession(BaseAvatarSession[Event]):
         return self._timings
 
     @property
+    def _link(self) -> AvatarLink | None:
+        return None if self._succession is None else self._succession.link
+
+    @property
     def delivery(self) -> DeliveryKind | None:
         """How speech reaches the avatar; None until that is known."""
         return None if self._link is None else self._link.delivery_kind
 
     @property
     def session_id(self) -> str | None:
-        """Runway's id of the present session; None before it was created."""
-        return (self._link.session.id or None) if self._link is not None else None
+        """Runway's id of the present session; None while there is none."""
+        return None if self._link is None else self._link.session.id or None
+
+    @property
+    def usage(self) -> CallUsage:
+        """What the sessions that have ended have cost, and how often the face was replaced."""
+        return CallUsage() if self._succession is None else self._succession.usage
 
     @property
     def playout(self) -> PlayoutStats:
@@ -232,11 +265,17 @@ class AvatarSession(BaseAvatarSession[Event]):
         )
         if room.isconnected():
             room_name, agent_identity = room.name, room.local_participant.identity
+            if self._identity in room.remote_participants:
+                raise ConfigurationError(
+                    f"There is a participant {self._identity!r} in the room: pass another "
+                    "avatar_participant_identity."
+                )
         elif job is not None:  # its room is connected by the agent session
             room_name, agent_identity = job.job.room.name, job.local_participant_identity
         else:
             raise ConfigurationError("Outside a job the room must be connected before start().")
-        token = participant_token(
+        make_token = partial(
+            participant_token,
             api_key=key,
             api_secret=secret,
             room=room_name,
@@ -245,17 +284,70 @@ class AvatarSession(BaseAvatarSession[Event]):
             on_behalf_of=agent_identity,
         )
         self._started_at = asyncio.get_running_loop().time()
+        self._telemetry = Telemetry(self)
         self._move_to(AvatarState.STARTING, "start")
         try:
             await super().start(agent_session, room)
             agent_session.on("close", self._on_agent_session_close)
-            self._install_output(agent_session)
-            await self._create_and_join(url, token)
+            participant = self._participant = AvatarParticipant()
+            output = self._install_output(agent_session, participant)
+            self._presence = UserPresence(room)
+            self._succession = Succession(
+                self._request,
+                Surroundings(
+                    client=self._client,
+                    participant=participant,
+                    output=output,
+                    presence=self._presence,
+                    link_options=self._link_options,
+                    recovery=self._recovery,
+                    create_retries=self._conn_options.max_retry,
+                    move_to=self._move_to,
+                    tell=self.emit,
+                    on_stage=self._on_stage,
+                ),
+            )
+            await self._create_and_join(participant, url, make_token)
         except BaseException:
             # Cancelled or refused: nothing may stay behind, and the caller must see why.
             await self.aclose()
             raise
         self._run_task = asyncio.create_task(self._run(), name="runway_avatar")
+        self._run_task.add_done_callback(self._on_run_done)
+
+    async def swap_avatar(
+        self,
+        *,
+        avatar_id: str | None = None,
+        preset_id: str | None = None,
+        personality: str | None = None,
+        tools: list[Tool] | None = None,
+    ) -> None:
+        """Show another avatar, or another personality of the same, in mid-call.
+
+        The present face stays until the new one has pictures, and until the end of what it says
+        (for `SWAP_PATIENCE` seconds at most; then the voice says the rest). Returns when the user
+        sees the new one. Later sessions of this call use it, too. Calls wait for one another;
+        cancelled, the swap may still come about.
+
+        Raises:
+            ConfigurationError: the avatar is not started, is closed, or an argument is wrong.
+            RunwayException: Runway refused, or the new avatar did not come; the present one stays.
+        """
+        request = realtime_request(
+            avatar_id,
+            preset_id,
+            self._request.max_duration,
+            personality,
+            None,
+            tools,
+        )
+        async with self._swap_lock:
+            if self._succession is None or self._run_task is None or self._run_task.done():
+                raise ConfigurationError(
+                    f"swap_avatar() needs a started avatar; this one is {self._state.value}."
+                )
+            await self._succession.swap(request)
 
     async def aclose(self) -> None:
         """End the Runway session, confirmed, and leave the room.
@@ -263,16 +355,15 @@ class AvatarSession(BaseAvatarSession[Event]):
         Idempotent, and safe to call from several places at once. Takes at most about 8 s. Restores
         the audio output that `start()` replaced.
         """
-        if self._close_task is None:
-            self._close_task = asyncio.create_task(self._close(), name="runway_avatar_close")
-        await asyncio.shield(self._close_task)
+        await asyncio.shield(self._close_soon())
 
     # -- start ----------------------------------------------------------------------------------
 
-    def _install_output(self, agent_session: AgentSession[Any]) -> None:
-        self._participant = AvatarParticipant()
+    def _install_output(
+        self, agent_session: AgentSession[Any], participant: AvatarParticipant
+    ) -> AvatarAudioOutput:
         self._output = AvatarAudioOutput(
-            self._participant,
+            participant,
             report=self._on_playout_report,
             wait_for_avatar=self._wait_for_avatar,
             stall_timeout=self._link_options.stall_timeout,
@@ -286,88 +377,49 @@ class AvatarSession(BaseAvatarSession[Event]):
                 "session.start(), or do not pass audio_output=False"
             )
         agent_session.output.replace_audio_tail(self._output)
+        return self._output
 
-    async def _create_and_join(self, url: str, token: str) -> None:
-        assert self._participant is not None
-        assert self._output is not None
-        session = RealtimeSession(self._client, self._request)
-        self._link = AvatarLink(
-            session, self._participant, self._output, self._link_options, self._on_stage
-        )
-        joining = asyncio.create_task(self._participant.join(url, token), name="runway_join")
+    async def _create_and_join(
+        self, participant: AvatarParticipant, url: str, make_token: Callable[[], str]
+    ) -> None:
+        assert self._succession is not None
+        joining = asyncio.create_task(participant.join(url, make_token), name="runway_join")
         try:
-            await self._create(session)
-            self._on_stage("created")
+            await self._succession.create()
             await joining
         finally:
             joining.cancel()
             await asyncio.gather(joining, return_exceptions=True)
 
-    async def _create(self, session: RealtimeSession) -> None:
-        """Repeats a create whose answer was lost: the orphan is never consumed, so it dies unbilled
-        about 21 s after READY. Where it takes the account's only place, the new one is queued."""
-        for _ in range(self._conn_options.max_retry):
-            try:
-                await session.create()
-            except LostAnswerError:
-                logger.warning("the answer to a Runway create was lost; creating another session")
-            else:
-                return
-        await session.create()
-
     async def _run(self) -> None:
-        """The life of one Runway session behind the participant, from READY to its loss."""
-        link, output = self._link, self._output
-        assert link is not None
-        assert output is not None
-        try:
-            delivery = await link.open()
-        except RunwayException as error:
-            await self._give_up(link, error, "the avatar did not come")
-            return
-        output.attach_avatar(delivery)
-        if self._request.start_script:
-            output.open_gate()
-        self._on_stage("live")
-        self._move_to(AvatarState.LIVE, "the avatar is there")
-        loss = await link.lost
-        await self._give_up(link, AvatarLostError(reason=loss.value), "the avatar was lost")
+        assert self._succession is not None
+        await self._succession.run()
+        self._close_soon()
 
-    async def _give_up(self, link: AvatarLink, error: RunwayException, why: str) -> None:
+    def _on_run_done(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours must not cost the user the agent's voice."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        logger.error("the avatar is given up", exc_info=error)
         assert self._output is not None
-        assert self._participant is not None
         self._output.detach_avatar()
-        self._move_to(AvatarState.VOICE_ONLY, str(error))
-        logger.warning(why, extra={"error": type(error).__name__, "detail": str(error)})
-        self.emit("error", error)
-        await link.stop_relay()
-        self._participant.mute_camera()
-        await self._end(link, CLOSE_BUDGET)
-
-    async def _end(self, link: AvatarLink, budget: float) -> None:
-        if not link.session.id:
-            return
-        ended = link.session.times.ended is not None
-        end: SessionEnd = await link.close(budget=budget)
-        if not ended:
-            logger.info(
-                "the Runway session has ended",
-                extra={"how": end.how, "status": end.status, "billed_seconds": end.billed_seconds},
-            )
-            self.emit("session_ended", end)
+        self._move_to(AvatarState.VOICE_ONLY, "internal error")
 
     # -- close ----------------------------------------------------------------------------------
 
     def _on_agent_session_close(self, _: object) -> None:
         # The room is still connected now; when the shutdown callbacks run it is not.
+        self._close_soon()
+
+    def _close_soon(self) -> asyncio.Task[None]:
         if self._close_task is None:
             self._close_task = asyncio.create_task(self._close(), name="runway_avatar_close")
+        return self._close_task
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_BUDGET
-        if self._state is not AvatarState.CLOSED:
-            self._move_to(AvatarState.CLOSED, "aclose")
+        self._move_to(AvatarState.CLOSED, "aclose")
         if self._run_task is not None:
             self._run_task.cancel()
             await asyncio.gather(self._run_task, return_exceptions=True)
@@ -376,11 +428,15 @@ class AvatarSession(BaseAvatarSession[Event]):
             self._restore_output(self._agent_session)
         if self._output is not None:
             await self._output.aclose()
-        if self._link is not None:
-            await self._end(self._link, deadline - loop.time() - 1.0)
+        if self._presence is not None:
+            self._presence.close()
+        if self._succession is not None:
+            await self._succession.aclose(deadline - loop.time() - 1.0)
         if self._participant is not None:
             await self._participant.aclose()
         await self._client.aclose(max(0.5, deadline - loop.time()))
+        if self._telemetry is not None:
+            self._telemetry.end()
         await super().aclose()
 
     def _restore_output(self, agent_session: AgentSession[Any]) -> None:
@@ -399,7 +455,9 @@ class AvatarSession(BaseAvatarSession[Event]):
     # -- events ---------------------------------------------------------------------------------
 
     def _move_to(self, state: AvatarState, reason: str) -> None:
-        """The one place that changes the state."""
+        """The one place that changes the state. Late news of a closed avatar change nothing."""
+        if state is self._state or self._state is AvatarState.CLOSED:
+            return
         if state not in ALLOWED[self._state]:
             raise RuntimeError(f"cannot go from {self._state.value} to {state.value}")
         old, self._state = self._state, state
@@ -408,10 +466,10 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     def _on_stage(self, stage: str) -> None:
         elapsed = asyncio.get_running_loop().time() - self._started_at
+        logger.debug("avatar stage reached", extra={"stage": stage, "seconds": round(elapsed, 3)})
         if getattr(self._timings, stage) is None:
             setattr(self._timings, stage, elapsed)
-        logger.debug("avatar stage reached", extra={"stage": stage, "seconds": round(elapsed, 3)})
-        self.emit("stage_reached", stage)
+            self.emit("stage_reached", stage)
 
     def _on_playout_report(self, report: PlayoutReport) -> None:
         match report:
@@ -419,13 +477,15 @@ class AvatarSession(BaseAvatarSession[Event]):
                 if self._timings.first_speech is None:
                     self._on_stage("first_speech")
             case SpeechStalled():
-                if self._link is not None:
-                    self._link.report_loss(Loss.SPEECH_STALLED)
+                self._report_loss(Loss.SPEECH_STALLED)
             case SpeechForeign():
-                if self._link is not None:
-                    self._link.report_loss(Loss.SPEECH_FOREIGN)
+                self._report_loss(Loss.SPEECH_FOREIGN)
             case PlayoutForced():
                 self.emit("playout_forced", report)
+
+    def _report_loss(self, loss: Loss) -> None:
+        if (link := self._link) is not None:
+            link.report_loss(loss)
 
 
 def _tail(output: AudioOutput | None) -> AudioOutput | None:

@@ -52,6 +52,14 @@ class AvatarLink:
         self._relay_task: asyncio.Task[None] | None = None
         self._status_task: asyncio.Task[None] | None = None
         self._first_frame = asyncio.Event()
+        self._began = asyncio.get_running_loop().time()
+        self._consumed_at: float | None = None
+        self._worker_joined_at: float | None = None
+        self._live_at: float | None = None
+        self.retired = False
+        """Set by the one who ends it."""
+        self.queued = asyncio.Event()
+        """Set while Runway says that the session waits for capacity."""
         self.lost: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
         self.delivery_kind: DeliveryKind | None = None
 
@@ -59,8 +67,39 @@ class AvatarLink:
     def relay_stats(self) -> RelayStats | None:
         return None if self._relay is None else self._relay.stats
 
-    async def open(self) -> SpeechDelivery:
-        """From a created session to an avatar that shows its face and takes speech.
+    @property
+    def last_frame(self) -> float | None:
+        """Loop time in seconds of the avatar's last picture."""
+        return None if self._relay is None else self._relay.last_frame
+
+    @property
+    def startup(self) -> float:
+        """Seconds from the create call to an avatar that takes speech; 0 before."""
+        return 0.0 if self._live_at is None else self._live_at - self._began
+
+    @property
+    def lived(self) -> float:
+        """Seconds since the avatar takes speech; 0 before."""
+        return self._seconds_since(self._live_at)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the session was consumed, from which Runway's cap counts; 0 before."""
+        return self._seconds_since(self._consumed_at)
+
+    @property
+    def billed(self) -> float:
+        """Seconds since the worker is there; 0 before."""
+        return self._seconds_since(self._worker_joined_at)
+
+    def _seconds_since(self, then: float | None) -> float:
+        return 0.0 if then is None else asyncio.get_running_loop().time() - then
+
+    async def open(self, *, standby: bool) -> SpeechDelivery:
+        """From a created session to an avatar that has a face and takes speech.
+
+        Args:
+            standby: nothing of it is shown before `show()`; else its face is, at once.
 
         Raises:
             RunwayException: by kind; the session must still be ended with `close()`.
@@ -69,6 +108,7 @@ class AvatarLink:
         ready = await session.wait_until_ready(options.ready_timeout, self._on_queued)
         self._on_stage("ready")
         credentials = await session.consume(ready)
+        self._consumed_at = asyncio.get_running_loop().time()
         self._on_stage("consumed")
         room = self._room = RunwayRoom(
             session.id,
@@ -81,6 +121,7 @@ class AvatarLink:
         self._on_stage("connected")
         await room.wait_for_worker(options.join_timeout)
         session.worker_joined()
+        self._worker_joined_at = asyncio.get_running_loop().time()
         self._on_stage("worker_joined")
         audio, video = await room.wait_for_media(options.join_timeout)
         self._relay = Relay(
@@ -92,6 +133,8 @@ class AvatarLink:
             on_stall=lambda _: self.report_loss(Loss.VIDEO_STALLED),
             stall_timeout=options.stall_timeout,
         )
+        if not standby:
+            self._relay.activate()
         self._relay_task = asyncio.create_task(self._relay.run(), name="runway_relay")
         try:
             async with asyncio.timeout(options.join_timeout):
@@ -103,7 +146,27 @@ class AvatarLink:
         self.delivery_kind, delivery = await room.open_delivery(options.delivery)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
         self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
+        self._live_at = asyncio.get_running_loop().time()
         return delivery
+
+    def show(self) -> None:
+        """From now on the user sees and hears this avatar. Only after `open()`."""
+        assert self._relay is not None
+        self._relay.activate()
+
+    def hide(self) -> None:
+        """From now on the user sees and hears nothing of it."""
+        if self._relay is not None:
+            self._relay.deactivate()
+
+    async def wait_until_shown(self, timeout: float) -> float | None:
+        """The loop time of the first picture that the user saw; None if none came in time."""
+        assert self._relay is not None
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._relay.wait_until_shown()
+        except TimeoutError:
+            return None
 
     def report_loss(self, loss: Loss) -> None:
         """The avatar is gone; the first reason counts."""
@@ -119,6 +182,10 @@ class AvatarLink:
         self._on_stage("first_frame")
 
     def _on_queued(self, queued: bool) -> None:
+        if queued:
+            self.queued.set()
+        else:
+            self.queued.clear()
         logger.info("the Runway session is queued" if queued else "it is no longer queued")
 
     async def stop_relay(self) -> None:

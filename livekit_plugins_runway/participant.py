@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections.abc import Callable
 
 from livekit import api, rtc
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
@@ -21,6 +22,17 @@ MIN_FRAME_SIDE = 16
 """Pixels. When a publisher leaves, its track ends with 2x2 frames, which abort libwebrtc's encoder
 (livekit 1.1.21)."""
 _TOKEN_TTL = datetime.timedelta(hours=1)
+MAX_ABSENCE = 30.0
+"""Seconds for which speech waits for a connection that is being restored."""
+_FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
+_FOR_GOOD = {
+    rtc.DisconnectReason.CLIENT_INITIATED,
+    rtc.DisconnectReason.DUPLICATE_IDENTITY,
+    rtc.DisconnectReason.PARTICIPANT_REMOVED,
+    rtc.DisconnectReason.ROOM_DELETED,
+    rtc.DisconnectReason.ROOM_CLOSED,
+    rtc.DisconnectReason.USER_REJECTED,
+}
 
 
 def participant_token(
@@ -67,38 +79,110 @@ class AvatarParticipant:
         )
         self._camera: rtc.VideoSource | None = None
         self._camera_track: rtc.LocalVideoTrack | None = None
+        self._url = ""
+        self._make_token: Callable[[], str] = str
         self._subscribed = False
+        self._away_since: float | None = None
+        self._rejoining: asyncio.Task[None] | None = None
         self._closed = False
-
-    @property
-    def room(self) -> rtc.Room:
-        return self._room
 
     @property
     def subscribed(self) -> bool:
         """True once somebody has subscribed to the microphone track."""
         return self._subscribed
 
-    async def join(self, url: str, token: str) -> None:
+    @property
+    def reachable(self) -> bool:
+        """False while the connection to the agent room is being restored: what is sent is lost.
+        True again after `MAX_ABSENCE` seconds, for the agent must not wait for ever."""
+        if self._away_since is None:
+            return True
+        return asyncio.get_running_loop().time() - self._away_since > MAX_ABSENCE
+
+    async def join(self, url: str, make_token: Callable[[], str]) -> None:
         """Join the agent room and publish the microphone.
+
+        Args:
+            make_token: called for each attempt to join; a connection that the SDK could not restore
+                is made anew.
 
         Raises:
             UnavailableError: the server refused, or could not be reached.
         """
-        self._room.on("local_track_subscribed", self._on_subscribed)
+        self._url, self._make_token = url, make_token
+        await self._enter(self._room)
+
+    async def _enter(self, room: rtc.Room) -> None:
+        for event, handler in self._handlers(room).items():
+            room.on(event, handler)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
         try:
-            await connect(self._room, url, token)
-            await self._room.local_participant.publish_track(self._microphone_track, options)
+            await connect(room, self._url, self._make_token())
+            await room.local_participant.publish_track(self._microphone_track, options)
         except (rtc.ConnectError, PublishTrackError) as error:
             raise UnavailableError(
                 "The avatar participant could not join the agent's room. Check LIVEKIT_URL, "
                 "LIVEKIT_API_KEY and LIVEKIT_API_SECRET: they must be those of the agent's server."
             ) from error
 
+    def _handlers(self, room: rtc.Room) -> dict[rtc.room.EventTypes, Callable[..., None]]:
+        return {
+            "local_track_subscribed": self._on_subscribed,
+            "local_track_republished": self._on_republished,
+            "reconnecting": self._on_away,
+            "reconnected": self._on_back,
+            "disconnected": lambda reason: self._on_disconnected(room, reason),
+        }
+
     def _on_subscribed(self, track: rtc.Track) -> None:
         if track.sid == self._microphone_track.sid:
             self._subscribed = True
+
+    def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
+        if publication.track is self._microphone_track:
+            self._subscribed = False
+
+    def _on_away(self) -> None:
+        logger.info("the connection of the avatar participant is interrupted")
+        self._away_since = asyncio.get_running_loop().time()
+
+    def _on_back(self) -> None:
+        logger.info("the avatar participant is connected again")
+        self._away_since = None
+
+    def _on_disconnected(self, room: rtc.Room, reason: rtc.DisconnectReason.ValueType) -> None:
+        if self._closed or room is not self._room:
+            return
+        name = rtc.DisconnectReason.Name(reason)
+        if reason in _FOR_GOOD:
+            logger.error("the avatar participant was put out of the room", extra={"reason": name})
+            self._away_since = None
+            return
+        logger.warning("the avatar participant has lost its room", extra={"reason": name})
+        self._away_since = self._away_since or asyncio.get_running_loop().time()
+        self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
+
+    async def _rejoin(self) -> None:
+        """Until it is in the room again, or closed. The tracks are published anew."""
+        delay = _FIRST_REJOIN
+        while True:
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _SLOWEST_REJOIN)
+            self._subscribed = False
+            self._room = room = rtc.Room()
+            self._microphone_track = rtc.LocalAudioTrack.create_audio_track(
+                "avatar-voice", self._microphone
+            )
+            try:
+                await self._enter(room)
+                if self._camera is not None:
+                    await self._publish_camera(self._camera)
+            except (UnavailableError, PublishTrackError) as error:
+                logger.debug("not in the room yet", extra={"error": type(error).__name__})
+                await room.disconnect()
+            else:
+                self._on_back()
+                return
 
     async def push_audio(self, pcm: bytes) -> None:
         """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect after `aclose()`."""
@@ -152,7 +236,9 @@ class AvatarParticipant:
         if self._closed:
             return
         self._closed = True
-        self._room.off("local_track_subscribed", self._on_subscribed)
+        if self._rejoining is not None:
+            self._rejoining.cancel()
+            await asyncio.gather(self._rejoining, return_exceptions=True)
         await self._room.disconnect()
         await asyncio.gather(
             self._microphone.aclose(), *([self._camera.aclose()] if self._camera else [])

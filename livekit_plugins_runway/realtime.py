@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .client import RunwayClient
@@ -28,6 +29,7 @@ STATUS_INTERVAL = 10.0
 _CONFIRM_SHARE = 0.6
 _POLL = 0.5
 _RETRY = 0.5
+_SETTLE_INTERVAL = 3.0
 
 
 class SessionState(enum.Enum):
@@ -50,8 +52,8 @@ class SessionEnd:
         status: Runway's terminal status, or None where it had not settled or was not asked.
         how: what ended it.
         confirmed: False if it may still bill; the log says how to end it by hand.
-        started_at: Unix time in seconds at which the worker began to be billed, None if it did not.
-        ended_at: Unix time in seconds.
+        created_at, ready_at, started_at, ended_at: Unix times in seconds; None for what was not
+            reached. It is billed from `started_at`, when the worker came.
         billed_seconds: Runway's own figure where it gave one, else estimated from the times.
     """
 
@@ -59,6 +61,8 @@ class SessionEnd:
     status: str | None
     how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed"]
     confirmed: bool
+    created_at: float | None
+    ready_at: float | None
     started_at: float | None
     ended_at: float
     billed_seconds: float
@@ -160,6 +164,21 @@ class RealtimeSession:
             )
         return await asyncio.shield(self._end_task)
 
+    async def settled(self, end: SessionEnd, timeout: float) -> SessionEnd | None:
+        """The same end with Runway's final status and figures, which it has some seconds later;
+        None if it had none within `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                state = await self.wait_until_ended(_SETTLE_INTERVAL)
+                if isinstance(state, Completed):
+                    return replace(
+                        end,
+                        status=state.status,
+                        billed_seconds=float(state.duration),
+                        estimated=False,
+                    )
+        return None
+
     async def _end(
         self,
         say_goodbye: Callable[[], Awaitable[bool]] | None,
@@ -245,6 +264,8 @@ class RealtimeSession:
             status=state.status if state is not None and _terminal(state) else None,
             how=how,
             confirmed=how != "unconfirmed",
+            created_at=self.times.created,
+            ready_at=self.times.ready,
             started_at=started,
             ended_at=now,
             billed_seconds=estimate if told is None else float(told),

@@ -43,8 +43,11 @@ class RelayStats:
 class Relay:
     """Relays one worker's tracks until it is cancelled or both tracks have ended.
 
+    Until `activate()` it stands by: it watches the frames that come, and lets the user see and hear
+    nothing of them.
+
     Args:
-        on_first_frame: called once, when the first picture has been handed to the user's track.
+        on_first_frame: called once, when the first picture has come.
         on_stall: called once, with the seconds for which no frame came (`stall_timeout`).
     """
 
@@ -67,7 +70,27 @@ class Relay:
         self._on_stall = on_stall
         self._stall_timeout = stall_timeout
         self._last_frame: float | None = None
+        self._active = False
+        self._shown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self.stats = RelayStats()
+
+    def activate(self) -> None:
+        """From now on the user sees and hears this avatar."""
+        self._active = True
+
+    def deactivate(self) -> None:
+        """From now on the user sees and hears nothing of it."""
+        self._active = False
+
+    async def wait_until_shown(self) -> float:
+        """Until the first picture after `activate()` was handed to the user's track; its loop time
+        in seconds."""
+        return await asyncio.shield(self._shown)
+
+    @property
+    def last_frame(self) -> float | None:
+        """Loop time in seconds at which the last picture came; None before the first."""
+        return self._last_frame
 
     async def run(self) -> None:
         """Relay until cancelled, or until the worker's tracks end."""
@@ -93,6 +116,8 @@ class Relay:
                 pcm = bytes(event.frame.data)
                 if len(pcm) != len(_SILENCE):
                     continue
+                if not self._active:
+                    continue
                 self.stats.audio_frames += 1
                 action = self._output.relayed(pcm)
                 if action is RelayAction.PASS:
@@ -115,13 +140,17 @@ class Relay:
                     stats.unfit_video_frames += 1
                     continue
                 first, self._last_frame = self._last_frame is None, loop.time()
+                if first:
+                    self._on_first_frame()
+                if not self._active:
+                    continue
                 await self._participant.push_video(frame, event.timestamp_us)
                 stats.video_frames += 1
                 if (frame.width, frame.height) != (stats.width, stats.height):
-                    stats.resolution_changes += not first
+                    stats.resolution_changes += stats.width > 0
                     stats.width, stats.height = frame.width, frame.height
-                if first:
-                    self._on_first_frame()
+                if not self._shown.done():
+                    self._shown.set_result(self._last_frame)
         finally:
             await stream.aclose()
 
@@ -133,14 +162,18 @@ class Relay:
         while True:
             waited = loop.time() - self._last_frame if self._last_frame is not None else 0.0
             if waited >= self._stall_timeout:
-                self._participant.mute_camera()
+                self._mute()
                 self._on_stall(waited)
                 return
             if waited >= mute_after:
-                self._participant.mute_camera()
+                self._mute()
                 await asyncio.sleep(self._stall_timeout - waited)
             else:
                 await asyncio.sleep(mute_after - waited)
+
+    def _mute(self) -> None:
+        if self._active:
+            self._participant.mute_camera()
 
 
 def _is_blank(frame: rtc.VideoFrame) -> bool:

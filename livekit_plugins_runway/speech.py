@@ -16,7 +16,12 @@ class Microphone(Protocol):
     async def push_audio(self, pcm: bytes) -> None: ...
 
     @property
-    def subscribed(self) -> bool: ...
+    def subscribed(self) -> bool:
+        """Somebody listens."""
+
+    @property
+    def reachable(self) -> bool:
+        """False for a while: what is sent now is lost on the way."""
 
 
 class SpeechDelivery(Protocol):

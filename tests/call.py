@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,14 @@ from livekit.agents import Agent, AgentSession
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.room_io import RoomOptions
 
-from livekit_plugins_runway import AvatarSession, AvatarState, SessionEnd, StateChanged
+from livekit_plugins_runway import (
+    AvatarReplaced,
+    AvatarSession,
+    AvatarState,
+    RecoveryOptions,
+    SessionEnd,
+    StateChanged,
+)
 from livekit_plugins_runway.errors import RunwayException
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatedSession, SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
@@ -33,6 +40,8 @@ QUICK = {
     "fps": 15.0,
 }
 """A service that is in a hurry, with a small picture: a whole call shares one process here."""
+ONE_FACE = RecoveryOptions(on_loss="audio", session_cap=None)
+"""Nothing is restarted or renewed unless a test asks for it."""
 
 
 async def tts(
@@ -56,6 +65,10 @@ class Call:
     states: list[StateChanged] = field(default_factory=list)
     errors: list[RunwayException] = field(default_factory=list)
     ends: list[SessionEnd] = field(default_factory=list)
+    replaced: list[AvatarReplaced] = field(default_factory=list)
+    gave_up: list[RunwayException] = field(default_factory=list)
+    close_on_disconnect: bool = True
+    """The framework's own answer to a user who leaves."""
 
     @property
     def livekit(self) -> dict[str, str]:
@@ -84,22 +97,30 @@ class Call:
             room=self.room,
             # Nobody listens to the user here: no voice detection, which would cost much CPU.
             room_options=RoomOptions(
-                audio_input=False, **({} if audio_output else {"audio_output": False})
+                audio_input=False,
+                close_on_disconnect=self.close_on_disconnect,
+                **({} if audio_output else {"audio_output": False}),
             ),
         )
 
     async def until(self, state: AvatarState, timeout: float = 15.0) -> None:
-        changed = asyncio.Event()
+        await self.until_told("state_changed", lambda: self.avatar.state is state, timeout)
 
-        def on_changed(_: StateChanged) -> None:
-            changed.set()
+    async def until_told(
+        self, event: Any, condition: Callable[[], bool], timeout: float = 15.0
+    ) -> None:
+        """Until the condition holds, which is looked at after each such event of the avatar."""
+        told = asyncio.Event()
 
-        self.avatar.on("state_changed", on_changed)
+        def on_told(_: object) -> None:
+            told.set()
+
+        self.avatar.on(event, on_told)
         async with asyncio.timeout(timeout):
-            while self.avatar.state is not state:
-                changed.clear()
-                await changed.wait()
-        self.avatar.off("state_changed", on_changed)
+            while not condition():
+                told.clear()
+                await told.wait()
+        self.avatar.off(event, on_told)
 
     def say(self, script: ToneScript, **options: Any) -> SpeechHandle:
         return self.session.say(script.text, audio=tts(script, **options))
@@ -164,6 +185,7 @@ async def calling(
                 "preset_id": "influencer",
                 "api_url": simulator.url,
                 "api_key": simulator.api_secret,
+                "recovery": ONE_FACE,
                 **options,
             }
         )
@@ -172,9 +194,12 @@ async def calling(
         avatar.on("state_changed", call.states.append)
         avatar.on("error", call.errors.append)
         avatar.on("session_ended", call.ends.append)
+        avatar.on("replaced", call.replaced.append)
+        avatar.on("gave_up", call.gave_up.append)
         yield call
         await avatar.aclose()
-        assert simulator.leaked() == []
+        # Runway needs a while to settle what it was told.
+        await simulator.wait_until(lambda: not simulator.leaked(), 5.0)
 
 
 def now() -> float:

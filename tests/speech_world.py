@@ -30,6 +30,7 @@ class Ear:
 
     def __init__(self) -> None:
         self.subscribed = True
+        self.reachable = True
         self.frames: list[tuple[float, bytes]] = []
 
     async def push_audio(self, pcm: bytes) -> None:
@@ -80,6 +81,8 @@ class Worker:
         self.frozen = False
         self._fading: list[bytes] | None = None
         self._stretch = 0
+        self.hidden = False
+        """Its relay does not pass anything on."""
         self.own_words: bytes | None = None
         """What it says instead of what it was told."""
         self.sent = 0
@@ -138,7 +141,7 @@ class Worker:
                     pcm = self._queue.popleft()[1]
                 if self._fading is not None:
                     pcm = self._fading.pop(0) if self._fading else SILENCE
-                action = self._output.relayed(pcm)
+                action = RelayAction.DROP if self.hidden else self._output.relayed(pcm)
                 if action is RelayAction.PASS:
                     await self._ear.push_audio(pcm)
                 elif action is RelayAction.SILENCE:
@@ -158,6 +161,7 @@ class World:
     reports: list[PlayoutReport]
     started: list[float] = field(default_factory=list)
     finished: list[PlaybackFinishedEvent] = field(default_factory=list)
+    finished_at: list[float] = field(default_factory=list)
     progressed: list[PlaybackProgressedEvent] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
 
@@ -170,6 +174,21 @@ class World:
         self.workers.append(worker)
         self.output.attach_avatar(worker)
         return worker
+
+    def stand_by(self, **options: Any) -> tuple[Worker, list[float]]:
+        """Another avatar that is to take over, and when it did."""
+        worker = Worker(self.output, self.ear, **options)
+        worker.hidden = True
+        self.workers.append(worker)
+        switched: list[float] = []
+
+        def on_switched() -> None:
+            for other in self.workers:
+                other.hidden = other is not worker
+            switched.append(self.now)
+
+        self.output.hand_over(worker, on_switched)
+        return worker, switched
 
     async def say(self, script: ToneScript, *, rate: int = RATE, realtime: bool = False) -> None:
         """Capture and flush a segment as the framework does; returns before it was heard."""
@@ -201,6 +220,7 @@ async def world(**options: Any) -> AsyncIterator[World]:
 
     output.on("playback_started", on_started)
     output.on("playback_finished", w.finished.append)
+    output.on("playback_finished", lambda _: w.finished_at.append(w.now))
     output.on("playback_progressed", w.progressed.append)
     try:
         yield w

@@ -428,3 +428,118 @@ async def test_the_latency_of_the_avatar_is_measured_and_reported_once_per_segme
         assert [r for r in w.reports if isinstance(r, FirstSpeechHeard)] == [
             FirstSpeechHeard(w.output.latency)
         ]
+
+
+@timers_only
+async def test_another_avatar_takes_over_between_two_segments() -> None:
+    async with world() as w:
+        old = w.attach()
+        await w.say(SHORT)
+        await asyncio.sleep(0.5)
+        new, switched = w.stand_by()
+        await w.say(OTHER)
+        await w.spoken()
+        await w.spoken()
+        assert switched == [pytest.approx(w.finished_at[0], abs=0.02)]
+        assert old.sent == SHORT.duration_s * 48_000
+        assert new.sent == OTHER.duration_s * 48_000
+        assert missing(SHORT, w.ear.tones()) == missing(OTHER, w.ear.tones()) == []
+
+
+@timers_only
+async def test_another_avatar_takes_over_at_once_while_nobody_speaks() -> None:
+    async with world() as w:
+        w.attach()
+        _, switched = w.stand_by()
+        assert switched == [w.now]
+
+
+@timers_only
+@pytest.mark.parametrize("at", [0.1, 1.0, 1.13, 2.6])
+async def test_in_a_hurry_it_takes_over_between_two_words_and_the_voice_says_the_rest(
+    at: float,
+) -> None:
+    async with world() as w:
+        w.attach()
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(at)
+        new, switched = w.stand_by()
+        w.output.hurry()
+        end = await w.spoken()
+        assert not end.interrupted
+        assert switched[0] <= at + 0.6
+        assert new.sent == 0
+        tones = w.ear.tones()
+        assert missing(TEN_SECONDS, tones, fraction=0.9) == []
+        assert [tone.index for tone in tones] == list(TEN_SECONDS.indices)
+        await w.say(OTHER)
+        await w.spoken()
+        assert new.sent > 0
+        assert len(w.started) == len(w.finished) == 2
+
+
+@timers_only
+async def test_an_avatar_that_is_lost_before_the_next_took_over_is_carried_on_by_voice() -> None:
+    async with world() as w:
+        w.attach()
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(2.0)
+        new, switched = w.stand_by()
+        w.worker.frozen = False
+        w.output.detach_avatar()
+        assert switched == [w.now]
+        await w.spoken()
+        assert missing(TEN_SECONDS, w.ear.tones(), fraction=0.9) == []
+        assert new.sent == 0
+
+
+@timers_only
+async def test_a_withdrawn_avatar_does_not_take_over() -> None:
+    async with world() as w:
+        old = w.attach()
+        await w.say(SHORT)
+        new, switched = w.stand_by()
+        w.output.withdraw_hand_over()
+        w.output.hurry()
+        await w.spoken()
+        await w.say(OTHER)
+        await w.spoken()
+        assert switched == []
+        assert new.sent == 0
+        assert old.sent == (SHORT.duration_s + OTHER.duration_s) * 48_000
+
+
+@timers_only
+async def test_the_voice_takes_over_between_two_segments_if_no_other_avatar_is_there_yet() -> None:
+    async with world() as w:
+        old = w.attach()
+        await w.say(SHORT)
+        await asyncio.sleep(0.5)
+        switched: list[float] = []
+        w.output.hand_over(None, lambda: switched.append(w.now))
+        await w.spoken()
+        await w.say(OTHER)
+        await w.spoken()
+        assert len(switched) == 1
+        assert old.sent == SHORT.duration_s * 48_000
+        assert missing(OTHER, w.ear.tones()) == []
+
+
+@timers_only
+@pytest.mark.parametrize("face", [True, False])
+async def test_what_would_be_said_into_a_broken_connection_is_said_when_it_is_back(
+    face: bool,
+) -> None:
+    async with world(wait_for_avatar=0.0) as w:
+        if face:
+            w.attach()
+        await w.say(TEN_SECONDS)
+        await asyncio.sleep(2.0)
+        w.ear.reachable = False
+        away = w.now
+        await asyncio.sleep(4.0)
+        assert (w.ear.loud_after(away) or 0.0) <= 0.02
+        w.ear.reachable = True
+        end = await w.spoken()
+        assert not end.interrupted
+        assert missing(TEN_SECONDS, w.ear.tones(), fraction=0.8) == []

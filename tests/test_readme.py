@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 import typing
@@ -14,7 +15,15 @@ from livekit import rtc
 from livekit.agents import APIConnectOptions
 from livekit.agents.types import NotGiven
 
-from livekit_plugins_runway import AvatarSession, AvatarState, SessionEnd, avatar, errors, testing
+from livekit_plugins_runway import (
+    AvatarSession,
+    AvatarState,
+    RecoveryOptions,
+    SessionEnd,
+    avatar,
+    errors,
+    testing,
+)
 from livekit_plugins_runway.metrics import StageTimings
 from livekit_plugins_runway.runway_room import Loss
 
@@ -83,6 +92,20 @@ def test_the_options_are_those_of_the_constructor_with_their_defaults() -> None:
         if not isinstance(parameter.default, NotGiven | APIConnectOptions):
             assert ast.literal_eval(rows[name].strip("`")) == parameter.default, name
     assert rows["avatar_participant_identity"] == f"`{avatar._IDENTITY}`"
+
+
+def test_the_recovery_options_are_those_of_the_class_with_their_defaults() -> None:
+    rows = {name.strip("`"): default for name, default in table("Options", "Option").items()}
+    assert {name: ast.literal_eval(default.strip("`")) for name, default in rows.items()} == {
+        field.name: field.default for field in dataclasses.fields(RecoveryOptions)
+    }
+
+
+def test_the_arguments_of_a_swap_are_those_that_it_names() -> None:
+    shown = re.search(r"`await avatar\.swap_avatar\((.*?)\)`", section("Options"))
+    assert shown
+    named = [name for name in re.split(r",\s*", shown[1]) if name != "*"]
+    assert named == list(arguments(AvatarSession.swap_avatar))
 
 
 def test_the_arguments_of_start_are_those_that_it_names() -> None:

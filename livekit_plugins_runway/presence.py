@@ -1,0 +1,67 @@
+"""Whether a user is in the agent room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from livekit import rtc
+
+_USERS = {
+    rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD,
+    rtc.ParticipantKind.PARTICIPANT_KIND_SIP,
+    rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR,
+}
+_EVENTS: tuple[rtc.room.EventTypes, ...] = (
+    "participant_connected",
+    "participant_disconnected",
+    "connected",
+    "reconnected",
+)
+
+
+class UserPresence:
+    """Counts people, not agents, egress or ingress. Nobody has left before somebody was there.
+
+    It looks at the room's participants at each event instead of counting events: a reconnect may
+    swallow those.
+    """
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+        self._changed = asyncio.Event()
+        self._seen = False
+        for event in _EVENTS:
+            room.on(event, self._on_change)
+        self._on_change()
+
+    @property
+    def present(self) -> bool:
+        return any(p.kind in _USERS for p in self._room.remote_participants.values())
+
+    def _on_change(self, participant: object = None) -> None:
+        # Who was there when this room was joined is announced only by leaving.
+        came_or_left = isinstance(participant, rtc.Participant) and participant.kind in _USERS
+        self._seen = self._seen or came_or_left or self.present
+        self._changed.set()
+
+    async def wait_until_back(self) -> None:
+        while not self.present:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def wait_until_left(self, grace: float) -> None:
+        """Until somebody had been there and nobody is any more, for `grace` seconds in a row."""
+        while True:
+            while not self._seen or self.present:
+                self._changed.clear()
+                await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self.wait_until_back()
+            if not self.present:
+                return
+
+    def close(self) -> None:
+        for event in _EVENTS:
+            self._room.off(event, self._on_change)

@@ -1,0 +1,136 @@
+"""The agent of `chaos.py`, with its avatar, in a process of its own: one call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+from bench_agent import speech
+from bench_lines import commands, tell
+from livekit import api, rtc
+from livekit.agents import Agent, AgentSession
+from livekit.agents.voice import SpeechHandle
+from livekit.agents.voice.room_io import RoomOptions
+
+from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, StateChanged
+from livekit_plugins_runway.testing.tones import ToneScript
+
+RECOVERY = RecoveryOptions(
+    max_restarts=1_000, backoff=0.2, backoff_max=1.0, session_cap=45.0, renew_before=15.0
+)
+"""It never gives up: what is looked at here is what comes after."""
+
+
+class Call:
+    def __init__(self, runway: dict[str, Any]) -> None:
+        self._room = rtc.Room()
+        self._session: AgentSession[Any] = AgentSession()
+        self._avatar = AvatarSession(
+            preset_id="influencer",
+            api_url=runway["url"],
+            api_key=runway["api_secret"],
+            recovery=RECOVERY,
+            join_timeout=3.0,
+        )
+        self._handles: dict[int, SpeechHandle] = {}
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._finished = 0
+
+    async def start(self, room: str) -> None:
+        url, key, secret = (
+            os.environ[name] for name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+        )
+        token = (
+            api.AccessToken(key, secret)
+            .with_kind("agent")
+            .with_identity("agent")
+            .with_grants(api.VideoGrants(room_join=True, room=room))
+            .to_jwt()
+        )
+        await self._room.connect(url, token)
+        self._avatar.on("state_changed", self._on_state)
+        await self._avatar.start(self._session, self._room)
+        await self._session.start(
+            Agent(instructions=""), room=self._room, room_options=RoomOptions(audio_input=False)
+        )
+        output = self._session.output.audio
+        assert output is not None
+        output.on("playback_finished", self._on_finished)
+
+    def _on_finished(self, _: object) -> None:
+        self._finished += 1
+
+    def _on_state(self, change: StateChanged) -> None:
+        if change.new is AvatarState.LIVE:
+            tell("live")
+
+    def say(self, number: int, script: ToneScript) -> None:
+        handle = self._handles[number] = self._session.say(script.text, audio=speech(script))
+        task = asyncio.create_task(self._report(number, handle), name="chaos say")
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    async def _report(self, number: int, handle: SpeechHandle) -> None:
+        await handle
+        items = [item for item in handle.chat_items if item.type == "message"]
+        text = " ".join(item.text_content or "" for item in items)
+        tell("said", number=number, text=text, interrupted=handle.interrupted)
+
+    def interrupt(self) -> None:
+        self._handles[max(self._handles)].interrupt()
+
+    def pause(self, paused: bool) -> None:
+        output = self._session.output.audio
+        assert output is not None
+        output.pause() if paused else output.resume()
+
+    async def hang_up(self) -> None:
+        output = self._session.output.audio
+        assert output is not None
+        await asyncio.gather(*self._waiting)
+        await self._avatar.aclose()
+        await self._session.aclose()
+        await self._room.disconnect()
+        await asyncio.sleep(0.5)  # transports close
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        tell(
+            "hung_up",
+            usage=asdict(self._avatar.usage),
+            playout=asdict(self._avatar.playout),
+            segments={"captured": self._avatar.playout.segments, "finished": self._finished},
+            tasks_left=sorted(task.get_name() for task in left if "runway" in task.get_name()),
+        )
+
+
+async def main() -> None:
+    call: Call | None = None
+    process = psutil.Process()
+    async for command in commands():
+        match command["do"]:
+            case "call":
+                call = Call(command["runway"])
+                await call.start(command["room"])
+            case "measure":
+                tell(
+                    "measured",
+                    rss_mb=process.memory_info().rss / 1e6,
+                    tasks=len(asyncio.all_tasks()),
+                )
+            case action:
+                assert call is not None
+                match action:
+                    case "say":
+                        call.say(command["number"], ToneScript(**command["script"]))
+                    case "interrupt":
+                        call.interrupt()
+                    case "pause" | "resume":
+                        call.pause(action == "pause")
+                    case "hang_up":
+                        await call.hang_up()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
