@@ -18,7 +18,6 @@ import random
 import statistics
 import sys
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,11 +74,14 @@ class Report:
     seed: int
     minutes: float = 0.0
     steps: int = 0
-    did: Counter[str] = field(default_factory=Counter)
+    did: dict[str, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     rss_mb: list[tuple[float, float]] = field(default_factory=list)
     tasks: list[tuple[float, int]] = field(default_factory=list)
     totals: dict[str, Any] = field(default_factory=dict)
+
+    def count(self, name: str) -> None:
+        self.did[name] = self.did.get(name, 0) + 1
 
     def slope(self, series: list[tuple[float, float]]) -> float:
         """Per minute, after the warm-up."""
@@ -108,10 +110,10 @@ class Conversation:
         )[0]
         if self._random.random() < 0.4:
             name = self._random.choice(sorted(UPCOMING))
-            self.report.did[name] += 1
+            self.report.count(name)
             self._runway.do("faults", faults=UPCOMING[name])
         strike = self._random.choice(STRIKES) if "strike" in kind else None
-        self.report.did[strike or kind] += 1
+        self.report.count(strike or kind)
         if kind == "strike in silence":
             await self._strike(strike)
         await self._utter(kind, strike if kind == "strike while speaking" else None)
