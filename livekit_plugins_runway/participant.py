@@ -25,8 +25,8 @@ _TOKEN_TTL = datetime.timedelta(hours=1)
 MAX_ABSENCE = 30.0
 """Seconds for which speech waits for a connection that is being restored."""
 _NEGOTIATION = 0.2
-"""Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room as
-a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
+"""Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
+as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
 _FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
 _FOR_GOOD = {
     rtc.DisconnectReason.DUPLICATE_IDENTITY,
@@ -96,8 +96,9 @@ class AvatarParticipant:
 
     @property
     def reachable(self) -> bool:
-        """False while the connection to the agent room is being restored: what is sent is lost.
-        True again after `MAX_ABSENCE` seconds, for the agent must not wait for ever."""
+        """False from when the connection to the agent room is interrupted until somebody listens
+        again: what is sent meanwhile is lost. True again after `MAX_ABSENCE` seconds, for the agent
+        must not wait for ever."""
         if self._away_since is None:
             return True
         return asyncio.get_running_loop().time() - self._away_since > MAX_ABSENCE
@@ -141,18 +142,23 @@ class AvatarParticipant:
     def _on_subscribed(self, track: rtc.Track) -> None:
         if track.sid == self._microphone_track.sid:
             self._subscribed = True
+            self._on_back()
 
     def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
-        if publication.track is self._microphone_track:
+        """Whoever listened has to subscribe anew."""
+        if publication.track is self._microphone_track and self._subscribed:
             self._subscribed = False
+            self._on_away()
 
     def _on_away(self) -> None:
-        logger.info("the connection of the avatar participant is interrupted")
-        self._away_since = asyncio.get_running_loop().time()
+        if self._away_since is None:
+            logger.info("the connection of the avatar participant is interrupted")
+            self._away_since = asyncio.get_running_loop().time()
 
     def _on_back(self) -> None:
-        logger.info("the avatar participant is connected again")
-        self._away_since = None
+        if self._away_since is not None and self._subscribed:
+            logger.info("the avatar participant is heard again")
+            self._away_since = None
 
     def _on_disconnected(self, room: rtc.Room, reason: rtc.DisconnectReason.ValueType) -> None:
         ours = reason == rtc.DisconnectReason.CLIENT_INITIATED
@@ -164,7 +170,8 @@ class AvatarParticipant:
             self._away_since = None
             return
         logger.warning("the avatar participant has lost its room", extra={"reason": name})
-        self._away_since = self._away_since or asyncio.get_running_loop().time()
+        self._subscribed = False
+        self._on_away()
         self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
 
     async def _rejoin(self) -> None:
@@ -173,7 +180,6 @@ class AvatarParticipant:
         while True:
             await asyncio.sleep(delay)
             delay = min(2 * delay, _SLOWEST_REJOIN)
-            self._subscribed = False
             self._room = room = rtc.Room()
             self._microphone_track = rtc.LocalAudioTrack.create_audio_track(
                 "avatar-voice", self._microphone
@@ -186,7 +192,6 @@ class AvatarParticipant:
                 logger.debug("not in the room yet", extra={"error": type(error).__name__})
                 await room.disconnect()
             else:
-                self._on_back()
                 return
 
     async def push_audio(self, pcm: bytes) -> None:

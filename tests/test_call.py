@@ -331,7 +331,7 @@ def test_console_mode_does_nothing_says_so_and_costs_nothing(
 async def test_a_create_whose_answer_was_lost_is_repeated_and_the_orphan_never_consumed(
     livekit_server: LiveKitServer,
 ) -> None:
-    async with calling(livekit_server) as call:
+    async with calling(livekit_server, simulated={"unconsumed_ttl": 2.0}) as call:
         call.simulator.faults.for_next_session(Faults(create=[CallFault(cut="after_effect")]))
         await call.start()
         await call.until(AvatarState.LIVE)

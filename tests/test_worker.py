@@ -21,6 +21,7 @@ from livekit_plugins_runway.testing.user import SimulatedUser
 
 ROOT = Path(__file__).resolve().parent.parent
 AGENT = ROOT / "examples" / "offline_agent.py"
+THREADED_AGENT = ROOT / "tests" / "threaded_agent.py"
 SMALL_PICTURE = {"start_size": (160, 104), "full_size": (320, 208), "fps": 10.0}
 
 
@@ -58,7 +59,7 @@ class Office:
 
 
 @asynccontextmanager
-async def office(server: LiveKitServer, folder: Path) -> AsyncIterator[Office]:
+async def office(server: LiveKitServer, folder: Path, agent: Path = AGENT) -> AsyncIterator[Office]:
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         from demo_worker import Worker
@@ -81,7 +82,7 @@ async def office(server: LiveKitServer, folder: Path) -> AsyncIterator[Office]:
             "RUNWAYML_API_SECRET": simulator.api_secret,
         }
         worker = await stack.enter_async_context(
-            Worker.running(AGENT, environment, folder / "worker.log", lambda _: None)
+            Worker.running(agent, environment, folder / "worker.log", lambda _: None)
         )
         await worker.wait_for(lambda w: w.registered, 40)
         yield Office(server, simulator, worker, stack)
@@ -93,10 +94,11 @@ async def has_a_face_and_a_voice(user: SimulatedUser) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("agent", [AGENT, THREADED_AGENT], ids=["processes", "threads"])
 async def test_two_jobs_in_one_worker_have_each_a_face_and_end_their_sessions(
-    livekit_server: LiveKitServer, tmp_path: Path
+    livekit_server: LiveKitServer, tmp_path: Path, agent: Path
 ) -> None:
-    async with office(livekit_server, tmp_path) as there:
+    async with office(livekit_server, tmp_path, agent) as there:
         users = await asyncio.gather(there.call(), there.call())
         await asyncio.gather(*map(has_a_face_and_a_voice, users))
         assert len(there.simulator.sessions) == 2

@@ -1,0 +1,110 @@
+"""The network breaks: each of the three connections, and the server. The agent is heard again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from call import Call, calling, now
+from livekit import rtc
+
+from livekit_plugins_runway import AvatarState, RecoveryOptions
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.tones import ToneScript, missing
+
+UTTERANCE = ToneScript(24)
+OTHER = ToneScript(6, offset=40)
+RESTART = RecoveryOptions(session_cap=None, backoff=0.2)
+RESUME = rtc.SimulateScenarioKind.SIMULATE_SIGNAL_RECONNECT
+FULL = rtc.SimulateScenarioKind.SIMULATE_FULL_RECONNECT
+
+
+def connection(call: Call, whose: str) -> rtc.Room:
+    if whose == "agent":
+        return call.room
+    if whose == "participant":
+        assert call.avatar._participant is not None
+        return call.avatar._participant._room
+    assert call.avatar._link is not None
+    assert call.avatar._link._room is not None
+    return call.avatar._link._room.room
+
+
+async def heard_whole(call: Call, script: ToneScript) -> None:
+    began = now()
+    await call.say(script)
+    await call.user.wait_for_silence(0.4, 5.0)
+    assert missing(script, call.heard(began)) == []
+
+
+def one_of_each(call: Call) -> None:
+    there = call.user.room.remote_participants["runway-avatar-agent"]
+    sources = sorted(p.source for p in there.track_publications.values())
+    assert sources == sorted([rtc.TrackSource.SOURCE_CAMERA, rtc.TrackSource.SOURCE_MICROPHONE])
+
+
+@pytest.mark.parametrize("scenario", [RESUME, FULL], ids=["resume", "full"])
+@pytest.mark.parametrize("whose", ["agent", "participant", "runway"])
+async def test_a_connection_that_is_restored_in_mid_sentence_costs_no_word(
+    livekit_server: LiveKitServer, whose: str, scenario: rtc.SimulateScenarioKind.ValueType
+) -> None:
+    async with calling(livekit_server, recovery=RESTART) as call:
+        await call.start()
+        began = now()
+        handle = call.say(UTTERANCE)
+        await call.until_heard(4)
+        await connection(call, whose).simulate_scenario(scenario)
+        await handle
+        assert not handle.interrupted
+        await call.user.wait_for_silence(0.5, 5.0)
+        assert missing(UTTERANCE, call.heard(began)) == []
+        assert call.history() == [(UTTERANCE.text, False)]
+        await call.until(AvatarState.LIVE)
+        await call.user.wait_for_video(5.0, since=now())
+        one_of_each(call)
+        await heard_whole(call, OTHER)
+
+
+@asynccontextmanager
+async def own_server() -> AsyncIterator[LiveKitServer]:
+    """One that a test may stop without harm to others."""
+    async with LiveKitServer() as server:
+        yield server
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("seconds", [2.0, 6.0])
+async def test_after_an_outage_of_the_server_the_agent_is_heard_and_seen_again(
+    livekit_server: LiveKitServer, seconds: float
+) -> None:
+    async with own_server() as server, calling(server, recovery=RESTART) as call:
+        await call.start()
+        handle = call.say(UTTERANCE)
+        await call.until_heard(4)
+        await asyncio.to_thread(server.pause)
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(server.resume)
+        await handle
+        assert call.history() == [(UTTERANCE.text, False)]
+        await call.until(AvatarState.LIVE, 40.0)
+        await call.user.wait_for_video(10.0, since=now())
+        one_of_each(call)
+        await heard_whole(call, OTHER)
+
+
+@pytest.mark.timeout(120)
+async def test_after_a_restart_of_the_server_the_agent_is_heard_and_seen_again(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with own_server() as server, calling(server, recovery=RESTART) as call:
+        await call.start()
+        handle = call.say(UTTERANCE)
+        await call.until_heard(4)
+        await asyncio.to_thread(server.restart)
+        async with asyncio.timeout(60.0):
+            await handle
+        await call.until(AvatarState.LIVE, 60.0)
+        await call.user.wait_for_video(20.0, since=now())
+        await heard_whole(call, OTHER)
