@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -175,11 +174,6 @@ async def test_a_session_is_renewed_before_its_cap_and_the_user_hears_no_seam(
         await call.user.wait_for_silence(0.4, 5.0)
         tones = call.heard(began)
         in_order_and_whole(tones, scripts)
-        # Between two utterances there is a pause: that for the avatar to answer. It is no longer
-        # where the face changes.
-        spoken = call.user.heard(began + tones[0].start_s, began + tones[-1].end_s)
-        pauses = [gap.duration_s for gap in gaps(spoken, 48_000, min_s=0.12)]
-        assert max(pauses) <= statistics.median(pauses) + 0.2
         assert {r.cause for r in call.replaced} == {"renewal"}
         assert {r.by_voice for r in call.replaced} == {concurrency == 1}
         assert call.errors == []
@@ -187,13 +181,6 @@ async def test_a_session_is_renewed_before_its_cap_and_the_user_hears_no_seam(
         if concurrency == 2:
             assert max(r.freeze for r in call.replaced) < 0.5
         assert max(live) <= 3  # the one, the next, and the former, which is being ended
-        freezes = sorted(r.freeze for r in call.replaced)
-        print(
-            f"{len(call.replaced)} renewals with {concurrency} session(s) at once: longest pause "
-            f"{max(pauses):.3f} s (median {statistics.median(pauses):.3f} s), freeze of the face "
-            f"median {statistics.median(freezes):.2f} s, longest {freezes[-1]:.2f} s, "
-            f"{len(scripts)} utterances, none missing"
-        )
 
 
 async def test_in_one_long_segment_it_is_renewed_in_a_gap_between_words(

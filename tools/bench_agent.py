@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 from bench_lines import commands, tell
@@ -19,7 +20,7 @@ from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.io import AudioOutput
 from livekit.agents.voice.room_io import RoomOptions
 
-from livekit_plugins_runway import AvatarSession, AvatarState, StateChanged
+from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, StateChanged
 from livekit_plugins_runway.testing.tones import ToneScript
 
 
@@ -36,8 +37,13 @@ class Call:
         self._name = room
         self._room = rtc.Room()
         self._session: AgentSession[Any] = AgentSession()
+        recovery = RecoveryOptions(**options.pop("recovery", {"on_loss": "audio"}))
         self._avatar = AvatarSession(
-            preset_id="influencer", api_url=runway["url"], api_key=runway["api_secret"], **options
+            preset_id="influencer",
+            api_url=runway["url"],
+            api_key=runway["api_secret"],
+            recovery=recovery,
+            **options,
         )
         self._handle: SpeechHandle | None = None
         self._number = 0
@@ -64,6 +70,7 @@ class Call:
         )
         await self._room.connect(url, token)
         self._avatar.on("state_changed", self._on_state)
+        self._avatar.on("replaced", lambda replaced: self._tell("replaced", **asdict(replaced)))
         await self._avatar.start(self._session, self._room)
         # Nobody listens to the user here: no voice detection, which would cost much CPU.
         await self._session.start(

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from bench_lines import Child
@@ -65,10 +66,19 @@ class Bench:
     agents: list[Child]
     delivery: str
     figures: Figures
+    environment: dict[str, str]
+    """Of the programs."""
+    log: Path
 
     @contextlib.asynccontextmanager
-    async def call(self, agent: Child, **options: Any) -> AsyncIterator[Line]:
-        """A call with an avatar that shows its face, and a user who listens."""
+    async def call(
+        self, agent: Child, runway_at: dict[str, Any] | None = None, **options: Any
+    ) -> AsyncIterator[Line]:
+        """A call with an avatar that shows its face, and a user who listens.
+
+        Args:
+            runway_at: another simulated Runway than the usual one.
+        """
         room = f"bench-{secrets.token_hex(4)}"
         async with SimulatedUser(
             self.server.url,
@@ -78,7 +88,8 @@ class Bench:
             max_seconds=60,
         ) as user:
             line = Line(agent, room, user)
-            line.do("call", runway=self.runway_at, options={"delivery": self.delivery} | options)
+            at = runway_at or self.runway_at
+            line.do("call", runway=at, options={"delivery": self.delivery} | options)
             try:
                 line.session = (await agent.told("live", room=room))["session"]
                 await user.wait_for_video(10.0)

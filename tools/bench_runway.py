@@ -22,12 +22,12 @@ room for two of them at once."""
 
 
 def options(speech: str) -> SimulatorOptions:
-    """An account without limits, whose sessions begin and end without delay."""
+    """An account without limits, but for `BENCH_PLACES`, whose sessions begin and end at once."""
     return SimulatorOptions(
         speech=Speech(speech),
         render_latency=RENDER_LATENCY,
         upscale_after=UPSCALE_AFTER,
-        concurrency=20,
+        concurrency=int(os.environ.get("BENCH_PLACES", "20")),
         daily_quota=100_000,
         credits=10_000_000,
         queue_delay=0.0,

@@ -15,11 +15,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench_call import HOLD, Bench
 from bench_hearing import heard, longest_hole, repeated
@@ -41,6 +43,9 @@ REPETITIONS, QUICK_REPETITIONS = 30, 5
 LANES = 2
 """Calls at once where each repetition needs a call of its own."""
 PAUSE = 1.0
+RENEWAL_CAP = 16.0
+"""Seconds after which the session of that measurement must have been renewed."""
+RENEWALS = 10
 DELIVERIES = ("datastream", "track")
 
 
@@ -146,6 +151,44 @@ async def measure_loss(bench: Bench, repetitions: int, *, fault: str) -> None:
             lanes.create_task(bench.repeat(fault, numbers, partial(once, agent)))
 
 
+async def measure_renewal(bench: Bench, repetitions: int, *, places: int) -> None:
+    """Renew the session under speech that goes on, utterance after utterance.
+
+    Args:
+        places: how many sessions the account may have at once.
+    """
+    kind = ", one session at a time" if places == 1 else ""
+    recovery = {"session_cap": RENEWAL_CAP, "renew_before": RENEWAL_CAP / 2}
+    environment = bench.environment | {"BENCH_PLACES": str(places)}
+    pauses: list[tuple[float, float]] = []
+    replaced: list[dict[str, Any]] = []
+    async with Child.running("bench_runway.py", environment, bench.log) as runway:
+        at = await runway.told("ready")
+        async with bench.call(bench.agents[0], at, recovery=recovery) as line:
+            before: float | None = None
+            while len(replaced) < repetitions:
+                script = ToneScript(8, offset=line.number % 8 * 10)
+                said = await line.say(script)
+                await line.told("said", number=line.number)
+                await line.user.wait_for_silence(0.1, 5.0)
+                pcm = line.user.heard(said)
+                tones = await asyncio.to_thread(heard, pcm)
+                own = [tone for tone in tones if tone.index in script.indices]
+                bench.figures.note(f"renewal: tones missing{kind}", len(missing(script, own)))
+                if before is not None and own:
+                    pauses.append((said, said + own[0].start_s - before))
+                before = said + own[-1].end_s if own else None
+                with contextlib.suppress(TimeoutError):
+                    told = line.agent.told("replaced", timeout=0.001, room=line.room)
+                    replaced.append(await told)
+    usual = statistics.median(length for _, length in pauses)
+    for change in replaced:
+        around = [length for began, length in pauses if abs(began - change["at"]) < 4.0]
+        bench.figures.note(f"renewal: pause beyond the usual{kind}", max(around) - usual)
+        name = "without a face" if places == 1 else "face frozen"
+        bench.figures.note(f"renewal: {name}{kind}", change["freeze"])
+
+
 def note_tones(figures: Figures, name: str, script: ToneScript, tones: list[HeardTone]) -> None:
     again, cut = repeated(script, tones)
     figures.note(f"{name}: tones missing", len(missing(script, tones)))
@@ -159,6 +202,8 @@ MEASURES: dict[str, Callable[[Bench, int], Awaitable[None]]] = {
     "pause": measure_pause,
     "crash": partial(measure_loss, fault="crash"),
     "freeze": partial(measure_loss, fault="freeze"),
+    "renewal": partial(measure_renewal, places=2),
+    "renewal-one": partial(measure_renewal, places=1),
 }
 
 
@@ -185,10 +230,11 @@ async def measure(
             await stack.enter_async_context(Child.running("bench_agent.py", environment, log))
             for _ in range(LANES)
         ]
-        bench = Bench(server, runway, runway_at, agents, delivery, figures)
+        bench = Bench(server, runway, runway_at, agents, delivery, figures, environment, log)
         for name in names:
             began = time.monotonic()
-            await MEASURES[name](bench, repetitions)
+            few = min(repetitions, RENEWALS) if name.startswith("renewal") else repetitions
+            await MEASURES[name](bench, few)
             save()
             print(f"{delivery}: {name}, {time.monotonic() - began:.0f} s", file=sys.stderr)
 
