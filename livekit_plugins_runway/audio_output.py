@@ -64,6 +64,9 @@ any more holds the last sound for about 0.1 s before it fades (measured: livekit
 _CLEAR_FLUSH_TIMEOUT = 1.0
 _WORD_GAP = 0.03
 """Seconds of silence at which one speaker may leave off and another go on."""
+_HUSH = 0.1
+"""Seconds without a sound after which an avatar has fallen silent."""
+_LONGEST_HUSH = 0.5
 _HURRY = 2.0
 """Seconds in which such a gap must come where a change of speakers is urgent."""
 _MAX_CATCH_UP = 0.1
@@ -134,6 +137,8 @@ class AvatarAudioOutput(AudioOutput):
         self._expected = True  # an avatar is on its way
         self._successor: tuple[SpeechDelivery | None, Callable[[], None]] | None = None
         self._hurried_at: float | None = None
+        self._sounded_at: float | None = None
+        self._hush_until: float | None = None
         self._drain: Drain | None = None
         self._clear_tasks: set[asyncio.Task[None]] = set()
         self._gate_open = False
@@ -247,11 +252,10 @@ class AvatarAudioOutput(AudioOutput):
 
     def hand_over(self, delivery: SpeechDelivery | None, on_switched: Callable[[], None]) -> None:
         """Another avatar stands ready, or (None) the voice is to speak from now on. It is attached
-        at once if nothing is being spoken, else when the segment has ended; `on_switched` is called
-        at that moment, once."""
+        as soon as nothing is being spoken, and the present one has fallen silent; `on_switched` is
+        called at that moment, once."""
         self._successor = (delivery, on_switched)
-        if self._attempt is None:
-            self._switch()
+        self._wake.set()
 
     def hurry(self) -> None:
         """The hand-over cannot wait for the segment's end: at the next gap between words the other
@@ -259,14 +263,13 @@ class AvatarAudioOutput(AudioOutput):
         hand-over is pending."""
         if self._successor is None:
             return
-        if self._attempt is None or self._attempt.route is _Route.VOICE:
+        self._hurried_at = self._loop.time()
+        if self._attempt is not None and self._attempt.route is _Route.VOICE:
             self._switch()
-        else:
-            self._hurried_at = self._loop.time()
 
     def withdraw_hand_over(self) -> None:
         """The other avatar is not to be attached after all. Idempotent."""
-        self._successor = self._hurried_at = None
+        self._successor = self._hurried_at = self._hush_until = None
 
     def _switch(self) -> None:
         assert self._successor is not None
@@ -284,6 +287,8 @@ class AvatarAudioOutput(AudioOutput):
         now = self._loop.time()
         levels, bands = hop_features(np.frombuffer(pcm, dtype=np.int16))
         level = float(levels[0])
+        if level > AUDIBLE_DB:
+            self._sounded_at = now
         if self._drain is not None:
             self._drain.hear(level > AUDIBLE_DB, now)
         attempt = self._attempt
@@ -334,13 +339,23 @@ class AvatarAudioOutput(AudioOutput):
     async def _run(self) -> None:
         due = self._loop.time()
         while True:
-            if not self._segments and self._delivery is not None:
+            idle = not self._segments and self._successor is None
+            if idle and self._delivery is not None:
                 self._wake.clear()
                 await self._wake.wait()
                 due = self._loop.time()
             await self._microphone_tick(self._tick(self._loop.time()))
             due = max(due + HOP_SECONDS, self._loop.time() - _MAX_CATCH_UP)
             await asyncio.sleep(due - self._loop.time())
+
+    def _falling_silent(self, now: float) -> bool:
+        """Whether the avatar still says the end of what counts as heard: its place is known to
+        about 0.1 s, and whoever is replaced is cut off."""
+        if self._delivery is None or not self._gate_open or self._sounded_at is None:
+            return False
+        if self._hush_until is None:
+            self._hush_until = now + _LONGEST_HUSH
+        return now - self._sounded_at < _HUSH and now < self._hush_until
 
     async def _microphone_tick(self, voice: bytes | None) -> None:
         if voice is not None:
@@ -351,6 +366,10 @@ class AvatarAudioOutput(AudioOutput):
 
     def _tick(self, now: float) -> bytes | None:
         """One step of 10 ms; returns what the plain voice says in it."""
+        if self._successor is not None and self._attempt is None:
+            if self._falling_silent(now):
+                return None
+            self._switch()
         if not self._segments:
             return None
         segment = self._segments[0]
@@ -596,8 +615,6 @@ class AvatarAudioOutput(AudioOutput):
         segment.cleared = True
         self._deadline = None
         self._watch_buffer()
-        if self._successor is not None and self._attempt is None:
-            self._switch()
         # Of a segment that never started, only silence has passed.
         unheard = interrupted and not started
         self.on_playback_finished(

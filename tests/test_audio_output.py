@@ -440,18 +440,50 @@ async def test_another_avatar_takes_over_between_two_segments() -> None:
         await w.say(OTHER)
         await w.spoken()
         await w.spoken()
-        assert switched == [pytest.approx(w.finished_at[0], abs=0.02)]
+        assert switched == [pytest.approx(w.finished_at[0] + 0.06, abs=0.06)]
         assert old.sent == SHORT.duration_s * 48_000
         assert new.sent == OTHER.duration_s * 48_000
         assert missing(SHORT, w.ear.tones()) == missing(OTHER, w.ear.tones()) == []
 
 
 @timers_only
+async def test_whoever_is_replaced_finishes_what_counts_as_heard_already() -> None:
+    """A first sound that was drawn out, in an utterance too short to notice it."""
+    short = ToneScript(2, gap_s=0.0)
+    async with world() as w:
+        w.attach().stretch_the_start(0.12)
+        await w.say(short)
+        await asyncio.sleep(0.1)
+        w.stand_by()
+        await w.say(OTHER)
+        await w.spoken()
+        await w.spoken()
+        assert missing(short, w.ear.tones(), fraction=0.85) == []
+        assert missing(OTHER, w.ear.tones(), fraction=0.85) == []
+
+
+@timers_only
+async def test_an_avatar_that_will_not_fall_silent_is_replaced_all_the_same() -> None:
+    async with world() as w:
+        w.attach()
+        await w.say(SHORT)
+        await w.spoken()
+        w.worker.send(TEN_SECONDS.pcm(48_000).tobytes())  # nobody has told it to
+        await asyncio.sleep(0.5)
+        began = w.now
+        _, switched = w.stand_by()
+        await asyncio.sleep(1.0)
+        assert switched == [pytest.approx(began + 0.5, abs=0.05)]
+
+
+@timers_only
 async def test_another_avatar_takes_over_at_once_while_nobody_speaks() -> None:
     async with world() as w:
         w.attach()
+        began = w.now
         _, switched = w.stand_by()
-        assert switched == [w.now]
+        await asyncio.sleep(0.1)
+        assert switched == [pytest.approx(began, abs=0.02)]
 
 
 @timers_only
