@@ -183,8 +183,13 @@ async def measure_renewal(bench: Bench, repetitions: int, *, places: int) -> Non
                     replaced.append(await told)
     usual = statistics.median(length for _, length in pauses)
     for change in replaced:
-        around = [length for began, length in pauses if abs(began - change["at"]) < 4.0]
-        bench.figures.note(f"renewal: pause beyond the usual{kind}", max(around) - usual)
+        after = {began - change["at"]: length - usual for began, length in pauses}
+        at_change = [length for when, length in after.items() if 0.0 <= when < 1.5]
+        at_start = [length for when, length in after.items() if -4.0 < when < 0.0]
+        bench.figures.note(f"renewal: pause beyond the usual{kind}", max(at_change, default=None))
+        bench.figures.note(
+            f"renewal: the same, while the next session starts{kind}", max(at_start, default=None)
+        )
         name = "without a face" if places == 1 else "face frozen"
         bench.figures.note(f"renewal: {name}{kind}", change["freeze"])
 
