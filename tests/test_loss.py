@@ -180,7 +180,7 @@ async def test_without_frames_the_camera_is_muted_rather_than_frozen(
             await muted.wait()
 
 
-@pytest.mark.parametrize("after", [0.0, 0.5, 1.5])
+@pytest.mark.parametrize("after", [0.0, 1.5])
 async def test_hung_up_while_a_lost_session_is_being_ended_it_is_ended_all_the_same(
     livekit_server: LiveKitServer, after: float
 ) -> None:

@@ -16,7 +16,7 @@ from livekit_plugins_runway import AvatarState, RecoveryOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, missing
 
-UTTERANCE = ToneScript(24)
+UTTERANCE = ToneScript(16)
 OTHER = ToneScript(6, offset=40)
 RESTART = RecoveryOptions(session_cap=None, backoff=0.2)
 RESUME = rtc.SimulateScenarioKind.SIMULATE_SIGNAL_RECONNECT
@@ -77,16 +77,15 @@ async def own_server() -> AsyncIterator[LiveKitServer]:
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("seconds", [2.0, 6.0])
 async def test_after_an_outage_of_the_server_the_agent_is_heard_and_seen_again(
-    livekit_server: LiveKitServer, seconds: float
+    livekit_server: LiveKitServer,
 ) -> None:
     async with own_server() as server, calling(server, recovery=RESTART) as call:
         await call.start()
         handle = call.say(UTTERANCE)
         await call.until_heard(4)
         await asyncio.to_thread(server.pause)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(4.0)
         await asyncio.to_thread(server.resume)
         await handle
         assert call.history() == [(UTTERANCE.text, False)]

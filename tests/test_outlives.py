@@ -1,7 +1,7 @@
 """A call that outlives its Runway sessions: a new face after a loss, before the cap, on demand, and
 after the user was away - behind one participant, with nothing left running.
 
-`RENEWALS` is the number of renewals in a row (default 2; 10 for a release).
+`RENEWALS` is the number of renewals in a row (default 1; 10 for a release).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 from call import Call, calling, now
 
 from livekit_plugins_runway import AvatarState, RecoveryOptions, RunwayException
+from livekit_plugins_runway import recovery as recovery_module
 from livekit_plugins_runway.errors import (
     AvatarLostError,
     ConfigurationError,
@@ -31,7 +32,7 @@ UTTERANCE = ToneScript(16)
 OTHER = ToneScript(6, offset=40)
 NO_CREDITS = CallFault(status=400, error="You do not have enough credits to run this task.")
 RESTART = RecoveryOptions(session_cap=None)
-RENEWALS = int(os.environ.get("RENEWALS", "2"))
+RENEWALS = int(os.environ.get("RENEWALS", "1"))
 """In a row, under continuous speech; 10 for a release."""
 
 
@@ -87,7 +88,7 @@ async def test_the_face_comes_back_between_segments_and_not_in_the_middle_of_one
 ) -> None:
     async with calling(livekit_server, recovery=RESTART) as call:
         await call.start()
-        handle = call.say(ToneScript(40))
+        handle = call.say(ToneScript(24))
         await call.until_heard(3)
         call.runway.crash()
         await handle
@@ -349,3 +350,19 @@ async def test_what_a_session_has_cost_is_corrected_when_runway_says_so(
         assert corrected.billed_seconds == int(corrected.billed_seconds)
         assert corrected.credits >= 2
         assert corrected.swaps == 1
+
+
+async def test_the_cap_is_learned_from_a_session_that_ended_by_itself(
+    livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery_module, "MIN_CAP", 1.0)
+    async with calling(livekit_server, recovery=RecoveryOptions()) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        await asyncio.sleep(2.0)
+        call.runway.hit_cap()
+        await call.until_told("replaced", lambda: bool(call.replaced))
+        assert call.avatar._succession is not None
+        cap = call.avatar._succession._cap.seconds
+        assert cap is not None
+        assert 1.5 < cap < 6.0
