@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from bench_lines import commands, tell
+from livekit.rtc.participant import UnpublishTrackError
 
 from livekit_plugins_runway.testing import CallFault, Faults, RunwaySimulator, SimulatorOptions
 
@@ -46,7 +47,7 @@ async def strike(simulator: RunwaySimulator, name: str) -> None:
             result = getattr(running[-1], name)()
             if asyncio.iscoroutine(result):
                 await result
-        except RuntimeError as error:  # its worker is not there, or no longer
+        except (RuntimeError, UnpublishTrackError) as error:  # the worker or its track is gone
             tell("struck", missed=str(error))
             return
     tell("struck")
