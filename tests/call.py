@@ -35,6 +35,8 @@ QUICK = {
     "queue_delay": 0.0,
     "provisioning_delay": 0.2,
     "worker_join_delay": 0.2,
+    "end_call_settle": 0.2,
+    "crash_settle": 0.2,
     "start_size": (160, 104),
     "full_size": (320, 208),
     "fps": 15.0,

@@ -46,8 +46,7 @@ PUBLISHED = Path(__file__).parent / "schema" / "realtime.json"
 NO_RETRY = APIConnectOptions(max_retry=0, timeout=5.0)
 
 
-@pytest.mark.parametrize("speech", ["datastream", "track"])
-@pytest.mark.parametrize("avatar_first", [True, False])
+@pytest.mark.parametrize(("speech", "avatar_first"), [("datastream", True), ("track", False)])
 async def test_all_of_a_ten_second_utterance_is_heard_in_order(
     livekit_server: LiveKitServer, speech: str, avatar_first: bool
 ) -> None:
@@ -191,8 +190,10 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], type[RunwayException]]] = [
 ]
 
 
-@pytest.mark.parametrize(("simulated", "options", "kind"), REFUSALS)
-@pytest.mark.parametrize("avatar_first", [True, False])
+@pytest.mark.parametrize(
+    ("simulated", "options", "kind", "avatar_first"),
+    [(*refusal, True) for refusal in REFUSALS] + [(*REFUSALS[0], False)],
+)
 async def test_a_refusal_reaches_the_caller_typed_and_the_agents_output_is_as_before(
     livekit_server: LiveKitServer,
     simulated: dict[str, Any],

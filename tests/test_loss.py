@@ -19,8 +19,8 @@ from livekit_plugins_runway.testing.tones import (
     missing,
 )
 
-UTTERANCE = ToneScript(20)
-OTHER = ToneScript(6, offset=40)
+UTTERANCE = ToneScript(14)
+OTHER = ToneScript(4, offset=40)
 DELIVERIES = ["datastream", "track"]
 REASONS = {
     "crash": {"worker_left", "tracks_unpublished"},
@@ -29,8 +29,8 @@ REASONS = {
     "stall_video": {"video_stalled"},
     "stall_audio": {"speech_stalled"},
     "unpublish": {"tracks_unpublished"},
-    "hit_cap": {"worker_left", "tracks_unpublished", "room_lost"},
-    "cancel": {"worker_left", "tracks_unpublished", "room_lost"},
+    "hit_cap": {"worker_left", "tracks_unpublished", "room_lost", "speech_failed"},
+    "cancel": {"worker_left", "tracks_unpublished", "room_lost", "speech_failed"},
 }
 
 
@@ -75,7 +75,7 @@ async def test_lost_in_mid_utterance_the_voice_says_the_rest_in_the_same_segment
         await call.start()
         began = now()
         handle = call.say(UTTERANCE)
-        await call.until_heard(7)
+        await call.until_heard(4)
         await strike(call, how)
         await handle
         await said_whole(call, UTTERANCE, began)
@@ -137,7 +137,7 @@ async def test_lost_during_a_barge_in_the_old_words_stay_unsaid_and_the_new_are_
     async with calling(livekit_server, simulated={"speech": speech}, stall_timeout=1.0) as call:
         await call.start()
         handle = call.say(UTTERANCE)
-        await call.until_heard(6)
+        await call.until_heard(4)
         handle.interrupt()
         await strike(call, how)
         await handle
@@ -159,7 +159,7 @@ async def test_a_thawed_worker_says_nothing_stale_over_the_voice(
         await call.start()
         began = now()
         handle = call.say(UTTERANCE)
-        await call.until_heard(5)
+        await call.until_heard(4)
         call.runway.freeze()
         await call.until(AvatarState.VOICE_ONLY)
         call.runway.thaw()

