@@ -29,10 +29,9 @@ _Callback = ctypes.CFUNCTYPE(
 
 
 class _Espeak:
-    """The library. It has one global state per process, hence the lock."""
+    """The library. Its state is that of the process: one of it, used under `_lock`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._samples = bytearray()
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._callback = _Callback(self._collect)  # must outlive the library's use of it
@@ -45,20 +44,22 @@ class _Espeak:
 
     def speak(self, text: str, words_per_minute: int) -> bytes:
         data = text.encode() + b"\0"
-        with self._lock:
-            self._samples.clear()
-            self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
-            failed = self._library.espeak_Synth(
-                data, ctypes.c_size_t(len(data)), 0, _BY_CHARACTER, 0, _UTF8, None, None
-            )
-            if failed:
-                raise RuntimeError(f"eSpeak NG refused the text: error {failed}")
-            return bytes(self._samples)
+        self._samples.clear()
+        self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
+        failed = self._library.espeak_Synth(
+            data, ctypes.c_size_t(len(data)), 0, _BY_CHARACTER, 0, _UTF8, None, None
+        )
+        if failed:
+            raise RuntimeError(f"eSpeak NG refused the text: error {failed}")
+        return bytes(self._samples)
 
     def _collect(self, samples: ctypes._Pointer[ctypes.c_short], count: int, _: int) -> int:
         if count > 0:
             self._samples += ctypes.string_at(samples, count * 2)
         return 0
+
+
+_lock = threading.Lock()
 
 
 @functools.cache
@@ -68,7 +69,8 @@ def _espeak() -> _Espeak:
 
 def synthesize(text: str, *, words_per_minute: int = 165) -> bytes:
     """Speech as int16 mono samples at 22,050 Hz. Blocks for some milliseconds."""
-    return _espeak().speak(text, words_per_minute)
+    with _lock:
+        return _espeak().speak(text, words_per_minute)
 
 
 class EspeakTTS(tts.TTS):

@@ -194,7 +194,7 @@ async def test_in_one_long_segment_it_is_renewed_in_a_gap_between_words(
         await call.until(AvatarState.LIVE)
         script = ToneScript(56)  # 14 s
         began = now()
-        await call.say(script, realtime=True)
+        await call.say(script)
         await call.user.wait_for_silence(0.4, 5.0)
         tones = call.heard(began)
         assert missing(script, tones) == []

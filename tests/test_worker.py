@@ -48,12 +48,18 @@ class Office:
             self.server.http_url, self.server.api_key, self.server.api_secret
         ) as livekit:
             # With both cores busy the server may find no worker free, and the dispatch is lost.
-            for _ in range(3):
-                await livekit.agent_dispatch.create_dispatch(
-                    api.CreateAgentDispatchRequest(agent_name=agent_name, room=room)
-                )
+            for _ in range(4):
+                jobs = [
+                    job
+                    for dispatch in await livekit.agent_dispatch.list_dispatch(room)
+                    for job in dispatch.state.jobs
+                ]
+                if not jobs:
+                    await livekit.agent_dispatch.create_dispatch(
+                        api.CreateAgentDispatchRequest(agent_name=agent_name, room=room)
+                    )
                 with contextlib.suppress(TimeoutError):
-                    await user.wait_until(lambda: bool(user.participants), 15.0)
+                    await user.wait_until(lambda: bool(user.participants), 10.0)
                     break
         return user
 
