@@ -180,7 +180,8 @@ async def calling(
         )
         await room.connect(server.url, token)
         stack.push_async_callback(room.disconnect)
-        session: AgentSession[Any] = AgentSession()
+        # The default turn detector loads a model, 150 ms in which the event loop stands still.
+        session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
         stack.push_async_callback(session.aclose)
         avatar = AvatarSession(
             **{

@@ -315,7 +315,7 @@ def test_console_mode_does_nothing_says_so_and_costs_nothing(
         avatar = AvatarSession(
             preset_id="influencer", api_key="key_x", api_url="http://127.0.0.1:9"
         )
-        session: AgentSession[Any] = AgentSession()
+        session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
         await avatar.start(session, room=Mock())
         assert session.output.audio is None
         assert avatar.state is AvatarState.NEW

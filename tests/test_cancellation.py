@@ -128,7 +128,7 @@ async def test_whatever_is_cancelled_and_whatever_fails_nothing_is_left(
             where = f"case {number} of seed {seed}: {case}"
             before = asyncio.all_tasks(), handlers(room)
             simulator.faults.for_next_session(FAULTS[case.fault])
-            session: AgentSession[Any] = AgentSession()
+            session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
             listeners = handlers(session)
             avatar = AvatarSession(
                 preset_id="influencer",
