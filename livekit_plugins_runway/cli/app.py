@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from ..errors import RunwayException
 from ..version import __version__
-from . import account, catalog, conversations, livekit_project, raw, sessions
+from . import account, catalog, conversations, doctor, livekit_project, raw, sessions
 from .exits import ExitCode, exit_code
 from .output import Output
 from .settings import (
@@ -130,6 +130,7 @@ app.command("usage")(account.usage)
 app.command("request")(raw.request)
 app.command("token")(livekit_project.token)
 app.command("dispatch")(livekit_project.dispatch)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
