@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
-from urllib.parse import quote
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions
@@ -92,6 +92,34 @@ class RunwayClient:
     def base_url(self) -> str:
         """Where Runway is, without a trailing slash."""
         return self._http.base_url
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+    ) -> object:
+        """Any other call of Runway's API.
+
+        GET is repeated after a failure like `get`; what changes something only where nothing was
+        sent, or Runway said that it is not able to answer now. Not for making sessions: nothing
+        here would end one whose answer is lost.
+
+        Args:
+            path: from `/v1/` on.
+            query: parameters of the URL.
+            body: JSON-ready; None: no body, but `{}` where Runway wants one (POST, PATCH, PUT).
+
+        Returns:
+            The decoded JSON of the answer, None for an empty one.
+        """
+        if body is None and method in ("POST", "PATCH", "PUT"):
+            body = {}
+        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        target = f"{path}?{urlencode(query)}" if query else path
+        return await self._http.perform(Call("request", method, target, self._api_secret, content))
 
     @property
     def pending_creates(self) -> int:

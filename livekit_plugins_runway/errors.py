@@ -37,8 +37,8 @@ from typing import ClassVar, Literal
 
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
-Operation = Literal["create", "get", "delete", "consume"]
-"""The four calls of Runway's realtime sessions that this package makes."""
+Operation = Literal["create", "get", "delete", "consume", "request"]
+"""The four calls of Runway's realtime sessions that this package makes, and any other call."""
 
 
 class RunwayException(Exception):
@@ -221,9 +221,10 @@ class LostAnswerError(RunwayException, APIConnectionError):
     itself, unbilled, about 21 seconds after READY, so a new create is safe. If its worker joins a
     room by itself (`integration: livekit`), it bills until its maximum duration.
     `consume`: the one-time credentials may be spent; end this session and make a new one.
+    `request`: what was asked for may have been done.
 
     Attributes:
-        operation: "create" or "consume".
+        operation: "create", "consume" or "request".
         session_id: known for "consume" only.
     """
 

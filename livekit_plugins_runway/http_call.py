@@ -1,6 +1,6 @@
 """One HTTP call to Runway: its attempts, what is repeated, and what an answer means.
 
-| what happened | get, delete | create, consume |
+| what happened | get, delete, request with GET | create, consume, other requests |
 |---|---|---|
 | 429 (except the daily limit), 502, 503, 504 | repeated | repeated |
 | no connection, so nothing was sent | repeated | repeated |
@@ -53,7 +53,13 @@ from .version import __version__
 API_VERSION = "2024-11-06"
 
 _USER_AGENT = f"livekit-plugins-runway-bridge/{__version__}"
-_ANSWER_SECONDS = {"create": 30.0, "get": 5.0, "delete": 10.0, "consume": 15.0}
+_ANSWER_SECONDS: dict[Operation, float] = {
+    "create": 30.0,
+    "get": 5.0,
+    "delete": 10.0,
+    "consume": 15.0,
+    "request": 30.0,
+}
 _TRANSIENT = (502, 503, 504)
 _LONGEST_BACKOFF = 8.0
 _LONGEST_TEXT = 500
@@ -118,6 +124,8 @@ class Call:
                 "The credentials of the Runway session may be spent, but the answer was lost: "
                 f"{why.message} End it and make a new one."
             )
+        elif self.operation == "request" and self.method != "GET":
+            text = f"Runway may have done what was asked, but the answer was lost: {why.message}"
         else:
             return why
         return LostAnswerError(text, operation=self.operation, session_id=self.session_id)
@@ -201,12 +209,7 @@ class HttpCaller:
                     call.method,
                     self.base_url + call.path,
                     data=call.body,
-                    headers={
-                        "Authorization": f"Bearer {call.bearer}",
-                        "X-Runway-Version": API_VERSION,
-                        "User-Agent": _USER_AGENT,
-                        "Accept": "application/json",
-                    },
+                    headers=request_headers(call.bearer),
                     timeout=timeout,
                     allow_redirects=False,
                     raise_for_status=False,
@@ -236,9 +239,19 @@ class HttpCaller:
         return self._own_http
 
 
+def request_headers(bearer: str) -> dict[str, str]:
+    """The headers of each call; those with a body are `application/json`."""
+    return {
+        "Authorization": f"Bearer {bearer}",
+        "X-Runway-Version": API_VERSION,
+        "User-Agent": _USER_AGENT,
+        "Accept": "application/json",
+    }
+
+
 def _decode(call: Call, response: aiohttp.ClientResponse, text: str) -> object:
     success = 200 <= response.status < 300
-    if success and call.operation == "delete":
+    if success and (call.operation == "delete" or (call.operation == "request" and not text)):
         return None
     if not success:
         for secret in filter(None, (call.bearer, *call.secrets)):
@@ -329,6 +342,8 @@ def _hint(kind: type[RequestError], operation: Operation) -> str | None:
         )
     if kind is NotFoundError and operation in ("get", "delete"):
         return "A session is visible only to keys of the project that made it: check the key."
+    if kind is NotFoundError and operation == "request":
+        return "What belongs to another project is not visible to this key: check id and key."
     return None
 
 

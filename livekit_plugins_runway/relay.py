@@ -136,7 +136,7 @@ class Relay:
             async for event in stream:
                 frame = event.frame
                 tiny = min(frame.width, frame.height) < MIN_FRAME_SIDE
-                if tiny or (self._last_frame is None and _is_blank(frame)):
+                if tiny or (self._last_frame is None and is_blank(frame)):
                     stats.unfit_video_frames += 1
                     continue
                 first, self._last_frame = self._last_frame is None, loop.time()
@@ -176,7 +176,7 @@ class Relay:
             self._participant.mute_camera()
 
 
-def _is_blank(frame: rtc.VideoFrame) -> bool:
+def is_blank(frame: rtc.VideoFrame) -> bool:
     """Whether the picture is of one colour. A LiveKit SDK sends black frames, ten a second, from
     the publication of a camera until its first picture (livekit 1.1.21)."""
     luma = np.frombuffer(frame.data, np.uint8, frame.width * frame.height)[::61]

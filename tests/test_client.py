@@ -618,3 +618,34 @@ async def test_no_secret_of_a_call_is_in_its_error_or_in_the_log(
                 chain = chain.__cause__ or chain.__context__
         text += "".join(repr(vars(record)) for record in caplog.records)
         assert not [secret for secret in secrets if secret in text]
+
+
+# -- any other call --
+
+
+async def test_a_request_goes_out_with_its_query_and_body_and_returns_what_came() -> None:
+    async with runway(Reply(payload={"a": 1}), Reply(204), Reply(payload=[])) as (server, client):
+        assert await client.request("GET", "/v1/things", query={"cursor": "a b"}) == {"a": 1}
+        assert await client.request("PATCH", "/v1/things/1", body={"b": 2}) is None
+        await client.request("POST", "/v1/things")
+        assert [seen.body for seen in server.seen] == [b"", b'{"b": 2}', b"{}"]
+        assert server.seen[0].headers["Authorization"] == f"Bearer {KEY}"
+        assert server.seen[1].headers["Content-Type"] == "application/json"
+
+
+@virtual_clock
+async def test_a_request_that_may_have_been_done_is_not_repeated_and_one_that_reads_is() -> None:
+    cut = Reply(cut="request read")
+    async with runway(cut, Reply(payload={})) as (server, client):
+        assert await client.request("GET", "/v1/things") == {}
+        assert len(server.seen) == 2
+    async with runway(cut) as (server, client):
+        with pytest.raises(e.LostAnswerError, match="may have done what was asked"):
+            await client.request("POST", "/v1/things", body={})
+        assert len(server.seen) == 1
+
+
+async def test_a_request_for_what_is_not_there_says_whose_it_may_be() -> None:
+    async with runway(Reply(404, {"error": "Could not find Voice"})) as (_, client):
+        with pytest.raises(e.NotFoundError, match="belongs to another project"):
+            await client.request("GET", "/v1/voices/x")

@@ -1,5 +1,6 @@
 """A Runway on this machine: for tests, demos and your own CI."""
 
+from .account import SimulatedAccount
 from .options import CallFault, Faults, SimulatorOptions, Speech
 from .performance import HeardSegment, Performance
 from .rest import RecordedRequest
@@ -14,6 +15,7 @@ __all__ = [
     "RecordedRequest",
     "RunwaySimulator",
     "SessionStatus",
+    "SimulatedAccount",
     "SimulatedSession",
     "SimulatorOptions",
     "Speech",

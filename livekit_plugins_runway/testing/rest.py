@@ -82,7 +82,7 @@ def view(session: SimulatedSession) -> dict[str, Any]:
     """What GET answers, by status."""
     answer: dict[str, Any] = {
         "id": session.id,
-        "createdAt": _iso(session.created_at),
+        "createdAt": iso(session.created_at),
         "status": session.status.value,
     }
     match session.status:
@@ -91,7 +91,7 @@ def view(session: SimulatedSession) -> dict[str, Any]:
         case SessionStatus.READY:
             options = session.options
             expiry = session.created_at + options.scaled(options.credential_ttl)
-            answer |= {"expiresAt": _iso(expiry), "sessionKey": session.session_key}
+            answer |= {"expiresAt": iso(expiry), "sessionKey": session.session_key}
         case SessionStatus.COMPLETED:
             answer["duration"] = round(session.billed_seconds)
         case SessionStatus.FAILED:
@@ -134,6 +134,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _iso(epoch: float) -> str:
+def iso(epoch: float) -> str:
+    """As Runway writes a moment: UTC, with milliseconds and a Z."""
     moment = datetime.fromtimestamp(epoch, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

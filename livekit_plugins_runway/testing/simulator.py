@@ -11,6 +11,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from ..log import logger
+from .account import AccountApi, SimulatedAccount
 from .face import Face
 from .faults import FaultPlan
 from .options import CallName, SimulatorOptions
@@ -74,6 +75,7 @@ class RunwaySimulator:
         self.requests: list[RecordedRequest] = []
         self.sessions: dict[str, SimulatedSession] = {}
         """By id, in order of creation; those that ended stay."""
+        self.account = SimulatedAccount()
         self._port = port
         self._has_livekit = all(livekit)
         # Without a server the credentials that /consume hands out lead nowhere.
@@ -114,6 +116,9 @@ class RunwaySimulator:
                     web.delete("/v1/realtime_sessions/{id}", self._delete),
                     web.post("/v1/realtime_sessions/{id}/consume", self._consume),
                     web.get("/v1/organization", self._organization, allow_head=False),
+                    *AccountApi(
+                        self.account, self._authorize, self.sessions, lambda: self.url
+                    ).routes(),
                 ]
             )
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

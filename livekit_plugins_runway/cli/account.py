@@ -1,0 +1,89 @@
+"""`auth status` and `usage`: the organization behind the key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import ConfigurationError, ProtocolError
+from ..usage import USD_PER_CREDIT
+from .calls import Request, run, send
+from .settings import KEY_VARIABLES, Settings, settings_of
+
+ORGANIZATION = Request("GET", "/v1/organization")
+MODEL = "gwm1_avatars"
+"""The model of Runway Characters, as limits and usage name it."""
+_LONGEST_RANGE = timedelta(days=90)
+
+auth = typer.Typer(no_args_is_help=True, help="The key and its organization.")
+
+
+@auth.command("status")
+def status(ctx: typer.Context) -> None:
+    """Whether the key is accepted, and what the organization has left. Free of charge."""
+    settings = settings_of(ctx)
+    answer = run(send(settings, ORGANIZATION))
+    if settings.output.as_json:
+        settings.output.json(answer)
+        return
+    settings.output.fields({"key": _origin(settings), **summary(answer)})
+
+
+def summary(organization: Any) -> dict[str, object]:
+    """What matters for avatars; raises `ProtocolError`."""
+    try:
+        credits = organization["creditBalance"]
+        limits = organization["tier"]["models"].get(MODEL, {})
+        used = organization["usage"]["models"].get(MODEL, {}).get("dailyGenerations", 0)
+    except (KeyError, TypeError, AttributeError):
+        raise ProtocolError("Runway described the organization in an unknown way.") from None
+    daily = limits.get("maxDailyGenerations", "unknown")
+    return {
+        "credits": f"{credits} (${credits * USD_PER_CREDIT:.2f})",
+        "sessions at once": limits.get("maxConcurrentGenerations", "unknown"),
+        "sessions today": f"{used} of {daily}",
+        "monthly limit": f"{organization['tier'].get('maxMonthlyCreditSpend', 'unknown')} credits",
+    }
+
+
+def _origin(settings: Settings) -> str:
+    key = settings.variable(*KEY_VARIABLES)
+    return f"accepted ({key.name} from {key.origin})" if key else "accepted"
+
+
+def _day(text: str) -> Any:
+    return typer.Option(formats=["%Y-%m-%d"], help=text)
+
+
+def usage(
+    ctx: typer.Context,
+    since: Annotated[datetime | None, _day("First day, UTC. [default: 30 days ago]")] = None,
+    until: Annotated[datetime | None, _day("Last day, UTC. [default: today]")] = None,
+) -> None:
+    """How many avatar sessions there were, and how long, by day. At most 90 days."""
+    settings = settings_of(ctx)
+    last = (until or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)).replace(
+        tzinfo=UTC
+    )
+    end = last + timedelta(days=1)
+    begin = since.replace(tzinfo=UTC) if since else end - timedelta(days=30)
+    if not timedelta(0) < end - begin <= _LONGEST_RANGE:
+        raise ConfigurationError("--since to --until must be 1 to 90 days, in this order.")
+    query = {"startDate": iso(begin), "endDate": iso(end)}
+    answer = run(send(settings, Request("GET", "/v1/avatar_usage", query)))
+    if settings.output.as_json:
+        settings.output.json(answer)
+        return
+    try:
+        days = [(day["date"], day["sessions"], day["seconds"]) for day in answer["byDay"]]
+        total = ("total", answer["totalSessions"], answer["totalSeconds"])
+    except (KeyError, TypeError):
+        raise ProtocolError("Runway described the usage in an unknown way.") from None
+    settings.output.table(["day", "sessions", "seconds"], [*days, total])
+
+
+def iso(moment: datetime) -> str:
+    """As Runway wants it: UTC with a Z."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

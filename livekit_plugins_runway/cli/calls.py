@@ -1,0 +1,130 @@
+"""Requests to Runway: shown with `--dry-run`, else made; lists are followed to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import typer
+from livekit.agents import APIConnectOptions
+
+from ..client import RunwayClient
+from ..errors import ConfigurationError, ProtocolError
+from ..http_call import request_headers
+from .output import HIDDEN, masked
+from .settings import Settings
+
+_PAGE = 100
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of Runway's API; `body` is JSON-ready."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+    def described(self, base_url: str) -> dict[str, Any]:
+        """As it would be sent, with secrets masked."""
+        headers = request_headers(HIDDEN)
+        if self.body is not None:
+            headers["Content-Type"] = "application/json"
+        query = f"?{urlencode(self.query)}" if self.query else ""
+        return {
+            "method": self.method,
+            "url": f"{base_url}{self.path}{query}",
+            "headers": headers,
+            "body": masked(self.body),
+        }
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do it to its end. Ctrl-C cancels it, and waits for what it has to tidy up."""
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def runway(settings: Settings, *, retries: int = 2) -> AsyncIterator[RunwayClient]:
+    """A client with the settings' key; closed at the end."""
+    client = RunwayClient(
+        settings.runway_key(),
+        base_url=settings.base_url,
+        conn_options=APIConnectOptions(max_retry=retries, retry_interval=0.5, timeout=5.0),
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def preview(settings: Settings, *requests: Request) -> None:
+    """With `--dry-run`: show the requests, and end the command. Needs no key and no network."""
+    if not settings.dry_run:
+        return
+    described = [request.described(settings.base_url) for request in requests]
+    if settings.output.as_json:
+        if len(described) == 1:
+            settings.output.json(described[0])
+        else:
+            for request in described:
+                settings.output.json_line(request)
+    else:
+        for request in described:
+            settings.output.line(f"{request['method']} {request['url']}")
+            for name, value in request["headers"].items():
+                settings.output.line(f"{name}: {value}")
+            if request["body"] is not None:
+                typer.echo("\n" + json.dumps(request["body"], indent=2, ensure_ascii=False))
+    raise typer.Exit
+
+
+async def send(settings: Settings, request: Request) -> Any:
+    """The decoded JSON of the answer."""
+    preview(settings, request)
+    async with runway(settings) as client:
+        return await ask(client, request)
+
+
+async def ask(client: RunwayClient, request: Request) -> Any:
+    return await client.request(
+        request.method, request.path, query=request.query, body=request.body
+    )
+
+
+async def send_list(settings: Settings, request: Request, limit: int | None) -> list[Any]:
+    """The entries of all pages, or the first `limit` of them."""
+    wanted = limit if limit is not None else _PAGE
+    query = {**request.query, "limit": str(min(wanted, _PAGE))}
+    first = Request("GET", request.path, query)
+    preview(settings, first)
+    entries: list[Any] = []
+    async with runway(settings) as client:
+        cursors: set[str] = set()
+        while True:
+            page = await ask(client, Request("GET", request.path, query))
+            if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+                raise ProtocolError(f"Runway's answer to GET {request.path} is no list.")
+            entries += page["data"]
+            cursor = page.get("nextCursor")
+            if (limit is not None and len(entries) >= limit) or not page.get("hasMore"):
+                return entries[:limit]
+            if not isinstance(cursor, str) or cursor in cursors:
+                raise ProtocolError(f"Runway's list {request.path} does not come to an end.")
+            cursors.add(cursor)
+            query["cursor"] = cursor
+
+
+def json_argument(text: str, where: str) -> Any:
+    """JSON that a user has written; `ConfigurationError` says where it breaks."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{where} is not JSON: {error}.") from None

@@ -1,0 +1,217 @@
+"""`conversations`: what was said in sessions that were ended in good order."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+from ..errors import ConfigurationError, ProtocolError, RunwayException, UnavailableError
+from .account import iso
+from .calls import Request, run, send
+from .catalog import Limit, show_list
+from .settings import Settings, settings_of
+
+PATH = "/v1/avatar_conversations"
+_CHUNK = 256 * 1024
+_STALLED = 60.0
+"""Seconds without a byte after which a download is given up."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Transcripts and recordings. The id of a conversation is that of its session; one that "
+    "was ended by `sessions cancel` has neither.",
+)
+ConversationId = Annotated[str, typer.Argument(metavar="ID", help="Id of the session.")]
+Day = typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="UTC.")
+
+
+@app.command("list")
+def list_conversations(
+    ctx: typer.Context,
+    avatar: Annotated[str | None, typer.Option(metavar="UUID", help="Of this avatar.")] = None,
+    since: Annotated[datetime | None, Day] = None,
+    until: Annotated[datetime | None, Day] = None,
+    limit: Limit = None,
+) -> None:
+    """Conversations, with status and duration in seconds."""
+    given = {
+        "avatar": avatar,
+        "startDate": since and iso(since.replace(tzinfo=UTC)),
+        "endDate": until and iso(until.replace(tzinfo=UTC)),
+    }
+    show_list(
+        ctx,
+        Request("GET", PATH, {name: value for name, value in given.items() if value}),
+        limit,
+        ["id", "avatar", "status", "created", "seconds"],
+        lambda c: (c["id"], _avatar(c), c["status"], c["createdAt"], c["duration"]),
+    )
+
+
+@app.command("get")
+def get_conversation(ctx: typer.Context, conversation_id: ConversationId) -> None:
+    """One conversation, with its transcript. With --json also the recording's address, which opens
+    the recording to whoever has it, for 24 to 48 hours."""
+    settings = settings_of(ctx)
+    answer = run(send(settings, _request(conversation_id)))
+    if settings.output.as_json:
+        settings.output.json(answer)
+        return
+    settings.output.fields(
+        {
+            "id": answer.get("id"),
+            "avatar": _avatar(answer),
+            "status": answer.get("status"),
+            "started": answer.get("startedAt"),
+            "seconds": answer.get("duration"),
+            "recording": "yes" if answer.get("recordingUrl") else "none",
+            **({"failure": answer["failureCode"]} if answer.get("failureCode") else {}),
+        }
+    )
+    for line in _transcript(answer):
+        settings.output.line(line)
+
+
+@app.command("download")
+def download(
+    ctx: typer.Context,
+    conversation_id: ConversationId,
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where to; it is made if need be.")
+    ] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Write ID.json (all that Runway knows), ID.txt (the transcript) and the recording.
+
+    The recording is named after the type that its server gives. Prints the names of the files.
+    """
+    settings = settings_of(ctx)
+    written = run(_download(settings, conversation_id, folder, force))
+    if settings.output.as_json:
+        settings.output.json([str(path) for path in written])
+    else:
+        for path in written:
+            settings.output.line(str(path))
+
+
+async def _download(
+    settings: Settings, conversation_id: str, folder: Path, force: bool
+) -> list[Path]:
+    answer = await send(settings, _request(conversation_id))
+    if not isinstance(answer, dict):
+        raise ProtocolError("Runway described the conversation in an unknown way.")
+    # Not what was typed, which may hold slashes.
+    name = str(answer.get("id", "")).replace("/", "_") or "conversation"
+    try:
+        written = _write_texts(answer, folder / name, force)
+        if url := answer.get("recordingUrl"):
+            written.append(await _save_recording(str(url), folder / name, force))
+        else:
+            settings.output.note(f"No recording: the conversation is {answer.get('status')}.")
+    except OSError as error:
+        raise ConfigurationError(
+            f"--dir {folder}: {error.strerror or type(error).__name__}."
+        ) from None
+    return written
+
+
+def _write_texts(conversation: dict[str, Any], stem: Path, force: bool) -> list[Path]:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    described = {k: v for k, v in conversation.items() if k != "recordingUrl"}
+    return [
+        _write(stem.with_name(f"{stem.name}.json"), json.dumps(described, indent=2) + "\n", force),
+        _write(
+            stem.with_name(f"{stem.name}.txt"), "\n".join(_transcript(conversation)) + "\n", force
+        ),
+    ]
+
+
+def _write(path: Path, text: str, force: bool) -> Path:
+    _check_free(path, force)
+    path.write_text(text)
+    return path
+
+
+def _check_free(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise ConfigurationError(f"{path} exists: pass --force to replace it.")
+
+
+async def _save_recording(url: str, stem: Path, force: bool) -> Path:
+    """Without the key: the address itself opens the recording."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost"):
+        raise ProtocolError("The recording's address is not https; it is not fetched.")
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_STALLED)
+    part = stem.with_name(stem.name + ".part")
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as response:
+            if response.status != 200:
+                raise _refused(response.status)
+            path = stem.with_name(stem.name + _suffix(response.content_type))
+            _check_free(path, force)
+            with _progress() as progress, part.open("wb") as file:
+                task = progress.add_task("recording", total=response.content_length)
+                async for chunk in response.content.iter_chunked(_CHUNK):
+                    file.write(chunk)
+                    progress.advance(task, len(chunk))
+        os.replace(part, path)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        # Its text may hold the address.
+        raise UnavailableError(
+            f"The recording could not be fetched ({type(error).__name__}); try again."
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _refused(status: int) -> RunwayException:
+    return UnavailableError(
+        f"The recording's server answered with HTTP {status}; its address may have expired: "
+        "try again, which asks for a new one."
+    )
+
+
+def _suffix(content_type: str) -> str:
+    kind, _, name = content_type.partition("/")
+    return f".{name}" if kind in ("video", "audio") and name.isalnum() else ".bin"
+
+
+def _progress() -> Progress:
+    return Progress(
+        "[progress.description]{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not Console(stderr=True).is_terminal,
+    )
+
+
+def _request(conversation_id: str) -> Request:
+    return Request("GET", f"{PATH}/{quote(conversation_id, safe='')}")
+
+
+def _avatar(conversation: dict[str, Any]) -> str | None:
+    avatar = conversation.get("avatar") or {}
+    return avatar.get("name") or avatar.get("presetId") or avatar.get("id")
+
+
+def _transcript(conversation: dict[str, Any]) -> list[str]:
+    lines = []
+    for entry in conversation.get("transcript") or []:
+        when = f"[{entry['timestamp']}] " if entry.get("timestamp") else ""
+        lines.append(f"{when}{entry.get('role')}: {entry.get('content') or '(no text)'}")
+        lines += [f"  calls {call.get('name')}" for call in entry.get("toolCalls") or []]
+    return lines

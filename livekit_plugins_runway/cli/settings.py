@@ -1,0 +1,117 @@
+"""What a command works with: global options, environment, `.env`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import typer
+from dotenv import dotenv_values
+
+from ..arguments import required
+from ..client import DEFAULT_BASE_URL
+from ..errors import ConfigurationError
+from .exits import CredentialsError
+from .output import Output
+
+STAGE_BASE_URL = "https://api.dev-stage.runwayml.com"
+KEY_VARIABLES = ("RUNWAYML_API_SECRET", "RUNWAY_API_KEY")
+"""The first that is set counts; the second is another name that Runway's tools use."""
+LIVEKIT_VARIABLES = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
+_ENV_FILE = Path(".env")
+
+Origin = Literal["environment", ".env"]
+
+
+@dataclass(frozen=True)
+class Variable:
+    name: str
+    value: str = field(repr=False)
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one run of the command line."""
+
+    output: Output
+    dry_run: bool
+    base_url: str
+    env_file: Mapping[str, str] = field(repr=False)
+
+    def variable(self, *names: str) -> Variable | None:
+        """The first of them that is set; the environment goes before `.env`."""
+        for name in names:
+            if value := os.environ.get(name):
+                return Variable(name, value, "environment")
+        for name in names:
+            if value := self.env_file.get(name):
+                return Variable(name, value, ".env")
+        return None
+
+    def runway_key(self) -> str:
+        """Raises `CredentialsError`."""
+        key = self.variable(*KEY_VARIABLES)
+        if key is None:
+            raise CredentialsError(
+                "There is no Runway key: set RUNWAYML_API_SECRET, or write it into .env. Keys are "
+                "made in Runway's developer portal."
+            )
+        return key.value
+
+    def livekit(self, option: str | None, flag: str, name: str, what: str) -> str:
+        """An option of the command, else the variable; `ConfigurationError` names both."""
+        found = self.variable(name)
+        return required(what, flag, option or (found.value if found else ""), name)
+
+
+def load_env_file(path: Path | None) -> dict[str, str]:
+    """The variables of `.env` in the working directory, or of another file.
+
+    Raises:
+        ConfigurationError: a file that was asked for cannot be read.
+    """
+    chosen = path or _ENV_FILE
+    if not chosen.is_file():
+        if path is None:
+            return {}
+        raise ConfigurationError(f"--env-file: there is no file {path}.")
+    try:
+        values = dotenv_values(chosen, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{chosen} cannot be read ({type(error).__name__}).") from None
+    return {name: value for name, value in values.items() if value}
+
+
+def choose_base_url(base_url: str | None, stage: bool, env_file: Mapping[str, str]) -> str:
+    """Where Runway is, without a slash at the end.
+
+    Raises:
+        ConfigurationError: contradicting options; or an address from `.env` that would be sent a
+            key which is not from there: who wrote that file would get it.
+    """
+    if base_url and stage:
+        raise ConfigurationError("Pass either --stage or --base-url, and not both.")
+    if stage:
+        return STAGE_BASE_URL
+    if given := base_url or os.environ.get("RUNWAYML_BASE_URL"):
+        return given.rstrip("/")
+    if given := env_file.get("RUNWAYML_BASE_URL"):
+        if any(os.environ.get(name) for name in KEY_VARIABLES):
+            raise ConfigurationError(
+                "RUNWAYML_BASE_URL is in .env, but the key is in the environment, and a key "
+                "belongs to one host: put both in the same place, or pass --base-url."
+            )
+        return given.rstrip("/")
+    return DEFAULT_BASE_URL
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """What the global options of this run gave."""
+    found = ctx.find_object(Settings)
+    if found is None:
+        raise RuntimeError("the command was not called through the app")
+    return found
