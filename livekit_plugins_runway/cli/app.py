@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import RunwayException
+from ..serve.command import serve
 from ..version import __version__
 from . import account, catalog, conversations, doctor, livekit_project, raw, sessions
 from .exits import ExitCode, exit_code
@@ -131,6 +132,7 @@ app.command("request")(raw.request)
 app.command("token")(livekit_project.token)
 app.command("dispatch")(livekit_project.dispatch)
 app.command("doctor")(doctor.doctor)
+app.command("serve")(serve)
 
 
 def main() -> None:

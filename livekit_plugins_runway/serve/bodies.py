@@ -1,0 +1,130 @@
+"""Bodies that callers send, as requests that may be sent to Runway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from ..errors import ConfigurationError
+from ..models import (
+    Avatar,
+    CreateRealtimeSession,
+    CustomAvatar,
+    PresetAvatar,
+    PresetId,
+    explain,
+)
+from .refusals import Refused
+
+_RUNWAYS_DEFAULT = 300
+_FRONT_END_FIELDS = ("avatarId", "maxDuration", "personality", "startScript", "tools")
+
+
+def avatar_named(name: str) -> Avatar:
+    """An avatar by the one name that Runway's browser SDKs send: a preset's id, or a UUID.
+
+    Raises:
+        ConfigurationError: neither of both.
+    """
+    if name in get_args(PresetId):
+        return PresetAvatar.model_validate({"preset_id": name})
+    try:
+        return CustomAvatar(avatar_id=name)
+    except ValidationError:
+        raise ConfigurationError(
+            f"avatar {name[:80]!r} is neither the id of an avatar (a version 4 UUID) nor a preset: "
+            f"{', '.join(get_args(PresetId))}."
+        ) from None
+
+
+def parse_json(content: bytes) -> dict[str, Any]:
+    """The JSON object of a body.
+
+    Raises:
+        Refused: 400, another kind of body.
+    """
+    try:
+        body = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise Refused(400, "The body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise Refused(400, f"The body must be a JSON object, not {type(body).__name__}.")
+    return body
+
+
+class Bodies:
+    """Turns bodies into requests, within what this server allows.
+
+    Args:
+        avatars: those that may be asked for, the first being the default; empty: any.
+        max_duration: seconds that may be asked for at most.
+    """
+
+    def __init__(self, avatars: Sequence[str], max_duration: int) -> None:
+        self._allowed = [_key(avatar_named(name)) for name in avatars]
+        self._default = avatars[0] if avatars else None
+        self._max_duration = max_duration
+
+    def for_front_end(self, body: dict[str, Any]) -> CreateRealtimeSession:
+        """From `{avatarId?, maxDuration?, personality?, startScript?, tools?}`.
+
+        Raises:
+            Refused: 400, says which field is wrong and what is allowed.
+        """
+        if unknown := sorted(body.keys() - set(_FRONT_END_FIELDS)):
+            raise Refused(
+                400,
+                f"Unknown field {unknown[0][:80]!r}; known are {', '.join(_FRONT_END_FIELDS)}.",
+            )
+        rest = {name: value for name, value in body.items() if name != "avatarId"}
+        name = body.get("avatarId")
+        if name is None:
+            name = self._default
+        if name is None:
+            raise Refused(400, "avatarId is missing: name a preset or the id of an avatar.")
+        if not isinstance(name, str):
+            raise Refused(400, f"avatarId must be a string, not {type(name).__name__}.")
+        try:
+            avatar = avatar_named(name)
+        except ConfigurationError as error:
+            raise Refused(400, f"avatarId: {error}") from None
+        return self._checked({"avatar": avatar, **rest})
+
+    def as_for_runway(self, body: dict[str, Any]) -> CreateRealtimeSession:
+        """From a body as Runway's own create call takes it.
+
+        Raises:
+            Refused: 400, says which field is wrong and what is allowed.
+        """
+        return self._checked({"model": "gwm1_avatars", **body})
+
+    def _checked(self, fields: dict[str, Any]) -> CreateRealtimeSession:
+        try:
+            request = CreateRealtimeSession.model_validate(fields)
+        except ValidationError as error:
+            raise Refused(400, f"Validation of body failed: {explain(error)}") from None
+        if self._allowed and _key(request.avatar) not in self._allowed:
+            raise Refused(
+                400, f"This server does not serve that avatar, only: {', '.join(self._allowed)}."
+            )
+        seconds = request.max_duration
+        if seconds is None:
+            seconds = min(_RUNWAYS_DEFAULT, self._max_duration)
+        if seconds > self._max_duration:
+            raise Refused(
+                400,
+                f"maxDuration {seconds} is more than this server allows: {self._max_duration}.",
+            )
+        return request.model_copy(update={"max_duration": seconds})
+
+
+def _key(avatar: Avatar) -> str:
+    return avatar.preset_id if isinstance(avatar, PresetAvatar) else avatar.avatar_id.lower()
+
+
+def _refuse_constant(name: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(name)

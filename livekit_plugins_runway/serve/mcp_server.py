@@ -1,0 +1,284 @@
+"""The MCP server: the same sessions as tools, over streamable HTTP. Needs the extra `serve`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from socket import socket
+from typing import Annotated, Any, cast
+
+import anyio
+import uvicorn
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import ToolAnnotations
+from pydantic import Field
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import RunwayException
+from ..log import logger
+from ..version import __version__
+from .bodies import Bodies
+from .guard import MAX_BODY, Guard
+from .options import MCP_PATH, Response, ServeOptions
+from .refusals import Refused, from_runway
+from .sessions import Caller, Sessions
+
+_CALLER = "runway_avatar.caller"
+_GRACE = 3
+"""Seconds for answers that are under way at shutdown."""
+
+_AvatarId = Annotated[
+    str | None,
+    Field(description="Id of a preset (such as 'influencer') or of an own avatar (a UUID)."),
+]
+_MaxDuration = Annotated[
+    int | None, Field(description="Seconds after which Runway ends the session, from 10.")
+]
+_Personality = Annotated[
+    str | None, Field(description="Instead of the avatar's own, up to 10,000 characters.")
+]
+_StartScript = Annotated[
+    str | None, Field(description="What the avatar says first, up to 2,000 characters.")
+]
+_ResponseShape = Annotated[
+    Response | None,
+    Field(
+        description="'credentials': serverUrl, token and roomName of the session's LiveKit room, "
+        "to be joined within 20 seconds. 'session-key': sessionId and sessionKey, with which a "
+        "browser takes those itself, within 20 seconds, once."
+    ),
+]
+_SessionId = Annotated[str, Field(description="The sessionId that the create tool gave.")]
+
+
+@asynccontextmanager
+async def mcp_server(
+    sock: socket, sessions: Sessions, bodies: Bodies, guard: Guard, options: ServeOptions
+) -> AsyncIterator[None]:
+    """Serve on a listening socket while the block runs."""
+    server = _Uvicorn(
+        uvicorn.Config(
+            _app(_tools(sessions, bodies), sessions, guard, options),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            # It would believe any X-Forwarded-For that comes from this machine.
+            proxy_headers=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=_GRACE,
+        )
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve(sockets=[sock]), name="runway_serve_mcp")
+        try:
+            yield
+        finally:
+            server.should_exit = True
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever runs this: there are two servers, and sessions to end."""
+        yield
+
+
+def _tools(sessions: Sessions, bodies: Bodies) -> MCPServer[Any]:
+    server: MCPServer[Any] = MCPServer(
+        "runway-avatar",
+        title="Runway Characters",
+        version=__version__,
+        instructions="Makes live video sessions with Runway Characters. Each costs money from the "
+        "moment it is used until it ends: cancel those that are not needed any more.",
+        subscriptions=False,
+        log_level="WARNING",
+    )
+
+    @server.tool(
+        name="create-new-realtime-session",
+        title="New realtime session",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=False, idempotent_hint=False
+        ),
+    )
+    async def create(
+        context: Context[Any, Request],
+        avatar_id: _AvatarId = None,
+        max_duration: _MaxDuration = None,
+        personality: _Personality = None,
+        start_script: _StartScript = None,
+        response: _ResponseShape = None,
+    ) -> dict[str, Any]:
+        """Make a live session with a Runway Character and wait until it can be joined (seconds).
+        It costs money once it is used."""
+        body = {
+            "avatarId": avatar_id,
+            "maxDuration": max_duration,
+            "personality": personality,
+            "startScript": start_script,
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        with _errors():
+            return await sessions.make_ready(
+                bodies.for_front_end(given), response, _caller_of(context)
+            )
+
+    @server.tool(
+        name="get-realtime-session",
+        title="Realtime session status",
+        annotations=ToolAnnotations(read_only_hint=True),
+    )
+    async def get(session_id: _SessionId) -> dict[str, Any]:
+        """The status of a session that this server made: NOT_READY, READY, RUNNING, COMPLETED,
+        FAILED or CANCELLED, and what belongs to it."""
+        with _errors():
+            state = await sessions.state(session_id)
+        # Credentials come from the create tool alone, not whenever a model looks.
+        return state.model_dump(by_alias=True, exclude={"session_key"})
+
+    @server.tool(
+        name="cancel-realtime-session",
+        title="Cancel realtime session",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=True
+        ),
+    )
+    async def cancel(session_id: _SessionId) -> dict[str, Any]:
+        """End a session that this server made; it costs nothing more from then on."""
+        with _errors():
+            await sessions.cancel(session_id)
+        return {"id": session_id, "status": "CANCELLED"}
+
+    return server
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Refusals as the tool's error, with a text for the model."""
+    try:
+        yield
+    except Refused as refused:
+        raise ToolError(str(refused)) from None
+    except RunwayException as error:
+        answer = from_runway(error)
+        logger.warning("a tool call failed with %d: %s", answer.status, answer)
+        raise ToolError(str(answer)) from None
+
+
+def _caller_of(context: Context[Any, Request]) -> Caller:
+    request = context.request_context.request
+    assert request is not None  # there is no other transport than HTTP
+    return cast(Caller, request.scope[_CALLER])
+
+
+def _app(
+    server: MCPServer[Any], sessions: Sessions, guard: Guard, options: ServeOptions
+) -> ASGIApp:
+    app = server.streamable_http_app(
+        streamable_http_path=MCP_PATH,
+        # One body per answer: whether a session's credentials went out can then be seen.
+        json_response=True,
+        max_request_body_size=MAX_BODY,
+        # The guard has looked at the host and the origin.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    return CORSMiddleware(
+        _Front(app, sessions, guard),
+        allow_origins=options.allowed_origins,
+        allow_methods=["POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Mcp-Session-Id", "Retry-After"],
+    )
+
+
+class _Front:
+    """Asks the guard, and knows for each request whether its caller is still there."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions, guard: Guard) -> None:
+        self._app = app
+        self._sessions = sessions
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        peer = request.client.host if request.client else None
+        try:
+            self._guard.check(request.headers, peer, preflight=False)
+            _check_method(request.method)
+            body = await _read(request)
+        except ClientDisconnect:
+            return
+        except Refused as refused:
+            answer = JSONResponse(refused.body, refused.status, refused.headers)
+            await answer(scope, receive, send)
+            return
+        with self._sessions.caller(self._guard.client(request.headers, peer)) as caller:
+            scope[_CALLER] = caller
+            await _while_connected(self._app, request, body, send, caller)
+
+
+async def _while_connected(
+    app: ASGIApp, request: Request, body: bytes, send: Send, caller: Caller
+) -> None:
+    """Run a call until it has answered or its caller has hung up."""
+    unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    hung_up = anyio.Event()
+    answered = False
+
+    async def receive() -> Message:
+        if unread:
+            return unread.pop()
+        await hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send_if_connected(message: Message) -> None:
+        nonlocal answered
+        # uvicorn drops without a word what is sent to a caller that is gone.
+        if await request.is_disconnected():
+            return
+        is_body = message["type"] == "http.response.body"
+        answered = is_body and not message.get("more_body", False)
+        await send(message)
+        if is_body:
+            caller.sent(message.get("body", b""))
+
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            hung_up.set()
+            # An answered call looks the same, but may have something left to do.
+            if not answered:
+                tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        await app(request.scope, receive, send_if_connected)
+        tasks.cancel_scope.cancel()
+
+
+def _check_method(method: str) -> None:
+    # GET would be a stream of messages that this server never has.
+    if method not in ("POST", "DELETE"):
+        refused = Refused(405, f"{method} is not served here: MCP clients use POST.")
+        refused.headers["Allow"] = "POST, DELETE"
+        raise refused
+
+
+async def _read(request: Request) -> bytes:
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > MAX_BODY:
+            raise Refused(413, f"The body is longer than {MAX_BODY} bytes.")
+    return bytes(content)

@@ -1,0 +1,304 @@
+"""The Runway sessions that this server makes: within limits, and each either handed over or ended.
+
+A session belongs to its caller once an answer with its id has gone out. Until then it is this
+server's, and is ended whatever happens: not READY in time, a failed call, a caller that hung up,
+shutdown. After that it goes on without the server, and is only counted until it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from ..client import RunwayClient
+from ..errors import NotFoundError, RunwayException
+from ..log import logger
+from ..models import TERMINAL_STATES, CreateRealtimeSession, RealtimeSessionState
+from ..realtime import RealtimeSession, SessionState
+from .guard import RateLimit, too_many
+from .options import Response, ServeOptions
+from .refusals import Refused
+
+_STARTUP_MARGIN = 120.0
+"""Seconds beyond its maximum duration after which a session cannot be alive any more."""
+_REMEMBERED = 3600.0
+"""Seconds for which an ended session can still be asked about."""
+
+
+@dataclass(eq=False)
+class _Made:
+    session: RealtimeSession
+    alive_until: float
+    """Loop time: Runway has ended it by then."""
+    ended: bool = False
+
+
+class Caller:
+    """One request and what is made for it. Leaving it ends what was not handed over.
+
+    Args:
+        address: that limits are counted for.
+    """
+
+    def __init__(self, address: str, sessions: Sessions) -> None:
+        self.address = address
+        self._sessions = sessions
+        self._making: set[asyncio.Timeout] = set()
+        self._waiting: list[_Made] = []
+        self._gone = False
+
+    def __enter__(self) -> Self:
+        self._sessions.callers.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._gone = True
+        self._sessions.callers.discard(self)
+        self.break_off()
+        for made in self._waiting:
+            self._sessions._take_back(made)
+        self._waiting = []
+
+    def sent(self, content: bytes) -> None:
+        """This has gone out to the caller: the sessions whose id is in it are the caller's now."""
+        kept = []
+        for made in self._waiting:
+            if made.session.id.encode() in content:
+                self._sessions._hand_over(made)
+            else:
+                kept.append(made)
+        self._waiting = kept
+
+    @asynccontextmanager
+    async def making(self) -> AsyncIterator[None]:
+        """What is done in it is broken off with a `Refused` when the caller hangs up or the server
+        stops."""
+        # A limit without a time is the standard library's way to break off a block from outside.
+        limit = asyncio.timeout(None)
+        self._refuse_if_over()
+        try:
+            async with limit:
+                self._making.add(limit)
+                try:
+                    yield
+                finally:
+                    self._making.discard(limit)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._refuse_if_over()
+
+    def hold(self, made: _Made) -> None:
+        """Made, and not yet handed over.
+
+        Raises:
+            Refused: too late, the caller is gone.
+        """
+        self._refuse_if_over()
+        self._waiting.append(made)
+
+    def break_off(self) -> None:
+        """End what is being made now."""
+        for limit in self._making:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
+
+    def _refuse_if_over(self) -> None:
+        if self._gone or self._sessions.stopping:
+            why = "The caller hung up." if self._gone else "This server is shutting down."
+            raise Refused(503, why)
+
+
+class Sessions:
+    """Makes, shows and ends sessions. End with `stop()`, then `aclose()`.
+
+    Args:
+        client: not closed here.
+    """
+
+    def __init__(self, client: RunwayClient, options: ServeOptions) -> None:
+        self._client = client
+        self._options = options
+        self._creates = RateLimit(options.rate)
+        self._made: list[_Made] = []
+        self._ends: set[asyncio.Task[None]] = set()
+        self.callers: set[Caller] = set()
+        """Whose requests are under way."""
+        self.stopping = False
+
+    def caller(self, address: str) -> Caller:
+        """A request begins; to be entered and left."""
+        return Caller(address, self)
+
+    async def create(self, request: CreateRealtimeSession, caller: Caller) -> dict[str, Any]:
+        """Runway's answer to a create call.
+
+        Raises:
+            Refused: a limit of this server.
+            RunwayException: Runway refused, or could not be reached.
+        """
+        async with self._made_for(caller, request) as session:
+            return {"id": session.id}
+
+    async def make_ready(
+        self, request: CreateRealtimeSession, response: Response | None, caller: Caller
+    ) -> dict[str, Any]:
+        """Make a session, wait until it is READY, and say how to join it.
+
+        Args:
+            response: what to answer; None: what the server's options say.
+
+        Raises:
+            Refused: a limit of this server.
+            SessionNotReadyError: not READY in time; it is being ended.
+            SessionFailedError: it ended before it was READY.
+            RunwayException: Runway refused, or could not be reached.
+        """
+        async with self._made_for(caller, request) as session:
+            ready = await session.wait_until_ready(self._options.ready_timeout)
+            if (response or self._options.response) == "session-key":
+                return {"sessionId": session.id, "sessionKey": ready.session_key.get_secret_value()}
+            credentials = await session.consume(ready)
+            return {
+                "sessionId": session.id,
+                "serverUrl": credentials.url,
+                "token": credentials.token.get_secret_value(),
+                "roomName": credentials.room_name,
+            }
+
+    async def state(self, session_id: str) -> RealtimeSessionState:
+        """What Runway says of a session that this server made.
+
+        Raises:
+            Refused: 404, it did not make that one.
+            RunwayException: as the client's `get`.
+        """
+        made = self._known(session_id)
+        state = await self._client.get(session_id)
+        made.ended = isinstance(state, TERMINAL_STATES)
+        return state
+
+    async def cancel(self, session_id: str) -> None:
+        """End a session that this server made; may be repeated.
+
+        Raises:
+            Refused: 404, it did not make that one.
+            RunwayException: as the client's `delete`; it may still be alive.
+        """
+        made = self._known(session_id)
+        await self._client.delete(session_id)
+        made.ended = True
+        logger.info("a session was cancelled", extra={"lk.pii.session_id": session_id})
+
+    def stop(self) -> None:
+        """Make no more sessions, and break off those that are being made."""
+        self.stopping = True
+        for caller in self.callers:
+            caller.break_off()
+
+    async def aclose(self) -> None:
+        """Wait until the sessions that nobody got are seen to have ended (7 s at most)."""
+        self.stop()
+        if self._ends:
+            await asyncio.wait(self._ends)
+        if going_on := sum(self._is_alive(made) for made in self._made):
+            logger.info("sessions that were handed over go on without this server: %d", going_on)
+
+    # -- from create to the caller --
+
+    @asynccontextmanager
+    async def _made_for(
+        self, caller: Caller, request: CreateRealtimeSession
+    ) -> AsyncIterator[RealtimeSession]:
+        """A session that is the caller's to be handed if the block succeeds, else ended."""
+        if wait := self._creates.take(caller.address):
+            raise too_many(wait, "sessions")
+        async with caller.making():
+            await self._find_room()
+            made = self._reserve(request)
+            with ExitStack() as undo:
+                undo.callback(self._take_back, made)
+                await made.session.create()
+                yield made.session
+                caller.hold(made)
+                undo.pop_all()
+
+    async def _find_room(self) -> None:
+        self._forget()
+        if self._has_room():
+            return
+        async with asyncio.TaskGroup() as looks:
+            for made in filter(self._is_alive, self._made):
+                if made.session.id:
+                    looks.create_task(self._look(made))
+        if not self._has_room():
+            raise Refused(
+                503,
+                f"{self._options.max_sessions} sessions of this server are alive, its limit "
+                "(--max-sessions): try again when one has ended.",
+                retry_after=10,
+            )
+
+    def _has_room(self) -> bool:
+        return sum(map(self._is_alive, self._made)) < self._options.max_sessions
+
+    def _is_alive(self, made: _Made) -> bool:
+        return not made.ended and asyncio.get_running_loop().time() < made.alive_until
+
+    async def _look(self, made: _Made) -> None:
+        try:
+            state = await self._client.get(made.session.id)
+            made.ended = isinstance(state, TERMINAL_STATES)
+        except NotFoundError:
+            made.ended = True
+        except RunwayException as error:
+            logger.debug("no status of a session", extra={"error": type(error).__name__})
+
+    def _reserve(self, request: CreateRealtimeSession) -> _Made:
+        now = asyncio.get_running_loop().time()
+        lasts = (request.max_duration or self._options.max_duration) + _STARTUP_MARGIN
+        made = _Made(RealtimeSession(self._client, request), now + lasts)
+        self._made.append(made)
+        return made
+
+    def _forget(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._made = [made for made in self._made if now < made.alive_until + _REMEMBERED]
+
+    def _known(self, session_id: str) -> _Made:
+        for made in self._made:
+            if made.session.id == session_id:
+                return made
+        raise Refused(404, "This server has not made that session, or it ended long ago.")
+
+    # -- what becomes of it --
+
+    def _hand_over(self, made: _Made) -> None:
+        logger.info("a session was handed over", extra={"lk.pii.session_id": made.session.id})
+
+    def _take_back(self, made: _Made) -> None:
+        if made.session.state is SessionState.NEW:
+            # The client sees to a create whose answer nobody waits for any more.
+            self._made.remove(made)
+            return
+        ending = asyncio.create_task(self._end(made), name="runway_serve_end")
+        self._ends.add(ending)
+        ending.add_done_callback(self._ends.discard)
+
+    async def _end(self, made: _Made) -> None:
+        end = await made.session.end()
+        # An unconfirmed end is in the log; it keeps its place until Runway must have ended it.
+        made.ended = end.confirmed
+        logger.info(
+            "a session that nobody got was ended",
+            extra={"lk.pii.session_id": made.session.id, "how": end.how},
+        )
