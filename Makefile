@@ -15,8 +15,11 @@ help:
 demo: provision
 	@$(PYTHON) tools/demo.py
 
+# Tests of real media want the machine for themselves; the others share its cores.
 test: provision
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -m "not server" -n 2; quick=$$?; \
+	$(PYTHON) -m pytest -m server; media=$$?; \
+	[ $$media -ne 0 ] && exit $$media; exit $$quick
 
 bench-speech: provision
 	@$(PYTHON) tools/bench_speech.py $(ARGS)
@@ -25,7 +28,7 @@ chaos: provision
 	@$(PYTHON) tools/chaos.py $(ARGS)
 
 check: lint
-	@$(PYTHON) -m pytest -m "not server"
+	@$(PYTHON) -m pytest -m "not server" -n 2
 
 lint: setup
 	@$(PYTHON) -m ruff check .
