@@ -93,9 +93,9 @@ class Report:
 
 
 class Conversation:
-    def __init__(self, seed: int, user: SimulatedUser, agent: Child, runway: Child) -> None:
-        self.report = Report(seed)
-        self._random = random.Random(seed)
+    def __init__(self, report: Report, user: SimulatedUser, agent: Child, runway: Child) -> None:
+        self.report = report
+        self._random = random.Random(report.seed)
         self._user = user
         self._agent = agent
         self._runway = runway
@@ -188,7 +188,8 @@ class Conversation:
             await asyncio.sleep(2.0)
 
 
-async def hold(seed: int, minutes: float, log: Path) -> Report:
+async def hold(report: Report, minutes: float, log: Path) -> None:
+    """Fills the report as it goes, so that a run that is cut off leaves what it has seen."""
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(LiveKitServer())
         environment = {
@@ -206,7 +207,7 @@ async def hold(seed: int, minutes: float, log: Path) -> Report:
         async with Child.running("chaos_agent.py", environment, log) as agent:
             agent.do("call", runway=at, room=ROOM)
             await agent.told("live")
-            conversation = Conversation(seed, user, agent, runway)
+            conversation = Conversation(report, user, agent, runway)
             sampling = asyncio.create_task(conversation.sample(), name="chaos samples")
             try:
                 while time.monotonic() - began < minutes * 60:
@@ -218,12 +219,10 @@ async def hold(seed: int, minutes: float, log: Path) -> Report:
             ended = await agent.told("hung_up", timeout=30.0)
         runway.do("count")
         counted = await runway.told("counted")
-        report = conversation.report
         report.minutes = round((time.monotonic() - began) / 60, 2)
         report.totals = {key: ended[key] for key in ("usage", "playout", "tasks_left", "segments")}
         report.totals |= {"sessions": counted["sessions"], "leaked": counted["leaked"]}
         judge(report)
-        return report
 
 
 def judge(report: Report) -> None:
@@ -250,12 +249,14 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "chaos.log"
     log.unlink(missing_ok=True)
+    report = Report(arguments.seed)
     try:
-        report = asyncio.run(hold(arguments.seed, arguments.minutes, log))
+        asyncio.run(hold(report, arguments.minutes, log))
     except LiveKitServerError as error:
         print(error, file=sys.stderr)
         return 1
-    (folder / "chaos.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
+    finally:
+        (folder / "chaos.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
     print(f"{report.steps} steps in {report.minutes:g} min, seed {report.seed}")
     for name, count in sorted(report.did.items()):
         print(f"  {count:3d} {name}")
