@@ -1,6 +1,6 @@
 """Cancelled at whatever step, with whatever fault of Runway's REST: nothing is left behind.
 
-`FUZZ_CASES` is the number of cases (default 40; 600 for a release), `FUZZ_SEED` chooses them.
+`FUZZ_CASES` is the number of cases (default 30; 600 for a release), `FUZZ_SEED` chooses them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from livekit_plugins_runway import AvatarSession, RecoveryOptions, RunwayExcepti
 from livekit_plugins_runway.testing import CallFault, Faults, RunwaySimulator, SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 
-CASES = int(os.environ.get("FUZZ_CASES", "40"))
+CASES = int(os.environ.get("FUZZ_CASES", "30"))
 FAULTS: dict[str, Faults] = {
     "none": Faults(),
     "create is slow": Faults(create=[CallFault(delay=0.2)]),

@@ -19,7 +19,7 @@ from livekit_plugins_runway.testing.tones import (
     missing,
 )
 
-UTTERANCE = ToneScript(14)
+UTTERANCE = ToneScript(11)
 OTHER = ToneScript(4, offset=40)
 DELIVERIES = ["datastream", "track"]
 REASONS = {

@@ -10,12 +10,16 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from call import Call, calling, now
+from call import ONE_FACE, Call, agent_token, calling, now, tts
+from livekit import rtc
+from livekit.agents import Agent, AgentSession
+from livekit.agents.voice.room_io import RoomOptions
 
-from livekit_plugins_runway import AvatarState, RecoveryOptions, RunwayException
+from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, RunwayException
 from livekit_plugins_runway import recovery as recovery_module
 from livekit_plugins_runway.errors import (
     AvatarLostError,
@@ -331,6 +335,42 @@ async def test_on_user_left_close_ends_the_avatar(livekit_server: LiveKitServer)
         await call.user.aclose()
         await call.until(AvatarState.CLOSED)
         await call.simulator.wait_until(lambda: not call.simulator.leaked())
+
+
+async def test_two_avatars_in_one_room_have_each_a_face_and_a_voice(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server) as call, AsyncExitStack() as stack:
+        room = rtc.Room()
+        await room.connect(
+            call.server.url, agent_token(call.server, call.room.name, "second-agent")
+        )
+        stack.push_async_callback(room.disconnect)
+        session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
+        stack.push_async_callback(session.aclose)
+        second = AvatarSession(
+            preset_id="cat-character",
+            avatar_participant_identity="second-face",
+            api_url=call.simulator.url,
+            api_key=call.simulator.api_secret,
+            recovery=ONE_FACE,
+        )
+        stack.push_async_callback(second.aclose)
+        await call.start()
+        await second.start(session, room, **call.livekit)
+        await session.start(
+            Agent(instructions=""), room=room, room_options=RoomOptions(audio_input=False)
+        )
+        for speaker, script in ((call.session, UTTERANCE), (session, OTHER)):
+            began = now()
+            await speaker.say(script.text, audio=tts(script))
+            await call.user.wait_for_silence(0.4, 5.0)
+            assert missing(script, call.heard(began)) == []
+        faces = {t.identity for t in call.user.tracks if t.source == "camera"}
+        assert faces == {"runway-avatar-agent", "second-face"}
+        await second.aclose()
+        assert call.avatar.state is AvatarState.LIVE
+        await spoken_by_the_face(call, OTHER)
 
 
 async def test_what_a_session_has_cost_is_corrected_when_runway_says_so(

@@ -1,6 +1,6 @@
 """Random conversations with random faults, in virtual time: the sink's invariants after every step.
 
-`PLAYOUT_EXAMPLES` is the number of conversations (default 60; 1000 for a release).
+`PLAYOUT_EXAMPLES` is the number of conversations (default 25; 1000 for a release).
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class Conversation(RuleBasedStateMachine):
 
 TestConversation = Conversation.TestCase
 TestConversation.settings = settings(
-    max_examples=int(os.environ.get("PLAYOUT_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("PLAYOUT_EXAMPLES", "25")),
     stateful_step_count=20,
     deadline=None,
     # A failing conversation is short enough to read; shrinking it would take minutes.

@@ -64,7 +64,7 @@ def through_opus(pcm: Pcm, bit_rate: int, application: str) -> Pcm:
 
 
 @given(script=SCRIPTS, rate=RATES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_slot_is_heard_at_its_time(script: ToneScript, rate: int) -> None:
     heard = hear(script.pcm(rate), rate)
     assert [tone.index for tone in heard] == list(script.indices)
@@ -75,7 +75,7 @@ def test_every_slot_is_heard_at_its_time(script: ToneScript, rate: int) -> None:
 
 
 @given(script=SCRIPTS, rate=RATES, data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_choice_of_slots_in_any_order_is_heard_as_it_is(
     script: ToneScript, rate: int, data: st.DataObject
 ) -> None:
@@ -98,7 +98,7 @@ def test_any_choice_of_slots_in_any_order_is_heard_as_it_is(
     rate=RATES,
     lead=st.floats(0, 0.5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_cut_is_heard_as_the_slots_it_holds(
     script: ToneScript, start: float, end: float, rate: int, lead: float
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import random
 import secrets
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +24,9 @@ from livekit_plugins_runway.testing.user import SimulatedUser
 ROOT = Path(__file__).resolve().parent.parent
 AGENT = ROOT / "examples" / "offline_agent.py"
 THREADED_AGENT = ROOT / "tests" / "threaded_agent.py"
+_SEEDED = random.Random(5)
+MOMENTS = [round(_SEEDED.uniform(0.0, 8.0), 2) for _ in range(int(os.environ.get("MOMENTS", "1")))]
+"""Seconds after the create at which a worker is terminated; 10 of them for a release."""
 SMALL_PICTURE = {"start_size": (160, 104), "full_size": (320, 208), "fps": 10.0}
 
 
@@ -121,7 +126,7 @@ async def test_two_jobs_in_one_worker_have_each_a_face_and_end_their_sessions(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("stage", ["ready", "first_frame", "first_speech"])
+@pytest.mark.parametrize("stage", ["ready", "first_speech"])
 async def test_a_worker_that_is_terminated_in_mid_call_leaves_no_session(
     livekit_server: LiveKitServer, tmp_path: Path, stage: str
 ) -> None:
@@ -132,3 +137,17 @@ async def test_a_worker_that_is_terminated_in_mid_call_leaves_no_session(
         )
         there.worker.terminate()
         await there.simulator.wait_until(lambda: not there.simulator.leaked(), 12.0)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("after", MOMENTS)
+async def test_a_worker_that_is_terminated_at_any_moment_leaves_no_session(
+    livekit_server: LiveKitServer, tmp_path: Path, after: float
+) -> None:
+    async with office(livekit_server, tmp_path) as there:
+        calling = asyncio.create_task(there.call())
+        await there.simulator.wait_until(lambda: bool(there.simulator.sessions), 60.0)
+        await asyncio.sleep(after)
+        there.worker.terminate()
+        await there.simulator.wait_until(lambda: not there.simulator.leaked(), 12.0)
+        await calling
