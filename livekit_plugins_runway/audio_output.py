@@ -31,7 +31,6 @@ from .playout import (
     SAMPLE_RATE,
     Segment,
     SegmentState,
-    SpeechTracker,
     hop_features,
 )
 from .speech import (
@@ -45,6 +44,7 @@ from .speech import (
     SpeechForeign,
     SpeechStalled,
 )
+from .tracker import SpeechTracker
 
 _SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 
@@ -64,6 +64,12 @@ any more holds the last sound for about 0.1 s before it fades (measured: livekit
 _CLEAR_FLUSH_TIMEOUT = 1.0
 _WORD_GAP = 0.03
 """Seconds of silence at which one speaker may leave off and another go on."""
+_PART_OF_A_WORD = 0.12
+_LAST_WORD = 0.5
+"""Seconds of speech, up to which a missing end is no reason to give up the avatar."""
+_LAST_WORD_WAIT = 0.6
+_CERTAIN = 0.75
+"""Likeness of what is heard to what was said, from which its place is certain."""
 _HUSH = 0.1
 """Seconds without a sound after which an avatar has fallen silent."""
 _LONGEST_HUSH = 0.5
@@ -445,6 +451,9 @@ class AvatarAudioOutput(AudioOutput):
             segment.heard = segment.pushed
             self._finish(segment, interrupted=False)
             return
+        if attempt.ended and self._end_is_lost(segment, attempt, position):
+            self._end_anyway(segment, attempt, now)
+            return
         if attempt.tracker.foreign:
             # First, while it is known who speaks: detaching may bring the next avatar.
             self._report(SpeechForeign())
@@ -480,11 +489,29 @@ class AvatarAudioOutput(AudioOutput):
     def _all_heard(self, segment: Segment, attempt: _Attempt, position: int) -> bool:
         if position >= segment.pushed:
             return True
+        if not attempt.tracker.onset:
+            return False
         left = segment.spoken_after(position) / SAMPLE_RATE
-        silence = attempt.tracker.silence if attempt.tracker.onset else 0.0
-        return (left < 0.25 and silence >= 0.3) or (
-            attempt.confirmed and left < 0.5 and silence >= 0.2
-        )
+        silence = attempt.tracker.silence
+        if attempt.confirmed:
+            return left < 0.5 and silence >= 0.2
+        return left < _PART_OF_A_WORD and silence >= 0.3
+
+    def _end_is_lost(self, segment: Segment, attempt: _Attempt, position: int) -> bool:
+        """Whether the last word did not come, though all else did: what a data channel carried
+        while its connection was restored may come seconds late, or never."""
+        tracker = attempt.tracker
+        left = segment.spoken_after(position) / SAMPLE_RATE
+        return tracker.onset and left < _LAST_WORD and tracker.silence >= _LAST_WORD_WAIT
+
+    def _end_anyway(self, segment: Segment, attempt: _Attempt, now: float) -> None:
+        """The voice says the last word, if it is certain that the avatar did not."""
+        if (attempt.tracker.confidence or 0.0) < _CERTAIN:
+            segment.heard = segment.pushed
+            self._finish(segment, interrupted=False)
+            return
+        self._stop_attempt(now, lost=True)
+        self._begin_attempt(segment, _Route.VOICE, now)
 
     def _on_heard(self, attempt: _Attempt, now: float) -> None:
         attempt.heard_at = now - HOP_SECONDS
@@ -551,12 +578,12 @@ class AvatarAudioOutput(AudioOutput):
             segment.move_to(SegmentState.PLAYING)
             self.on_playback_started(created_at=at + self._wall_offset)
 
-    def _stop_attempt(self, now: float) -> None:
+    def _stop_attempt(self, now: float, *, lost: bool = False) -> None:
         """End the attempt, and let nothing more of it be heard (barge-in, pause, close)."""
         attempt = self._attempt
         if attempt is None:
             return
-        self._end_attempt(now, lost=False)
+        self._end_attempt(now, lost=lost)
         if attempt.route is _Route.AVATAR and self._delivery is not None:
             self._gate_open = False
             if attempt.sent > attempt.start:

@@ -85,6 +85,8 @@ class Worker:
         """Its relay does not pass anything on."""
         self.own_words: bytes | None = None
         """What it says instead of what it was told."""
+        self.end_is_late: tuple[float, float] | None = None
+        """The last so many seconds reach it so many seconds late."""
         self.sent = 0
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._play())
@@ -116,6 +118,13 @@ class Worker:
     def finish(self) -> None:
         if self._rest:
             self.send(bytes(len(SILENCE) - len(self._rest)))
+        if self.end_is_late is not None:
+            seconds, late = self.end_is_late
+            on_time = len(self._queue) - round(seconds / 0.01)
+            self._queue = deque(
+                (due + late * (index >= on_time), pcm)
+                for index, (due, pcm) in enumerate(self._queue)
+            )
 
     async def clear(self) -> bool:
         await asyncio.sleep(self._clear_delay if self._clear != "ignores" else 2.0)

@@ -158,6 +158,29 @@ def in_order_but_for_repeats(tones: list) -> bool:  # type: ignore[type-arg]
 
 
 @timers_only
+@pytest.mark.parametrize("late", [2.3, 2.9, 5.0, 1e6])  # speech is sent two seconds ahead
+@pytest.mark.parametrize("seconds", [0.25, 0.32])
+async def test_a_last_word_that_reached_the_avatar_late_or_never_is_said_once(
+    seconds: float, late: float
+) -> None:
+    async with world() as w:
+        w.attach().end_is_late = (seconds, late)
+        await w.say(TEN_SECONDS)
+        end = await w.spoken()
+        assert not end.interrupted
+        assert missing(TEN_SECONDS, w.ear.tones(), fraction=0.9) == []
+        w.worker.end_is_late = None
+        since = w.now
+        await w.say(SHORT)
+        await w.spoken()
+        last = len(TEN_SECONDS.indices) - 1
+        assert [tone.index for tone in w.ear.tones(since)] == list(SHORT.indices)
+        assert sum(tone.index == last for tone in w.ear.tones()) == 1
+        assert not any(isinstance(report, SpeechStalled) for report in w.reports)
+        assert w.output.stats.carried_on == (late > 2.6)
+
+
+@timers_only
 async def test_a_frozen_worker_is_noticed_by_the_missing_speech() -> None:
     async with world(stall_timeout=1.5) as w:
         worker = w.attach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from dataclasses import asdict
 from typing import Any
@@ -24,10 +25,13 @@ RECOVERY = RecoveryOptions(
 """It never gives up: what is looked at here is what comes after."""
 
 
+CONTROL_ROOMS = 20
+
+
 class Call:
     def __init__(self, runway: dict[str, Any]) -> None:
         self._room = rtc.Room()
-        self._session: AgentSession[Any] = AgentSession()
+        self._session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
         self._avatar = AvatarSession(
             preset_id="influencer",
             api_url=runway["url"],
@@ -40,17 +44,7 @@ class Call:
         self._finished = 0
 
     async def start(self, room: str) -> None:
-        url, key, secret = (
-            os.environ[name] for name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
-        )
-        token = (
-            api.AccessToken(key, secret)
-            .with_kind("agent")
-            .with_identity("agent")
-            .with_grants(api.VideoGrants(room_join=True, room=room))
-            .to_jwt()
-        )
-        await self._room.connect(url, token)
+        await self._room.connect(os.environ["LIVEKIT_URL"], token("agent", room))
         self._avatar.on("state_changed", self._on_state)
         await self._avatar.start(self._session, self._room)
         await self._session.start(
@@ -75,12 +69,14 @@ class Call:
 
     async def _report(self, number: int, handle: SpeechHandle) -> None:
         await handle
+        del self._handles[number]
         items = [item for item in handle.chat_items if item.type == "message"]
         text = " ".join(item.text_content or "" for item in items)
         tell("said", number=number, text=text, interrupted=handle.interrupted)
 
     def interrupt(self) -> None:
-        self._handles[max(self._handles)].interrupt()
+        if self._handles:
+            self._handles[max(self._handles)].interrupt()
 
     def pause(self, paused: bool) -> None:
         output = self._session.output.audio
@@ -105,6 +101,31 @@ class Call:
         )
 
 
+def token(identity: str, room: str) -> str:
+    return (
+        api.AccessToken(os.environ["LIVEKIT_API_KEY"], os.environ["LIVEKIT_API_SECRET"])
+        .with_kind("agent")
+        .with_identity(identity)
+        .with_grants(api.VideoGrants(room_join=True, room=room))
+        .to_jwt()
+    )
+
+
+async def bare_rooms(room: str, process: psutil.Process) -> float:
+    """What the SDK alone keeps of each room that this process was in and subscribed to something:
+    MB, by the second half of twice `CONTROL_ROOMS`."""
+    rss: list[float] = []
+    for number in range(2 * CONTROL_ROOMS):
+        bare, subscribed = rtc.Room(), asyncio.Event()
+        bare.on("track_subscribed", lambda *_, subscribed=subscribed: subscribed.set())
+        await bare.connect(os.environ["LIVEKIT_URL"], token(f"bare-{number}", room))
+        await subscribed.wait()
+        await bare.disconnect()
+        gc.collect()
+        rss.append(process.memory_info().rss / 1e6)
+    return (rss[-1] - rss[CONTROL_ROOMS - 1]) / CONTROL_ROOMS
+
+
 async def main() -> None:
     call: Call | None = None
     process = psutil.Process()
@@ -119,6 +140,8 @@ async def main() -> None:
                     rss_mb=process.memory_info().rss / 1e6,
                     tasks=len(asyncio.all_tasks()),
                 )
+            case "control":
+                tell("controlled", mb_per_room=await bare_rooms(command["room"], process))
             case action:
                 assert call is not None
                 match action:

@@ -68,10 +68,11 @@ async def main() -> None:
                 case "faults":
                     simulator.faults.for_next_session(faults(command["faults"]))
                 case "count":
-                    leaked = simulator.leaked()
+                    leaked, sessions = simulator.leaked(), simulator.sessions.values()
                     tell(
                         "counted",
                         sessions=len(simulator.sessions),
+                        joined=sum(s.worker_joined_at is not None for s in sessions),
                         leaked=[session.status.value for session in leaked],
                     )
 

@@ -19,11 +19,11 @@ from ..playout import (
     HOP_SECONDS,
     SAMPLE_RATE,
     Segment,
-    SpeechTracker,
     hop_features,
 )
 from ..relay import is_blank
 from ..speech import SpeechDelivery
+from ..tracker import SpeechTracker
 
 LIKE = 0.7
 """Likeness from which what is heard counts as what was said. Through a LiveKit server on one
