@@ -17,9 +17,11 @@ _SHAPE_DB = 30.0  # below its loudest band, a band of a sound does not count
 _WORST_DB = 20.0
 _MISSING = 2.0  # silence where speech was said
 _WARP = 0.6  # sound that lasts longer or shorter than it was said
+_HELD = 0.3  # the same, of sound that does not change: a receiver without packets repeats the last
 _WAIT = 0.1  # silence while the avatar waits for more to say
 _BACK = 160
 _SPAN = 240
+_CHANGE_DB = 3.0
 _GAIN_HOPS = 20
 _GAIN_SWING_DB = 12.0
 _STRAIN_WEIGHT = 0.04
@@ -34,6 +36,7 @@ class Alignment:
         self._low = first - 1
         self._costs = np.full(_SPAN, np.inf, np.float32)
         self._costs[0] = 0.0  # hop `first` - 1 was the last one heard
+        self._bands: Levels = np.zeros(1, np.float32)
         self._gain = 0.0
         self._spoken = 0
         self.strain = 0.0
@@ -53,7 +56,7 @@ class Alignment:
         at = slice(low - self._low, low - self._low + len(levels))
         before, after = self._costs, np.full(_SPAN, np.inf, np.float32)
         sounds = level > AUDIBLE_DB
-        steps = before + _WARP
+        steps = before + (_WARP if self._changed(bands) else _HELD)
         if sounds:
             cost = self._unlikeness(level, bands, levels, said_bands[said])
         else:
@@ -92,6 +95,12 @@ class Alignment:
         cost = np.maximum((apart * weight).sum(axis=1) / weight.sum(axis=1), louder)
         result: Levels = (cost / 10.0).astype(np.float32)
         return result
+
+    def _changed(self, bands: Levels) -> bool:
+        """Whether the sound is another than 10 ms ago, whatever its level."""
+        before, self._bands = self._bands, bands
+        change = np.abs((bands - bands.max()) - (before - before.max()))
+        return float(change[bands > bands.max() - _SHAPE_DB].mean()) > _CHANGE_DB
 
     def _learn_gain(self, gain: float) -> None:
         """How much louder the avatar is than what was said; what fades is left out."""

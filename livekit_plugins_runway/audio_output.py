@@ -68,8 +68,6 @@ _PART_OF_A_WORD = 0.12
 _LAST_WORD = 0.5
 """Seconds of speech, up to which a missing end is no reason to give up the avatar."""
 _LAST_WORD_WAIT = 0.6
-_CERTAIN = 0.75
-"""Likeness of what is heard to what was said, from which its place is certain."""
 _HUSH = 0.1
 """Seconds without a sound after which an avatar has fallen silent."""
 _LONGEST_HUSH = 0.5
@@ -451,7 +449,7 @@ class AvatarAudioOutput(AudioOutput):
             segment.heard = segment.pushed
             self._finish(segment, interrupted=False)
             return
-        if attempt.ended and self._end_is_lost(segment, attempt, position):
+        if attempt.ended and self._end_is_lost(segment, attempt):
             self._end_anyway(segment, attempt, now)
             return
         if attempt.tracker.foreign:
@@ -487,31 +485,31 @@ class AvatarAudioOutput(AudioOutput):
         return min(attempt.sent, attempt.start + max(0, int(elapsed * SAMPLE_RATE)))
 
     def _all_heard(self, segment: Segment, attempt: _Attempt, position: int) -> bool:
-        if position >= segment.pushed:
-            return True
-        if not attempt.tracker.onset:
+        tracker = attempt.tracker
+        if not tracker.onset:
+            return position >= segment.pushed  # there was nothing to be heard
+        if attempt.confirmed and tracker.silence >= 0.2:
+            return segment.spoken_after(position) / SAMPLE_RATE < 0.5
+        if position < segment.pushed and tracker.silence < 0.3:
             return False
-        left = segment.spoken_after(position) / SAMPLE_RATE
-        silence = attempt.tracker.silence
-        if attempt.confirmed:
-            return left < 0.5 and silence >= 0.2
-        return left < _PART_OF_A_WORD and silence >= 0.3
+        return segment.spoken_after(tracker.clear_position) / SAMPLE_RATE < _PART_OF_A_WORD
 
-    def _end_is_lost(self, segment: Segment, attempt: _Attempt, position: int) -> bool:
+    def _end_is_lost(self, segment: Segment, attempt: _Attempt) -> bool:
         """Whether the last word did not come, though all else did: what a data channel carried
         while its connection was restored may come seconds late, or never."""
         tracker = attempt.tracker
-        left = segment.spoken_after(position) / SAMPLE_RATE
-        return tracker.onset and left < _LAST_WORD and tracker.silence >= _LAST_WORD_WAIT
+        if not tracker.onset or tracker.silence < _LAST_WORD_WAIT:
+            return False
+        return segment.spoken_after(tracker.clear_position) / SAMPLE_RATE < _LAST_WORD
 
     def _end_anyway(self, segment: Segment, attempt: _Attempt, now: float) -> None:
-        """The voice says the last word, if it is certain that the avatar did not."""
-        if (attempt.tracker.confidence or 0.0) < _CERTAIN:
+        """The voice says the last word, if the avatar speaks as it is told, and so did not."""
+        if attempt.tracker.alike:
+            self._stop_attempt(now, lost=True)
+            self._begin_attempt(segment, _Route.VOICE, now)
+        else:
             segment.heard = segment.pushed
             self._finish(segment, interrupted=False)
-            return
-        self._stop_attempt(now, lost=True)
-        self._begin_attempt(segment, _Route.VOICE, now)
 
     def _on_heard(self, attempt: _Attempt, now: float) -> None:
         attempt.heard_at = now - HOP_SECONDS

@@ -45,6 +45,7 @@ class SpeechTracker:
         self._alignment: Alignment | None = None
         self._poor_matches = 0
         self._matched = False
+        self._alike = False
         self.confidence: float | None = None
         """Likeness of what is heard to what was said, -1 to 1; None until compared. An avatar that
         speaks its own words instead stays near 0."""
@@ -58,6 +59,12 @@ class SpeechTracker:
     def foreign(self) -> bool:
         """True if what is heard was never like what was said: the avatar says words of its own."""
         return not self._matched and self._poor_matches >= _FOREIGN_MATCHES
+
+    @property
+    def alike(self) -> bool:
+        """True if what is heard was at any time very much like what was said: the avatar says what
+        it is told, in the voice that it is told in."""
+        return self._alike
 
     @property
     def lead_in(self) -> int:
@@ -161,6 +168,7 @@ class SpeechTracker:
         self.confidence = float(scores[best])
         self._matched = self._matched or self.confidence >= _FOREIGN_SCORE
         self._poor_matches += not self._matched
+        self._alike = self._alike or self.confidence >= _MATCH_MIN_SCORE
         lost = alignment.strain > STRAINED and self._silent_run == 0
         if lost and self.confidence >= _MATCH_MIN_SCORE:
             alignment.move_to(first + best + count)

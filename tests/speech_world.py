@@ -92,14 +92,19 @@ class Worker:
         self._task = asyncio.create_task(self._play())
 
     def freeze_and_fade(self, seconds: float) -> None:
-        """Freeze; the receiver of its voice holds the last 10 ms for 0.1 s, and then fades them out
+        """Freeze; the receiver of its voice repeats the last period for 0.1 s, then fades it out
         by 1.5 dB per 10 ms (as measured)."""
-        last = np.frombuffer(
-            next(p for _, p in reversed(self._ear.frames) if _is_loud(p)), np.int16
+        heard = b"".join(pcm for _, pcm in self._ear.frames[-6:])
+        last = np.frombuffer(heard, np.int16).astype(float)
+        period = max(
+            range(120, HOP), key=lambda lag: float(np.dot(last[-HOP:], last[-HOP - lag : -lag]))
         )
         count = round(seconds / 0.01)
+        held = np.resize(last[-period:], count * HOP).reshape(count, HOP)
         gains = [10 ** (-0.075 * max(0, hop - 10)) for hop in range(count)]
-        self._fading = [(last * gain).astype(np.int16).tobytes() for gain in gains]
+        self._fading = [
+            (hop * gain).astype(np.int16).tobytes() for hop, gain in zip(held, gains, strict=True)
+        ]
         self.frozen = True
 
     def stretch_the_start(self, seconds: float) -> None:
