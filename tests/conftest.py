@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+pytest_plugins = ["pytester", "secret_watch"]
+
 # Tasks that end by themselves right after a test (a task that was cancelled, a transport's last
 # callback) are no leak.
 _LEAK_GRACE = 0.5  # seconds
