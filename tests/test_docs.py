@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 import livekit_plugins_runway as ours
+from livekit_plugins_runway import telemetry
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,7 +42,7 @@ def test_every_link_of_a_guide_leads_somewhere(guide: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", guide.read_text()):
         name, _, heading = target.partition("#")
         path = (guide.parent / name).resolve() if name else guide
-        assert path.is_file(), target
+        assert path.exists(), target
         assert not heading or heading in headings(path), target
 
 
@@ -71,6 +72,14 @@ def test_the_import_line_of_the_migration_guide_works() -> None:
     namespace: dict[str, ModuleType] = {}
     exec(line, namespace)
     assert namespace["runway"] is ours
+
+
+def test_the_metrics_that_the_guides_name_exist() -> None:
+    source = inspect.getsource(telemetry)
+    named = set(re.findall(r"`(runway_avatar_[a-z]\w*)`", "".join(g.read_text() for g in GUIDES)))
+    assert named
+    for name in named:
+        assert f'"{name}"' in source, name
 
 
 def test_the_api_reference_builds_without_a_warning(tmp_path: Path) -> None:
