@@ -89,6 +89,14 @@ def test_both_plugins_are_imported_side_by_side(installed: Path) -> None:
     assert facts["pytest"] == ["livekit_plugins_runway_pytest"]
 
 
+def test_pytest_finds_the_fixtures(installed: Path, tmp_path: Path) -> None:
+    python = [installed / "python", "-W", "error"]  # pytest warns of plugins that it cannot take
+    scope = ["-o", "asyncio_default_fixture_loop_scope=function"]
+    told = run(*python, "-m", "pytest", *scope, "--rootdir", tmp_path, "--fixtures", tmp_path)
+    for fixture in ("livekit_server", "runway_simulator", "runway_simulator_options"):
+        assert f"{fixture} " in told, told
+
+
 def test_the_command_line_is_installed(installed: Path) -> None:
     assert os.access(installed / "runway-avatar", os.X_OK)
     text = run(installed / "runway-avatar", "--help")
