@@ -3,7 +3,7 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: help demo test bench-speech chaos check lint provision setup
+.PHONY: help demo test bench-speech chaos check docs lint provision setup
 
 help:
 	@echo "make demo    a short call with an avatar on this machine: report and MP4, no account needed"
@@ -11,6 +11,7 @@ help:
 	@echo "make bench-speech  latency, barge-in and failover of the voice: figures, in about 12 minutes"
 	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"
 	@echo "make check   style, types and the tests that need no server; under a minute"
+	@echo "make docs    API reference from the docstrings, in api-docs/"
 
 demo: provision
 	@$(PYTHON) tools/demo.py
@@ -29,6 +30,10 @@ chaos: provision
 
 check: lint
 	@$(PYTHON) -m pytest -m "not server" -n 2
+
+docs: setup
+	@$(PYTHON) tools/api_docs.py api-docs
+	@echo "api-docs/index.html"
 
 lint: setup
 	@$(PYTHON) -m ruff check .

@@ -9,6 +9,7 @@ from .realtime import SessionEnd
 from .recovery import RecoveryOptions
 from .state import AvatarState, StateChanged
 from .succession import AvatarReplaced, Restarting
+from .tool_calls import ToolCall
 from .usage import CallUsage
 from .version import __version__
 
@@ -22,6 +23,7 @@ __all__ = [
     "RunwayException",
     "SessionEnd",
     "StateChanged",
+    "ToolCall",
     "__version__",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ from .speech import (
 from .state import ALLOWED, AvatarState, StateChanged
 from .succession import Succession, Surroundings
 from .telemetry import Telemetry
+from .tool_calls import ToolDesk, ToolHandler, checked_handlers
 from .usage import CallUsage
 
 CLOSE_BUDGET = 8.0
@@ -61,6 +62,7 @@ Event = Literal[
     "usage_updated",
     "stage_reached",
     "playout_forced",
+    "tool_called",
 ]
 
 
@@ -82,7 +84,10 @@ class AvatarSession(BaseAvatarSession[Event]):
         conn_options: retries and connect timeout of the calls to Runway.
         personality: overrides the avatar's, 1 to 10,000 characters.
         start_script: what the avatar says by itself at the start, 1 to 2,000 characters.
-        tools: Runway tools of the session, at most 20.
+        tools: Runway tools of the session, at most 20; `tool_called` tells of each use.
+        tool_handlers: answer `backend_rpc` tools: by the tool's name a coroutine function that
+            takes the arguments as a dict and returns what JSON can hold, in the tool's
+            `timeout_seconds`.
         transport: "bridge": join the room that Runway hosts, and relay.
         delivery: how speech reaches the avatar worker; "auto" asks the worker.
         wait_for_avatar: seconds that the first speech waits for the face, and then does without.
@@ -99,7 +104,7 @@ class AvatarSession(BaseAvatarSession[Event]):
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
     `restarting` (`Restarting`), `gave_up` (`RunwayException`), `replaced` (`AvatarReplaced`),
     `session_ended` (`SessionEnd`), `usage_updated` (`CallUsage`), `stage_reached` (its name),
-    `playout_forced` (`PlayoutForced`), `metrics_collected`
+    `playout_forced` (`PlayoutForced`), `tool_called` (`ToolCall`), `metrics_collected`
     (`livekit.agents.metrics.AvatarMetrics`).
 
     Raises:
@@ -120,6 +125,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         personality: str | None = None,
         start_script: str | None = None,
         tools: list[Tool] | None = None,
+        tool_handlers: Mapping[str, ToolHandler] | None = None,
         transport: Literal["bridge"] = "bridge",
         delivery: DeliveryOption = "auto",
         wait_for_avatar: float = 10.0,
@@ -156,7 +162,15 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._allow_pause = allow_pause
         self._recovery = recovery or RecoveryOptions()
         self._link_options = LinkOptions(
-            delivery=delivery, join_timeout=join_timeout, stall_timeout=stall_timeout
+            delivery=delivery,
+            join_timeout=join_timeout,
+            stall_timeout=stall_timeout,
+            tools=ToolDesk(
+                client=self._client,
+                handlers=checked_handlers(tool_handlers, self._request.tools),
+                on_called=partial(self.emit, "tool_called"),
+                on_error=partial(self.emit, "error"),
+            ),
         )
 
         self._state = AvatarState.NEW

@@ -193,6 +193,19 @@ class RunwayClient:
             reason = explain(error)
         raise call.lost(ProtocolError(f"Unexpected fields: {reason}."))
 
+    async def connect_backend(self, session_id: str) -> ConsumedCredentials:
+        """Credentials of the hidden participant that answers the session's `backend_rpc` tools.
+
+        Not in the published schema; its form is that of runwayml/avatars-node-rpc. Free, and may
+        be asked for again.
+        """
+        path = f"{_PATH}/{quote(session_id, safe='')}/connect_backend"
+        try:
+            return ConsumedCredentials.model_validate(await self.request("POST", path))
+        except ValidationError as error:
+            reason = explain(error)
+        raise ProtocolError(f"Unexpected fields: {reason}.")
+
     async def wait_until_ready(
         self,
         session_id: str,

@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from livekit import rtc
+
 from .audio_output import AvatarAudioOutput
 from .errors import AvatarJoinError
 from .log import logger
 from .participant import AvatarParticipant
 from .realtime import RealtimeSession, SessionEnd
 from .relay import Relay, RelayStats
-from .runway_room import DeliveryKind, DeliveryOption, Loss, RunwayRoom
+from .runway_room import WORKER_PREFIX, DeliveryKind, DeliveryOption, Loss, RunwayRoom
 from .speech import SpeechDelivery
+from .tool_calls import SessionTools, ToolDesk
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class LinkOptions:
     join_timeout: float = 30.0
     """For the worker to join, and again for its first frame; about 8 s are usual."""
     stall_timeout: float = 1.5
+    tools: ToolDesk | None = None
+    """Where the calls of the session's tools arrive; None: nobody listens."""
 
 
 class AvatarLink:
@@ -48,6 +53,7 @@ class AvatarLink:
         self._options = options
         self._on_stage = on_stage
         self._room: RunwayRoom | None = None
+        self._tools: SessionTools | None = None
         self._relay: Relay | None = None
         self._relay_task: asyncio.Task[None] | None = None
         self._status_task: asyncio.Task[None] | None = None
@@ -119,6 +125,7 @@ class AvatarLink:
         )
         await room.join(credentials)
         self._on_stage("connected")
+        self._attend_to_tools(room.room)
         await room.wait_for_worker(options.join_timeout)
         session.worker_joined()
         self._worker_joined_at = asyncio.get_running_loop().time()
@@ -148,6 +155,13 @@ class AvatarLink:
         self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
         self._live_at = asyncio.get_running_loop().time()
         return delivery
+
+    def _attend_to_tools(self, room: rtc.Room) -> None:
+        desk, tools = self._options.tools, self.session.request.tools
+        if desk is not None and tools:
+            self._tools = desk.open(
+                self.session.id, tools, room, lambda identity: identity.startswith(WORKER_PREFIX)
+            )
 
     def show(self) -> None:
         """From now on the user sees and hears this avatar. Only after `open()`."""
@@ -209,5 +223,7 @@ class AvatarLink:
                 budget=budget,
             )
         finally:
+            if self._tools is not None:
+                await self._tools.aclose()
             if room is not None:
                 await room.aclose()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from livekit import api, rtc
+from livekit import rtc
 from livekit.agents import Agent, AgentSession
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.room_io import RoomOptions
@@ -171,7 +171,7 @@ async def calling(
             SimulatedUser(server.url, name, api_key=server.api_key, api_secret=server.api_secret)
         )
         room = rtc.Room()
-        await room.connect(server.url, agent_token(server, name, "agent"))
+        await room.connect(server.url, server.token(name, "agent", kind="agent"))
         stack.push_async_callback(room.disconnect)
         # The default turn detector loads a model, 150 ms in which the event loop stands still.
         session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
@@ -196,16 +196,6 @@ async def calling(
         await avatar.aclose()
         # Runway needs a while to settle what it was told.
         await simulator.wait_until(lambda: not simulator.leaked(), 5.0)
-
-
-def agent_token(server: LiveKitServer, room: str, identity: str) -> str:
-    return (
-        api.AccessToken(server.api_key, server.api_secret)
-        .with_kind("agent")
-        .with_identity(identity)
-        .with_grants(api.VideoGrants(room_join=True, room=room))
-        .to_jwt()
-    )
 
 
 def now() -> float:

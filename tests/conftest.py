@@ -1,11 +1,10 @@
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from livekit_plugins_runway.testing.livekit_binary import provision
-from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
+pytest_plugins = ["pytester", "secret_watch"]
 
 # Tasks that end by themselves right after a test (a task that was cancelled, a transport's last
 # callback) are no leak.
@@ -21,24 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             # Real media in real time: on a machine that stands still for half a second words are
             # lost on the way to the user, as anywhere. The summary lists what was repeated.
             item.add_marker(pytest.mark.flaky(reruns=2))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build a missing livekit-server here: it takes longer than any one test may."""
-    if session.config.option.collectonly:
-        return
-    if any(item.get_closest_marker("server") for item in session.items):
-        try:
-            provision()
-        except LiveKitServerError as error:
-            raise pytest.UsageError(str(error)) from error
-
-
-@pytest.fixture(scope="session")
-def livekit_server() -> Iterator[LiveKitServer]:
-    """A real livekit-server; one for all tests, so use room names of your own."""
-    with LiveKitServer() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

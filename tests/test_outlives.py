@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from call import ONE_FACE, Call, agent_token, calling, now, tts
+from call import ONE_FACE, Call, calling, now, tts
 from livekit import rtc
 from livekit.agents import Agent, AgentSession
 from livekit.agents.voice.room_io import RoomOptions
@@ -343,7 +343,7 @@ async def test_two_avatars_in_one_room_have_each_a_face_and_a_voice(
     async with calling(livekit_server) as call, AsyncExitStack() as stack:
         room = rtc.Room()
         await room.connect(
-            call.server.url, agent_token(call.server, call.room.name, "second-agent")
+            call.server.url, call.server.token(call.room.name, "second-agent", kind="agent")
         )
         stack.push_async_callback(room.disconnect)
         session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)

@@ -7,6 +7,7 @@ import contextlib
 import enum
 import json
 from collections.abc import Callable
+from typing import Any
 
 from livekit import rtc
 
@@ -21,6 +22,8 @@ from .speech import EchoVoice, SegmentVoice
 
 _RPC_TRIES = 3
 _RPC_RETRY_DELAY = 0.1
+_RPC_ROUND_TRIP = 7.0
+"""Seconds that the SDK takes off what a call is given, for the way there and back."""
 
 
 class Departure(enum.Enum):
@@ -121,6 +124,25 @@ class AvatarWorker:
 
     async def unpublish(self) -> None:
         await self._media.unpublish(self._room)
+
+    # Tools.
+
+    async def send_client_event(self, tool: str, args: dict[str, Any]) -> None:
+        """Tell everybody in the room, as Runway's browser client reads it."""
+        message = {"type": "client_event", "tool": tool, "args": args}
+        await self._room.local_participant.publish_data(json.dumps(message), reliable=True)
+
+    async def call_backend(
+        self, identity: str, tool: str, args: dict[str, Any], wait: float
+    ) -> Any:
+        """The decoded answer of the participant that handles RPC. Raises `rtc.RpcError`."""
+        answer = await self._room.local_participant.perform_rpc(
+            destination_identity=identity,
+            method=tool,
+            payload=json.dumps({"args": args}),
+            response_timeout=wait + _RPC_ROUND_TRIP,
+        )
+        return json.loads(answer)
 
     # The performance.
 

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import IO, Self
+from typing import IO, Literal, Self
 
 from livekit import api
 
@@ -31,6 +31,7 @@ __all__ = ["LiveKitServer", "LiveKitServerError", "main"]
 _STOP_ATTEMPTS = 8
 _STOP_PACE = 0.25  # seconds between them
 _TAIL_BYTES = 4000
+ParticipantKind = Literal["standard", "agent"]
 
 
 class LiveKitServer:
@@ -66,6 +67,12 @@ class LiveKitServer:
     def http_url(self) -> str:
         """``http://127.0.0.1:PORT``, for the server's API."""
         return f"http://127.0.0.1:{self._known_ports.http}"
+
+    def token(self, room: str, identity: str, *, kind: ParticipantKind = "standard") -> str:
+        """A token to join a room with, valid for six hours; `kind` is "agent" for an agent."""
+        token = api.AccessToken(self.api_key, self.api_secret).with_kind(kind)
+        grants = api.VideoGrants(room_join=True, room=room)
+        return token.with_identity(identity).with_grants(grants).to_jwt()
 
     @property
     def pid(self) -> int:

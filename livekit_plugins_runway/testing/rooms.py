@@ -44,13 +44,24 @@ class Rooms:
     def worker_token(self, session_id: str) -> str:
         return self._token(session_id, f"worker:{session_id}", True, True)
 
-    def _token(self, room: str, identity: str, publish: bool, publish_data: bool) -> str:
+    @staticmethod
+    def backend_identity(session_id: str) -> str:
+        return f"rpc-handler:{session_id}"
+
+    def backend_token(self, session_id: str) -> str:
+        identity = self.backend_identity(session_id)
+        return self._token(session_id, identity, False, True, hidden=True)
+
+    def _token(
+        self, room: str, identity: str, publish: bool, publish_data: bool, *, hidden: bool = False
+    ) -> str:
         grants = api.VideoGrants(
             room_join=True,
             room=room,
             can_publish=publish,
             can_subscribe=True,
             can_publish_data=publish_data,
+            hidden=hidden,
         )
         token = api.AccessToken(self._api_key, self._api_secret)
         return token.with_identity(identity).with_grants(grants).to_jwt()

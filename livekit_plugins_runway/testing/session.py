@@ -20,6 +20,8 @@ from .options import Faults, SimulatorOptions
 from .performance import Performance
 from .rooms import Rooms
 
+_TOOL_TIMEOUT = 4.0
+"""Seconds for the answer to a `backend_rpc` tool (documented default)."""
 NO_PARTICIPANT = "TALKING_AVATAR.NO_PARTICIPANT"
 _T = TypeVar("_T")
 
@@ -198,6 +200,23 @@ class SimulatedSession:
             self._end(SessionStatus.COMPLETED)
         else:
             raise RuntimeError("the session is not running")
+
+    async def call_tool(self, name: str, **args: Any) -> Any:
+        """The avatar uses one of the session's tools: a client event is sent to the room; a
+        backend call returns the decoded answer.
+
+        Raises:
+            ValueError: the session has no such tool.
+            rtc.RpcError: nobody answers a backend call, in time or at all.
+        """
+        tools = {tool["name"]: tool for tool in self.create_body.get("tools", [])}
+        if (tool := tools.get(name)) is None:
+            raise ValueError(f"the session has no tool {name!r}")
+        worker = self._live_worker()
+        if tool["type"] == "client_event":
+            return await worker.send_client_event(name, args)
+        wait = tool.get("timeoutSeconds", _TOOL_TIMEOUT)
+        return await worker.call_backend(Rooms.backend_identity(self.id), name, args, wait)
 
     def _live_worker(self) -> AvatarWorker:
         if self._worker is None:

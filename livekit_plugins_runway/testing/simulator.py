@@ -115,6 +115,7 @@ class RunwaySimulator:
                     web.get("/v1/realtime_sessions/{id}", self._get, allow_head=False),
                     web.delete("/v1/realtime_sessions/{id}", self._delete),
                     web.post("/v1/realtime_sessions/{id}/consume", self._consume),
+                    web.post("/v1/realtime_sessions/{id}/connect_backend", self._connect_backend),
                     web.get("/v1/organization", self._organization, allow_head=False),
                     *AccountApi(
                         self.account, self._authorize, self.sessions, lambda: self.url
@@ -362,6 +363,17 @@ class RunwaySimulator:
             )
 
         return await self._call(session, "consume", effect)
+
+    async def _connect_backend(self, request: web.Request) -> web.Response:
+        """For the participant that answers `backend_rpc` tools: hidden, free, and as often as one
+        likes (as runwayml/avatars-node-rpc uses it; what is refused is inferred)."""
+        self._authorize(request)
+        session = self._session(request)
+        live = (SessionStatus.READY, SessionStatus.RUNNING)
+        if session.external_room is not None or session.status not in live:
+            raise Refusal(404, "Could not find the realtime session.")
+        token = self._rooms.backend_token(session.id)
+        return web.json_response({"url": self._rooms.url, "token": token, "roomName": session.id})
 
     async def _call(
         self, session: SimulatedSession, name: CallName, effect: Effect

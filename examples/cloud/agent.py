@@ -1,0 +1,76 @@
+"""An agent with a face for production: one call per core, calls end before a deploy does.
+
+Settings come from the environment (`docs/deploy.md`): LIVEKIT_URL, LIVEKIT_API_KEY,
+LIVEKIT_API_SECRET, RUNWAYML_API_SECRET; RUNWAY_AVATAR_ID or RUNWAY_PRESET_ID; PORT, of the health
+check (8081).
+
+    python agent.py start
+"""
+
+import json
+import logging
+import os
+
+from livekit.agents import Agent, AgentServer, AgentSession, JobContext, cli
+from livekit.agents.utils.hw import get_cpu_monitor
+
+from livekit_plugins_runway import AvatarSession, RecoveryOptions, RunwayException, SessionEnd
+
+logger = logging.getLogger("cloud_agent")
+AGENT_NAME = "runway-cloud-agent"
+LONGEST_CALL = 1200  # seconds; a deploy waits for calls under way
+
+CORES = max(1, int(get_cpu_monitor().cpu_count()))
+
+server = AgentServer(
+    # An avatar takes 0.3 to 0.45 of a core, the rest of a voice agent up to as much again. LiveKit
+    # Cloud has a measure of its own, and says so in the log.
+    load_fnc=lambda worker: min(len(worker.active_jobs) / CORES, 1.0),
+    load_threshold=0.99,
+    num_idle_processes=1,
+    drain_timeout=LONGEST_CALL,
+    port=int(os.getenv("PORT", "8081")),
+)
+
+
+def pipeline() -> AgentSession:
+    """Speech recognition, language model and voice; here those of LiveKit Inference."""
+    return AgentSession(stt="deepgram/nova-3", llm="openai/gpt-4.1-mini", tts="cartesia/sonic-3")
+
+
+def face() -> AvatarSession:
+    # Whoever kills the process leaves a session that bills until its end: keep that near.
+    ends = {"max_duration": 300, "recovery": RecoveryOptions(on_user_left="close")}
+    if avatar_id := os.getenv("RUNWAY_AVATAR_ID"):
+        return AvatarSession(avatar_id=avatar_id, **ends)
+    return AvatarSession(preset_id=os.getenv("RUNWAY_PRESET_ID", "influencer"), **ends)
+
+
+@server.rtc_session(agent_name=AGENT_NAME)
+async def entrypoint(ctx: JobContext) -> None:
+    caller = json.loads(ctx.job.metadata or "{}")  # what the dispatch says
+    session, avatar = pipeline(), face()
+
+    def on_end(end: SessionEnd) -> None:
+        logger.info(
+            "what the avatar cost",
+            extra={"billed_seconds": end.billed_seconds, "confirmed": end.confirmed},
+        )
+
+    avatar.on("session_ended", on_end)
+    session.on("close", lambda _: ctx.shutdown())  # jobs outlive their session otherwise
+    try:
+        await avatar.start(session, room=ctx.room)
+    except RunwayException as error:
+        logger.warning("no face in this call: %s", error)
+    await session.start(
+        agent=Agent(instructions="You are a friendly guide. Answer in one or two sentences."),
+        room=ctx.room,
+    )
+    session.generate_reply(
+        instructions=f"Greet {caller.get('name', 'the user')} and offer your help."
+    )
+
+
+if __name__ == "__main__":
+    cli.run_app(server)
