@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import aiohttp
@@ -22,20 +20,22 @@ from livekit.agents.utils import is_given
 from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
 
+from .access import AgentRoomAccess
 from .arguments import check_choice, check_seconds, realtime_request, required
 from .audio_output import AvatarAudioOutput
+from .bridge import Bridge
 from .client import DEFAULT_BASE_URL, RunwayClient
 from .errors import ConfigurationError
 from .link import AvatarLink, LinkOptions
 from .log import logger
 from .metrics import StageTimings
 from .models import Tool
-from .participant import AvatarParticipant, participant_token
+from .passage import Transport
 from .presence import UserPresence
 from .recovery import RecoveryOptions
-from .runway_room import DeliveryKind, DeliveryOption, Loss
 from .speech import (
     FirstSpeechHeard,
+    Microphone,
     PlayoutForced,
     PlayoutReport,
     PlayoutStats,
@@ -46,6 +46,7 @@ from .state import ALLOWED, AvatarState, StateChanged
 from .succession import Succession, Surroundings
 from .telemetry import Telemetry
 from .usage import CallUsage
+from .worker import DeliveryKind, DeliveryOption, Loss
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
@@ -162,7 +163,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._state = AvatarState.NEW
         self._timings = StageTimings()
         self._started_at = 0.0
-        self._participant: AvatarParticipant | None = None
+        self._transport: Transport | None = None
         self._output: AvatarAudioOutput | None = None
         self._former_output: AudioOutput | None = None
         self._presence: UserPresence | None = None
@@ -274,29 +275,26 @@ class AvatarSession(BaseAvatarSession[Event]):
             room_name, agent_identity = job.job.room.name, job.local_participant_identity
         else:
             raise ConfigurationError("Outside a job the room must be connected before start().")
-        make_token = partial(
-            participant_token,
-            api_key=key,
-            api_secret=secret,
-            room=room_name,
+        transport = Bridge(
+            AgentRoomAccess(url, key, secret, room_name, agent_identity),
             identity=self._identity,
             name=self._name,
-            on_behalf_of=agent_identity,
+            stall_timeout=self._link_options.stall_timeout,
         )
         self._started_at = asyncio.get_running_loop().time()
         self._telemetry = Telemetry(self)
         self._move_to(AvatarState.STARTING, "start")
+        self._transport = transport
         try:
             await super().start(agent_session, room)
             agent_session.on("close", self._on_agent_session_close)
-            participant = self._participant = AvatarParticipant()
-            output = self._install_output(agent_session, participant)
+            output = self._install_output(agent_session, transport.microphone)
             self._presence = UserPresence(room)
             self._succession = Succession(
                 self._request,
                 Surroundings(
                     client=self._client,
-                    participant=participant,
+                    transport=transport,
                     output=output,
                     presence=self._presence,
                     link_options=self._link_options,
@@ -307,7 +305,7 @@ class AvatarSession(BaseAvatarSession[Event]):
                     on_stage=self._on_stage,
                 ),
             )
-            await self._create_and_join(participant, url, make_token)
+            await self._create_and_join(transport)
         except BaseException:
             # Cancelled or refused: nothing may stay behind, and the caller must see why.
             await self.aclose()
@@ -360,10 +358,10 @@ class AvatarSession(BaseAvatarSession[Event]):
     # -- start ----------------------------------------------------------------------------------
 
     def _install_output(
-        self, agent_session: AgentSession[Any], participant: AvatarParticipant
+        self, agent_session: AgentSession[Any], microphone: Microphone
     ) -> AvatarAudioOutput:
         self._output = AvatarAudioOutput(
-            participant,
+            microphone,
             report=self._on_playout_report,
             wait_for_avatar=self._wait_for_avatar,
             stall_timeout=self._link_options.stall_timeout,
@@ -379,11 +377,9 @@ class AvatarSession(BaseAvatarSession[Event]):
         agent_session.output.replace_audio_tail(self._output)
         return self._output
 
-    async def _create_and_join(
-        self, participant: AvatarParticipant, url: str, make_token: Callable[[], str]
-    ) -> None:
+    async def _create_and_join(self, transport: Transport) -> None:
         assert self._succession is not None
-        joining = asyncio.create_task(participant.join(url, make_token), name="runway_join")
+        joining = asyncio.create_task(transport.join(), name="runway_join")
         try:
             await self._succession.create()
             await joining
@@ -432,8 +428,8 @@ class AvatarSession(BaseAvatarSession[Event]):
             self._presence.close()
         if self._succession is not None:
             await self._succession.aclose(deadline - loop.time() - 1.0)
-        if self._participant is not None:
-            await self._participant.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
         await self._client.aclose(max(0.5, deadline - loop.time()))
         if self._telemetry is not None:
             self._telemetry.end()

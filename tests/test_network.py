@@ -13,6 +13,7 @@ from call import Call, calling, now
 from livekit import rtc
 
 from livekit_plugins_runway import AvatarState, RecoveryOptions
+from livekit_plugins_runway.bridge import Bridge, BridgePassage
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, missing
 
@@ -27,11 +28,11 @@ def connection(call: Call, whose: str) -> rtc.Room:
     if whose == "agent":
         return call.room
     if whose == "participant":
-        assert call.avatar._participant is not None
-        return call.avatar._participant._room
+        assert isinstance(call.avatar._transport, Bridge)
+        return call.avatar._transport.participant._room
     assert call.avatar._link is not None
-    assert call.avatar._link._room is not None
-    return call.avatar._link._room.room
+    assert isinstance(call.avatar._link.passage, BridgePassage)
+    return call.avatar._link.passage.room
 
 
 async def heard_whole(call: Call, script: ToneScript) -> None:
