@@ -23,7 +23,6 @@ from livekit.agents.voice.io import AudioOutput
 from .access import AgentRoomAccess
 from .arguments import check_choice, check_seconds, realtime_request, required
 from .audio_output import AvatarAudioOutput
-from .bridge import Bridge
 from .client import DEFAULT_BASE_URL, RunwayClient
 from .errors import ConfigurationError
 from .link import AvatarLink, LinkOptions
@@ -45,6 +44,7 @@ from .speech import (
 from .state import ALLOWED, AvatarState, StateChanged
 from .succession import Succession, Surroundings
 from .telemetry import Telemetry
+from .transports import TransportKind, check_transport, make_transport
 from .usage import CallUsage
 from .worker import DeliveryKind, DeliveryOption, Loss
 
@@ -84,8 +84,11 @@ class AvatarSession(BaseAvatarSession[Event]):
         personality: overrides the avatar's, 1 to 10,000 characters.
         start_script: what the avatar says by itself at the start, 1 to 2,000 characters.
         tools: Runway tools of the session, at most 20.
-        transport: "bridge": join the room that Runway hosts, and relay.
-        delivery: how speech reaches the avatar worker; "auto" asks the worker.
+        transport: "bridge": join the room that Runway hosts, and relay. "direct": Runway's worker
+            joins the agent's room by itself, at the public address of your LiveKit server.
+        allow_private_livekit_url: do not check that address; for "direct" with a simulator.
+        delivery: how speech reaches the avatar worker; "auto" asks the worker ("direct": always
+            "datastream").
         wait_for_avatar: seconds that the first speech waits for the face, and then does without.
             0: voice first.
         join_timeout: seconds for the avatar worker to join its room, and again for its first frame;
@@ -121,7 +124,8 @@ class AvatarSession(BaseAvatarSession[Event]):
         personality: str | None = None,
         start_script: str | None = None,
         tools: list[Tool] | None = None,
-        transport: Literal["bridge"] = "bridge",
+        transport: TransportKind = "bridge",
+        allow_private_livekit_url: bool = False,
         delivery: DeliveryOption = "auto",
         wait_for_avatar: float = 10.0,
         join_timeout: float = 30.0,
@@ -139,8 +143,8 @@ class AvatarSession(BaseAvatarSession[Event]):
             start_script,
             tools,
         )
-        check_choice("transport", transport, ("bridge",))
         check_choice("delivery", delivery, ("auto", "datastream", "track"))
+        check_transport(transport, delivery)
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
         check_seconds("join_timeout", join_timeout)
         check_seconds("stall_timeout", stall_timeout)
@@ -153,6 +157,8 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._conn_options = conn_options
         self._identity = avatar_participant_identity or _IDENTITY
         self._name = avatar_participant_name or self._identity
+        self._transport_kind = transport
+        self._allow_private_livekit_url = allow_private_livekit_url
         self._wait_for_avatar = wait_for_avatar
         self._allow_pause = allow_pause
         self._recovery = recovery or RecoveryOptions()
@@ -177,7 +183,9 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     @property
     def avatar_identity(self) -> str:
-        return self._identity
+        """Of the participant that has the face: with "direct" another one after a renewal, a swap
+        or a restart."""
+        return self._identity if self._transport is None else self._transport.identity
 
     @property
     def provider(self) -> str:
@@ -247,9 +255,11 @@ class AvatarSession(BaseAvatarSession[Event]):
                 `LIVEKIT_API_KEY`, `LIVEKIT_API_SECRET`.
 
         Raises:
-            ConfigurationError: LiveKit credentials are missing, or it was started before.
+            ConfigurationError: LiveKit credentials are missing, it was started before, or Runway
+                would refuse the LiveKit URL ("direct").
             RunwayException: Runway refused, by kind (see `errors`).
-            UnavailableError: the avatar participant could not join the agent room.
+            UnavailableError: the avatar participant could not join the agent room, or ("direct")
+                the voice not be published there.
         """
         job = get_job_context(required=False)
         if job is not None and job.is_fake_job():
@@ -275,11 +285,14 @@ class AvatarSession(BaseAvatarSession[Event]):
             room_name, agent_identity = job.job.room.name, job.local_participant_identity
         else:
             raise ConfigurationError("Outside a job the room must be connected before start().")
-        transport = Bridge(
+        transport = make_transport(
+            self._transport_kind,
+            room,
             AgentRoomAccess(url, key, secret, room_name, agent_identity),
             identity=self._identity,
             name=self._name,
-            stall_timeout=self._link_options.stall_timeout,
+            options=self._link_options,
+            allow_private=self._allow_private_livekit_url,
         )
         self._started_at = asyncio.get_running_loop().time()
         self._telemetry = Telemetry(self)

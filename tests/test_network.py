@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from call import Call, calling, now
+from call import DIRECT, Call, calling, now
 from livekit import rtc
 
 from livekit_plugins_runway import AvatarState, RecoveryOptions
 from livekit_plugins_runway.bridge import Bridge, BridgePassage
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from livekit_plugins_runway.testing.tones import ToneScript, missing
+from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
 
 UTTERANCE = ToneScript(14)
 OTHER = ToneScript(6, offset=40)
@@ -33,6 +34,31 @@ def connection(call: Call, whose: str) -> rtc.Room:
     assert call.avatar._link is not None
     assert isinstance(call.avatar._link.passage, BridgePassage)
     return call.avatar._link.passage.room
+
+
+@pytest.mark.parametrize(("scenario", "faces"), [(RESUME, 1), (FULL, 2)], ids=["resume", "full"])
+async def test_with_a_worker_in_the_agents_room_its_own_connection_costs_no_word(
+    livekit_server: LiveKitServer, scenario: rtc.SimulateScenarioKind.ValueType, faces: int
+) -> None:
+    """A resume costs nothing, for the user hears the worker; a full reconnect costs the face."""
+    async with calling(livekit_server, recovery=RESTART, **DIRECT) as call:
+        await call.start()
+        began = now()
+        handle = call.say(UTTERANCE)
+        await call.until_heard(3)
+        await call.room.simulate_scenario(scenario)
+        await handle
+        await call.user.wait_for_silence(0.4, 10.0)
+        # What was on its way to the worker is only late.
+        with contextlib.suppress(TimeoutError):
+            await call.user.wait_until(lambda: not missing(UTTERANCE, call.heard(began)), 5.0)
+        heard = call.heard(began)
+        assert missing(UTTERANCE, heard) == []
+        assert in_order(UTTERANCE, heard) or faces == 2
+        assert not handle.interrupted
+        await call.until(AvatarState.LIVE)
+        await heard_again(call, OTHER)
+        assert len(call.simulator.sessions) == faces
 
 
 async def heard_whole(call: Call, script: ToneScript) -> None:
