@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import re
 import time
@@ -42,7 +41,7 @@ from livekit_plugins_runway.testing.tones import (
 from livekit_plugins_runway.transports import worker_token_ttl
 
 UTTERANCE = ToneScript(9)
-LONG = ToneScript(16)
+LONG = ToneScript(13)
 OTHER = ToneScript(4, offset=40)
 RESTART = RecoveryOptions(session_cap=None, backoff=0.2)
 NO_RETRY = APIConnectOptions(max_retry=0, timeout=5.0)
@@ -72,8 +71,9 @@ async def heard_whole(call: Call, script: ToneScript, began: float) -> None:
     """A receiver that got nothing for a while, on a machine that stood still, is late for some
     seconds."""
     await call.user.wait_for_silence(0.4, 5.0)
-    with contextlib.suppress(TimeoutError):
-        await call.user.wait_until(lambda: not missing(script, call.heard(began)), 5.0)
+    if missing(script, call.heard(began)):
+        await call.until_heard(script.indices[-1], 5.0)
+        await call.user.wait_for_silence(0.4, 5.0)
     assert missing(script, call.heard(began)) == []
 
 
@@ -183,7 +183,7 @@ async def test_a_barge_in_silences_the_worker_and_the_next_utterance_is_whole(
 async def test_a_worker_whose_speech_stalls_is_put_out_and_the_voice_says_the_rest(
     livekit_server: LiveKitServer,
 ) -> None:
-    async with calling(livekit_server, stall_timeout=1.0, **DIRECT) as call:
+    async with calling(livekit_server, stall_timeout=0.7, **DIRECT) as call:
         await call.start()
         began = now()
         handle = call.say(LONG)
@@ -239,7 +239,7 @@ async def test_before_the_cap_the_next_worker_takes_over_between_two_segments(
             await call.say(scripts[-1])
         for script in scripts:
             await heard_whole(call, script, began)
-        assert [(r.cause, r.by_voice) for r in call.replaced] == [("renewal", False)]
+        assert {(r.cause, r.by_voice) for r in call.replaced} == {("renewal", False)}
         assert call.errors == []
         await until_gone(call, FIRST)
         old = next(iter(call.simulator.sessions.values()))
@@ -288,7 +288,7 @@ async def test_a_worker_that_ignores_the_end_is_put_out(
         assert await others_in(call) == ["user"]
 
 
-@pytest.mark.parametrize("stage", ["created", "ready", "worker_joined", "first_frame"])
+@pytest.mark.parametrize("stage", ["created", "worker_joined", "first_frame"])
 async def test_closed_at_any_stage_of_the_start_nothing_is_left(
     livekit_server: LiveKitServer, stage: str
 ) -> None:
