@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from livekit.agents.utils import is_given
 from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
 
+from .access import AgentRoomAccess
 from .arguments import check_choice, check_seconds, realtime_request, required
 from .audio_output import AvatarAudioOutput
 from .client import DEFAULT_BASE_URL, RunwayClient
@@ -30,12 +31,12 @@ from .link import AvatarLink, LinkOptions
 from .log import logger
 from .metrics import StageTimings
 from .models import Tool
-from .participant import AvatarParticipant, participant_token
+from .passage import Transport
 from .presence import UserPresence
 from .recovery import RecoveryOptions
-from .runway_room import DeliveryKind, DeliveryOption, Loss
 from .speech import (
     FirstSpeechHeard,
+    Microphone,
     PlayoutForced,
     PlayoutReport,
     PlayoutStats,
@@ -46,7 +47,9 @@ from .state import ALLOWED, AvatarState, StateChanged
 from .succession import Succession, Surroundings
 from .telemetry import Telemetry
 from .tool_calls import ToolDesk, ToolHandler, checked_handlers
+from .transports import TransportKind, check_transport, make_transport
 from .usage import CallUsage
+from .worker import DeliveryKind, DeliveryOption, Loss
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
@@ -88,8 +91,11 @@ class AvatarSession(BaseAvatarSession[Event]):
         tool_handlers: answer `backend_rpc` tools: by the tool's name a coroutine function that
             takes the arguments as a dict and returns what JSON can hold, in the tool's
             `timeout_seconds`.
-        transport: "bridge": join the room that Runway hosts, and relay.
-        delivery: how speech reaches the avatar worker; "auto" asks the worker.
+        transport: "bridge": join the room that Runway hosts, and relay. "direct": Runway's worker
+            joins the agent's room by itself, at the public address of your LiveKit server.
+        allow_private_livekit_url: do not check that address; for "direct" with a simulator.
+        delivery: how speech reaches the avatar worker; "auto" asks the worker ("direct": always
+            "datastream").
         wait_for_avatar: seconds that the first speech waits for the face, and then does without.
             0: voice first.
         join_timeout: seconds for the avatar worker to join its room, and again for its first frame;
@@ -126,7 +132,8 @@ class AvatarSession(BaseAvatarSession[Event]):
         start_script: str | None = None,
         tools: list[Tool] | None = None,
         tool_handlers: Mapping[str, ToolHandler] | None = None,
-        transport: Literal["bridge"] = "bridge",
+        transport: TransportKind = "bridge",
+        allow_private_livekit_url: bool = False,
         delivery: DeliveryOption = "auto",
         wait_for_avatar: float = 10.0,
         join_timeout: float = 30.0,
@@ -144,8 +151,8 @@ class AvatarSession(BaseAvatarSession[Event]):
             start_script,
             tools,
         )
-        check_choice("transport", transport, ("bridge",))
         check_choice("delivery", delivery, ("auto", "datastream", "track"))
+        check_transport(transport, delivery)
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
         check_seconds("join_timeout", join_timeout)
         check_seconds("stall_timeout", stall_timeout)
@@ -158,6 +165,8 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._conn_options = conn_options
         self._identity = avatar_participant_identity or _IDENTITY
         self._name = avatar_participant_name or self._identity
+        self._transport_kind = transport
+        self._allow_private_livekit_url = allow_private_livekit_url
         self._wait_for_avatar = wait_for_avatar
         self._allow_pause = allow_pause
         self._recovery = recovery or RecoveryOptions()
@@ -176,7 +185,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._state = AvatarState.NEW
         self._timings = StageTimings()
         self._started_at = 0.0
-        self._participant: AvatarParticipant | None = None
+        self._transport: Transport | None = None
         self._output: AvatarAudioOutput | None = None
         self._former_output: AudioOutput | None = None
         self._presence: UserPresence | None = None
@@ -190,7 +199,9 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     @property
     def avatar_identity(self) -> str:
-        return self._identity
+        """Of the participant that has the face: with "direct" another one after a renewal, a swap
+        or a restart."""
+        return self._identity if self._transport is None else self._transport.identity
 
     @property
     def provider(self) -> str:
@@ -260,9 +271,11 @@ class AvatarSession(BaseAvatarSession[Event]):
                 `LIVEKIT_API_KEY`, `LIVEKIT_API_SECRET`.
 
         Raises:
-            ConfigurationError: LiveKit credentials are missing, or it was started before.
+            ConfigurationError: LiveKit credentials are missing, it was started before, or Runway
+                would refuse the LiveKit URL ("direct").
             RunwayException: Runway refused, by kind (see `errors`).
-            UnavailableError: the avatar participant could not join the agent room.
+            UnavailableError: the avatar participant could not join the agent room, or ("direct")
+                the voice not be published there.
         """
         job = get_job_context(required=False)
         if job is not None and job.is_fake_job():
@@ -288,29 +301,29 @@ class AvatarSession(BaseAvatarSession[Event]):
             room_name, agent_identity = job.job.room.name, job.local_participant_identity
         else:
             raise ConfigurationError("Outside a job the room must be connected before start().")
-        make_token = partial(
-            participant_token,
-            api_key=key,
-            api_secret=secret,
-            room=room_name,
+        transport = make_transport(
+            self._transport_kind,
+            room,
+            AgentRoomAccess(url, key, secret, room_name, agent_identity),
             identity=self._identity,
             name=self._name,
-            on_behalf_of=agent_identity,
+            options=self._link_options,
+            allow_private=self._allow_private_livekit_url,
         )
         self._started_at = asyncio.get_running_loop().time()
         self._telemetry = Telemetry(self)
         self._move_to(AvatarState.STARTING, "start")
+        self._transport = transport
         try:
             await super().start(agent_session, room)
             agent_session.on("close", self._on_agent_session_close)
-            participant = self._participant = AvatarParticipant()
-            output = self._install_output(agent_session, participant)
+            output = self._install_output(agent_session, transport.microphone)
             self._presence = UserPresence(room)
             self._succession = Succession(
                 self._request,
                 Surroundings(
                     client=self._client,
-                    participant=participant,
+                    transport=transport,
                     output=output,
                     presence=self._presence,
                     link_options=self._link_options,
@@ -321,7 +334,7 @@ class AvatarSession(BaseAvatarSession[Event]):
                     on_stage=self._on_stage,
                 ),
             )
-            await self._create_and_join(participant, url, make_token)
+            await self._create_and_join(transport)
         except BaseException:
             # Cancelled or refused: nothing may stay behind, and the caller must see why.
             await self.aclose()
@@ -374,10 +387,10 @@ class AvatarSession(BaseAvatarSession[Event]):
     # -- start ----------------------------------------------------------------------------------
 
     def _install_output(
-        self, agent_session: AgentSession[Any], participant: AvatarParticipant
+        self, agent_session: AgentSession[Any], microphone: Microphone
     ) -> AvatarAudioOutput:
         self._output = AvatarAudioOutput(
-            participant,
+            microphone,
             report=self._on_playout_report,
             wait_for_avatar=self._wait_for_avatar,
             stall_timeout=self._link_options.stall_timeout,
@@ -393,11 +406,9 @@ class AvatarSession(BaseAvatarSession[Event]):
         agent_session.output.replace_audio_tail(self._output)
         return self._output
 
-    async def _create_and_join(
-        self, participant: AvatarParticipant, url: str, make_token: Callable[[], str]
-    ) -> None:
+    async def _create_and_join(self, transport: Transport) -> None:
         assert self._succession is not None
-        joining = asyncio.create_task(participant.join(url, make_token), name="runway_join")
+        joining = asyncio.create_task(transport.join(), name="runway_join")
         try:
             await self._succession.create()
             await joining
@@ -446,8 +457,8 @@ class AvatarSession(BaseAvatarSession[Event]):
             self._presence.close()
         if self._succession is not None:
             await self._succession.aclose(deadline - loop.time() - 1.0)
-        if self._participant is not None:
-            await self._participant.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
         await self._client.aclose(max(0.5, deadline - loop.time()))
         if self._telemetry is not None:
             self._telemetry.end()

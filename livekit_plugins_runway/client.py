@@ -37,6 +37,7 @@ from .models import (
     NotReady,
     Ready,
     RealtimeSessionState,
+    Running,
     explain,
     parse_session,
 )
@@ -228,6 +229,29 @@ class RunwayClient:
             SessionNotReadyError: not READY in time; the session still exists.
             RunwayException: a poll failed, after its retries.
         """
+        state = await self._wait_for(session_id, (Ready,), timeout, on_queued)
+        assert isinstance(state, Ready)
+        return state
+
+    async def wait_until_under_way(
+        self,
+        session_id: str,
+        *,
+        timeout: float = 60.0,
+        on_queued: Callable[[bool], None] | None = None,
+    ) -> Ready | Running:
+        """The same for a session whose worker joins a room by itself: RUNNING is as good."""
+        state = await self._wait_for(session_id, (Ready, Running), timeout, on_queued)
+        assert isinstance(state, Ready | Running)
+        return state
+
+    async def _wait_for(
+        self,
+        session_id: str,
+        wanted: tuple[type[Ready] | type[Running], ...],
+        timeout: float,
+        on_queued: Callable[[bool], None] | None,
+    ) -> RealtimeSessionState:
         queued = False
         limit = asyncio.timeout(timeout)
         try:
@@ -238,10 +262,10 @@ class RunwayClient:
                     due = max(due + interval, asyncio.get_running_loop().time())
                     await asyncio.sleep(due - asyncio.get_running_loop().time())
                     state = await self.get(session_id)
-                    if isinstance(state, Ready):
+                    if isinstance(state, wanted):
                         return state
                     if not isinstance(state, NotReady):
-                        raise _ended(session_id, state)
+                        raise session_failed(session_id, state)
                     if state.queued != queued:
                         queued = state.queued
                         if on_queued is not None:
@@ -353,7 +377,8 @@ class RunwayClient:
         return Call(operation, method, path, self._api_secret, session_id=session_id)
 
 
-def _ended(session_id: str, state: RealtimeSessionState) -> SessionFailedError:
+def session_failed(session_id: str, state: RealtimeSessionState) -> SessionFailedError:
+    """What a session in this state, which is not the one that was waited for, means."""
     failed = state if isinstance(state, Failed) else None
     return SessionFailedError(
         session_id=session_id,

@@ -269,7 +269,7 @@ class SessionFailedError(RunwayException, APIError):
     ) -> None:
         if not message:
             detail = f" ({failure_code or 'no failure code'}: {failure.rstrip('.')})"
-            message = f"The Runway session became {status} before it was READY"
+            message = f"The Runway session became {status} before its avatar was there"
             message += f"{detail if status == 'FAILED' else ''}."
         retryable = status == "FAILED" and not failure_code.startswith("SAFETY")
         APIError.__init__(self, message, retryable=retryable)

@@ -1,4 +1,4 @@
-"""One Runway session behind the avatar participant: the session, its room and the relay."""
+"""One Runway session as the avatar's face: the session, its passage to the user, its end."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from livekit import rtc
-
-from .audio_output import AvatarAudioOutput
 from .errors import AvatarJoinError
 from .log import logger
-from .participant import AvatarParticipant
+from .passage import Face, Passage
 from .realtime import RealtimeSession, SessionEnd
-from .relay import Relay, RelayStats
-from .runway_room import WORKER_PREFIX, DeliveryKind, DeliveryOption, Loss, RunwayRoom
 from .speech import SpeechDelivery
 from .tool_calls import SessionTools, ToolDesk
+from .worker import PATIENCE, DeliveryKind, DeliveryOption, Loss
 
 
 @dataclass(frozen=True)
@@ -42,24 +38,21 @@ class AvatarLink:
     def __init__(
         self,
         session: RealtimeSession,
-        participant: AvatarParticipant,
-        output: AvatarAudioOutput,
+        passage: Passage,
         options: LinkOptions,
         on_stage: Callable[[str], None],
     ) -> None:
         self.session = session
-        self._participant = participant
-        self._output = output
+        self.passage = passage
         self._options = options
         self._on_stage = on_stage
-        self._room: RunwayRoom | None = None
         self._tools: SessionTools | None = None
-        self._relay: Relay | None = None
-        self._relay_task: asyncio.Task[None] | None = None
+        self._face: Face | None = None
+        self._face_task: asyncio.Task[None] | None = None
         self._status_task: asyncio.Task[None] | None = None
         self._first_frame = asyncio.Event()
         self._began = asyncio.get_running_loop().time()
-        self._consumed_at: float | None = None
+        self._capped_from: float | None = None
         self._worker_joined_at: float | None = None
         self._live_at: float | None = None
         self.retired = False
@@ -70,13 +63,9 @@ class AvatarLink:
         self.delivery_kind: DeliveryKind | None = None
 
     @property
-    def relay_stats(self) -> RelayStats | None:
-        return None if self._relay is None else self._relay.stats
-
-    @property
     def last_frame(self) -> float | None:
-        """Loop time in seconds of the avatar's last picture."""
-        return None if self._relay is None else self._relay.last_frame
+        """Loop time in seconds of the avatar's last picture; None where that is not known."""
+        return None if self._face is None else self._face.last_frame
 
     @property
     def startup(self) -> float:
@@ -90,8 +79,8 @@ class AvatarLink:
 
     @property
     def age(self) -> float:
-        """Seconds since the session was consumed, from which Runway's cap counts; 0 before."""
-        return self._seconds_since(self._consumed_at)
+        """Seconds for which Runway's cap has counted; 0 before."""
+        return self._seconds_since(self._capped_from)
 
     @property
     def billed(self) -> float:
@@ -110,39 +99,25 @@ class AvatarLink:
         Raises:
             RunwayException: by kind; the session must still be ended with `close()`.
         """
-        options, session = self._options, self.session
-        ready = await session.wait_until_ready(options.ready_timeout, self._on_queued)
-        self._on_stage("ready")
-        credentials = await session.consume(ready)
-        self._consumed_at = asyncio.get_running_loop().time()
-        self._on_stage("consumed")
-        room = self._room = RunwayRoom(
-            session.id,
+        options, session, passage = self._options, self.session, self.passage
+        self._capped_from = await passage.open(
+            session,
+            options.ready_timeout,
+            on_queued=self._on_queued,
+            on_stage=self._on_stage,
             on_lost=self.report_loss,
-            on_playback_finished=lambda interrupted: self._output.worker_finished(
-                interrupted=interrupted
-            ),
         )
-        await room.join(credentials)
-        self._on_stage("connected")
-        self._attend_to_tools(room.room)
-        await room.wait_for_worker(options.join_timeout)
+        self._attend_to_tools()
+        await passage.wait_for_worker(options.join_timeout)
         session.worker_joined()
         self._worker_joined_at = asyncio.get_running_loop().time()
         self._on_stage("worker_joined")
-        audio, video = await room.wait_for_media(options.join_timeout)
-        self._relay = Relay(
-            audio=audio,
-            video=video,
-            participant=self._participant,
-            output=self._output,
-            on_first_frame=self._on_first_frame,
-            on_stall=lambda _: self.report_loss(Loss.VIDEO_STALLED),
-            stall_timeout=options.stall_timeout,
+        self._face = await passage.wait_for_face(
+            options.join_timeout, on_first_frame=self._on_first_frame
         )
         if not standby:
-            self._relay.activate()
-        self._relay_task = asyncio.create_task(self._relay.run(), name="runway_relay")
+            self._face.activate()
+        self._face_task = asyncio.create_task(self._face.run(), name="runway_face")
         try:
             async with asyncio.timeout(options.join_timeout):
                 await self._first_frame.wait()
@@ -150,35 +125,35 @@ class AvatarLink:
             raise AvatarJoinError(
                 session_id=session.id, missing="video", waited=options.join_timeout
             ) from None
-        self.delivery_kind, delivery = await room.open_delivery(options.delivery)
+        self.delivery_kind, delivery = await passage.open_delivery(options.delivery)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
         self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
         self._live_at = asyncio.get_running_loop().time()
         return delivery
 
-    def _attend_to_tools(self, room: rtc.Room) -> None:
+    def _attend_to_tools(self) -> None:
         desk, tools = self._options.tools, self.session.request.tools
         if desk is not None and tools:
-            self._tools = desk.open(
-                self.session.id, tools, room, lambda identity: identity.startswith(WORKER_PREFIX)
-            )
+            passage = self.passage
+            self._tools = desk.open(self.session.id, tools, passage.room, passage.is_worker)
 
     def show(self) -> None:
         """From now on the user sees and hears this avatar. Only after `open()`."""
-        assert self._relay is not None
-        self._relay.activate()
+        assert self._face is not None
+        self._face.activate()
 
     def hide(self) -> None:
-        """From now on the user sees and hears nothing of it."""
-        if self._relay is not None:
-            self._relay.deactivate()
+        """From now on the user sees and hears nothing of it, as far as that is in our hands."""
+        if self._face is not None:
+            self._face.deactivate()
 
     async def wait_until_shown(self, timeout: float) -> float | None:
-        """The loop time of the first picture that the user saw; None if none came in time."""
-        assert self._relay is not None
+        """The loop time of the first picture that the user saw; None if none came in time, or
+        nobody here can tell."""
+        assert self._face is not None
         try:
             async with asyncio.timeout(timeout):
-                return await self._relay.wait_until_shown()
+                return await self._face.wait_until_shown()
         except TimeoutError:
             return None
 
@@ -202,28 +177,29 @@ class AvatarLink:
             self.queued.clear()
         logger.info("the Runway session is queued" if queued else "it is no longer queued")
 
-    async def stop_relay(self) -> None:
+    async def _stop(self) -> None:
         """Let nothing more of the avatar reach the user. Idempotent."""
-        tasks = [task for task in (self._relay_task, self._status_task) if task is not None]
+        tasks = [task for task in (self._face_task, self._status_task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, *, budget: float) -> SessionEnd:
-        """Stop relaying, end the session, see that it has ended, leave the Runway room.
+        """Show no more of it, end the session, see that it has ended, leave the Runway room.
 
         Bounded by `budget` seconds, except for leaving the room. Raises only if it is cancelled.
         """
-        await self.stop_relay()
-        room = self._room
+        await self._stop()
+        patience = 0.0 if self.lost.done() else PATIENCE
         try:
-            return await self.session.end(
-                say_goodbye=None if room is None else room.send_end_call,
-                worker_gone=None if room is None else room.worker_gone,
-                budget=budget,
-            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.passage.see_out(patience), name="runway_see_out")
+                return await self.session.end(
+                    say_goodbye=self.passage.send_end_call,
+                    worker_gone=self.passage.worker_gone,
+                    budget=budget,
+                )
         finally:
             if self._tools is not None:
                 await self._tools.aclose()
-            if room is not None:
-                await room.aclose()
+            await self.passage.aclose()

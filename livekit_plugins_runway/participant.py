@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import Callable
 
-from livekit import api, rtc
-from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
+from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
+from .audience import Audience
 from .connecting import connect
 from .errors import UnavailableError
 from .log import logger
@@ -21,9 +20,6 @@ CAMERA_FRAMERATE = 30.0
 MIN_FRAME_SIDE = 16
 """Pixels. When a publisher leaves, its track ends with 2x2 frames, which abort libwebrtc's encoder
 (livekit 1.1.21)."""
-_TOKEN_TTL = datetime.timedelta(hours=1)
-MAX_ABSENCE = 30.0
-"""Seconds for which speech waits for a connection that is being restored."""
 _NEGOTIATION = 0.2
 """Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
 as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
@@ -35,34 +31,6 @@ _FOR_GOOD = {
     rtc.DisconnectReason.ROOM_CLOSED,
     rtc.DisconnectReason.USER_REJECTED,
 }
-
-
-def participant_token(
-    *, api_key: str, api_secret: str, room: str, identity: str, name: str, on_behalf_of: str
-) -> str:
-    """A LiveKit token for the avatar participant: it may publish a camera and a microphone.
-
-    Kind and attribute are in the token, so that no client sees the participant without them.
-    `lk.publish_on_behalf` tells front ends, and the agent itself, whose face this is.
-    """
-    grants = api.VideoGrants(
-        room_join=True,
-        room=room,
-        can_publish=True,
-        can_publish_sources=["camera", "microphone"],
-        can_publish_data=False,
-        can_subscribe=False,
-    )
-    return (
-        api.AccessToken(api_key=api_key, api_secret=api_secret)
-        .with_kind("agent")
-        .with_identity(identity)
-        .with_name(name)
-        .with_grants(grants)
-        .with_attributes({ATTRIBUTE_PUBLISH_ON_BEHALF: on_behalf_of})
-        .with_ttl(_TOKEN_TTL)
-        .to_jwt()
-    )
 
 
 class AvatarParticipant:
@@ -83,8 +51,7 @@ class AvatarParticipant:
         self._camera_track: rtc.LocalVideoTrack | None = None
         self._url = ""
         self._make_token: Callable[[], str] = str
-        self._subscribed = False
-        self._away_since: float | None = None
+        self._audience = Audience()
         self._published_at = float("-inf")
         self._rejoining: asyncio.Task[None] | None = None
         self._closed = False
@@ -92,16 +59,12 @@ class AvatarParticipant:
     @property
     def subscribed(self) -> bool:
         """True once somebody has subscribed to the microphone track."""
-        return self._subscribed
+        return self._audience.subscribed
 
     @property
     def reachable(self) -> bool:
-        """False from when the connection to the agent room is interrupted until somebody listens
-        again: what is sent meanwhile is lost. True again after `MAX_ABSENCE` seconds, for the agent
-        must not wait for ever."""
-        if self._away_since is None:
-            return True
-        return asyncio.get_running_loop().time() - self._away_since > MAX_ABSENCE
+        """See `Audience.reachable`."""
+        return self._audience.reachable
 
     async def join(self, url: str, make_token: Callable[[], str]) -> None:
         """Join the agent room and publish the microphone.
@@ -134,31 +97,18 @@ class AvatarParticipant:
         return {
             "local_track_subscribed": self._on_subscribed,
             "local_track_republished": self._on_republished,
-            "reconnecting": self._on_away,
-            "reconnected": self._on_back,
+            "reconnecting": self._audience.on_away,
+            "reconnected": self._audience.on_back,
             "disconnected": lambda reason: self._on_disconnected(room, reason),
         }
 
     def _on_subscribed(self, track: rtc.Track) -> None:
         if track.sid == self._microphone_track.sid:
-            self._subscribed = True
-            self._on_back()
+            self._audience.on_subscribed()
 
     def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
-        """Whoever listened has to subscribe anew."""
-        if publication.track is self._microphone_track and self._subscribed:
-            self._subscribed = False
-            self._on_away()
-
-    def _on_away(self) -> None:
-        if self._away_since is None:
-            logger.info("the connection of the avatar participant is interrupted")
-            self._away_since = asyncio.get_running_loop().time()
-
-    def _on_back(self) -> None:
-        if self._away_since is not None and self._subscribed:
-            logger.info("the avatar participant is heard again")
-            self._away_since = None
+        if publication.track is self._microphone_track:
+            self._audience.on_republished()
 
     def _on_disconnected(self, room: rtc.Room, reason: rtc.DisconnectReason.ValueType) -> None:
         ours = reason == rtc.DisconnectReason.CLIENT_INITIATED
@@ -167,11 +117,10 @@ class AvatarParticipant:
         name = rtc.DisconnectReason.Name(reason)
         if reason in _FOR_GOOD:
             logger.error("the avatar participant was put out of the room", extra={"reason": name})
-            self._away_since = None
+            self._audience.on_over()
             return
         logger.warning("the avatar participant has lost its room", extra={"reason": name})
-        self._subscribed = False
-        self._on_away()
+        self._audience.on_lost()
         self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
 
     async def _rejoin(self) -> None:

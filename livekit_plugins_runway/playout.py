@@ -23,6 +23,8 @@ HOP = SAMPLE_RATE // 100
 """Samples in 10 ms: the grain of all accounting, and the frame size of a zero-queue AudioSource."""
 HOP_SECONDS = HOP / SAMPLE_RATE
 BYTES_PER_SAMPLE = 2
+SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
+"""10 ms."""
 
 # Band edges in FFT bins of 100 Hz, up to 7 kHz: what survives the 16 kHz of a data stream. Finer
 # than an ear's, so that the tones of tests, 60 Hz apart, lie in bands of their own.

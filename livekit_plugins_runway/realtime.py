@@ -120,6 +120,15 @@ class RealtimeSession:
         self._move_to(SessionState.READY)
         return ready
 
+    async def wait_until_under_way(
+        self, timeout: float, on_queued: Callable[[bool], None] | None = None
+    ) -> None:
+        """For a session whose worker joins a room by itself. Raises what
+        `RunwayClient.wait_until_under_way` raises."""
+        await self.client.wait_until_under_way(self.id, timeout=timeout, on_queued=on_queued)
+        self.times.ready = time.time()
+        self._move_to(SessionState.READY)
+
     async def consume(self, ready: Ready) -> ConsumedCredentials:
         """Raises what `RunwayClient.consume` raises. Possible once."""
         credentials = await self.client.consume(self.id, ready.session_key.get_secret_value())
@@ -208,7 +217,7 @@ class RealtimeSession:
             state = await self._status()
             return self._result("already ended", state) if _terminal(state) else None
         if say_goodbye is None or not await say_goodbye():
-            used = self.times.consumed is not None
+            used = self.times.consumed is not None or self.times.running is not None
             state = await self._status() if used else None
             return self._result("already ended", state) if _terminal(state) else None
         assert worker_gone is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +15,12 @@ from livekit import rtc
 
 from .audio_output import AvatarAudioOutput
 from .participant import MIN_FRAME_SIDE, AvatarParticipant
-from .playout import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
+from .playout import SILENCE
 from .speech import RelayAction
+from .worker import hops
 
-_SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 _VIDEO_CAPACITY = 2
 _BLANK_RANGE = 8
-_AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
 
 MUTE_AFTER = 1.0
 """Seconds without a frame after which the camera is muted."""
@@ -104,18 +104,8 @@ class Relay:
             watch.cancel()
 
     async def _relay_audio(self) -> None:
-        stream = rtc.AudioStream(
-            self._audio,
-            capacity=_AUDIO_CAPACITY,
-            sample_rate=SAMPLE_RATE,
-            num_channels=1,
-            frame_size_ms=10,
-        )
-        try:
-            async for event in stream:
-                pcm = bytes(event.frame.data)
-                if len(pcm) != len(_SILENCE):
-                    continue
+        async with aclosing(hops(self._audio)) as sound:
+            async for pcm in sound:
                 if not self._active:
                     continue
                 self.stats.audio_frames += 1
@@ -124,9 +114,7 @@ class Relay:
                     await self._participant.push_audio(pcm)
                 elif action is RelayAction.SILENCE:
                     self.stats.gated_audio_frames += 1
-                    await self._participant.push_audio(_SILENCE)
-        finally:
-            await stream.aclose()
+                    await self._participant.push_audio(SILENCE)
 
     async def _relay_video(self) -> None:
         loop = asyncio.get_running_loop()

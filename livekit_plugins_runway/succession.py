@@ -17,7 +17,7 @@ from .errors import AvatarLostError, LostAnswerError, RunwayException
 from .link import AvatarLink, LinkOptions
 from .log import logger
 from .models import CreateRealtimeSession
-from .participant import AvatarParticipant
+from .passage import Transport
 from .presence import UserPresence
 from .realtime import END_BUDGET, RealtimeSession, SessionEnd
 from .recovery import Cap, RecoveryOptions, Restarts, is_final
@@ -55,14 +55,15 @@ class AvatarReplaced:
     """Payload of the `replaced` event: another Runway session has become the face.
 
     Attributes:
-        freeze: seconds from the last picture of the former session to the first of this one.
+        freeze: seconds from the last picture of the former session to the first of this one; None
+            where one of the two is not known.
         overlap: seconds for which both were billed.
         by_voice: the voice spoke, or would have, between the two.
     """
 
     cause: Cause
     session_id: str
-    freeze: float
+    freeze: float | None
     overlap: float
     by_voice: bool
 
@@ -72,7 +73,7 @@ class Surroundings:
     """What the succession acts on; owned by the `AvatarSession`."""
 
     client: RunwayClient
-    participant: AvatarParticipant
+    transport: Transport
     output: AvatarAudioOutput
     presence: UserPresence
     link_options: LinkOptions
@@ -140,7 +141,7 @@ class Succession:
             if recovery.on_user_left == "close":
                 return None
             self._around.output.detach_avatar()
-            self._around.participant.mute_camera()
+            self._around.transport.hide_face()
             self._around.move_to(AvatarState.PAUSED, "the user has left")
             await presence.wait_until_back()
             self._around.move_to(AvatarState.STARTING, "a user is back")
@@ -372,7 +373,7 @@ class Succession:
             self._last_frame = old.last_frame
             self._link = None
             old.hide()
-            self._around.participant.mute_camera()
+            self._around.transport.hide_face()
             self._retire(old)
 
     async def _hand_over(
@@ -426,7 +427,7 @@ class Succession:
         if link is not None:
             link.hide()
             self._last_frame = link.last_frame or self._last_frame
-        self._around.participant.mute_camera()
+        self._around.transport.hide_face()
         if self._link is link:
             self._link = None
         self._around.output.detach_avatar()
@@ -439,7 +440,7 @@ class Succession:
     ) -> None:
         shown = await link.wait_until_shown(_SHOWN_TIMEOUT)
         last, self._last_frame = self._last_frame, None
-        freeze = 0.0 if shown is None or last is None else max(0.0, shown - last)
+        freeze = None if shown is None or last is None else max(0.0, shown - last)
         counters = {"restart": "restarts", "renewal": "renewals", "swap": "swaps"}
         counter = counters.get(cause, "resumes")
         counted = {counter: getattr(self.usage, counter) + 1}
@@ -452,18 +453,19 @@ class Succession:
     # -- sessions -------------------------------------------------------------------------------
 
     async def _make(self, request: CreateRealtimeSession) -> AvatarLink:
-        """Repeats a create whose answer was lost: the orphan is never consumed, so it dies unbilled
-        about 21 s after READY. Where it takes the account's only place, the new one is queued."""
+        """Repeats a create whose answer was lost. The orphan is never consumed, so it dies unbilled
+        about 21 s after READY; one whose worker joins the agent's room is turned away there. Where
+        it takes the account's only place, the new one is queued."""
         around = self._around
-        session = RealtimeSession(around.client, request)
-        link = AvatarLink(
-            session, around.participant, around.output, around.link_options, around.on_stage
-        )
         for tries_left in reversed(range(around.create_retries + 1)):
+            passage = around.transport.passage(around.output)
+            session = RealtimeSession(around.client, passage.body(request))
+            link = AvatarLink(session, passage, around.link_options, around.on_stage)
             try:
                 await session.create()
                 break
             except LostAnswerError:
+                passage.disown()
                 if not tries_left:
                     raise
                 logger.warning("the answer to a Runway create was lost; creating another session")

@@ -113,8 +113,11 @@ class Telemetry:
 
     def _on_replaced(self, replaced: AvatarReplaced) -> None:
         REPLACED.labels(self._node, replaced.cause).inc()
-        FREEZE_SECONDS.labels(self._node, replaced.cause).observe(replaced.freeze)
-        self._span.add_event("replaced", {"cause": replaced.cause, "freeze": replaced.freeze})
+        told: dict[str, str | float] = {"cause": replaced.cause}
+        if replaced.freeze is not None:
+            FREEZE_SECONDS.labels(self._node, replaced.cause).observe(replaced.freeze)
+            told["freeze"] = replaced.freeze
+        self._span.add_event("replaced", told)
 
     def _on_session_ended(self, end: SessionEnd) -> None:
         SESSIONS.labels(self._node, end.how, end.status or "unknown").inc()

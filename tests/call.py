@@ -42,6 +42,10 @@ QUICK = {
     "fps": 15.0,
 }
 """A service that is in a hurry, with a small picture: a whole call shares one process here."""
+DIRECT: dict[str, Any] = {"transport": "direct", "allow_private_livekit_url": True}
+"""Options of an avatar whose worker joins the agent's room by itself."""
+WORKERS = ["runway-avatar-agent", *(f"runway-avatar-agent-{n}" for n in range(2, 6))]
+"""Identities of such workers, one after the other."""
 ONE_FACE = RecoveryOptions(on_loss="audio", session_cap=None)
 """Nothing is restarted or renewed unless a test asks for it."""
 
@@ -168,7 +172,14 @@ async def calling(
             RunwaySimulator(**livekit, options=SimulatorOptions(**{**QUICK, **(simulated or {})}))
         )
         user = await stack.enter_async_context(
-            SimulatedUser(server.url, name, api_key=server.api_key, api_secret=server.api_secret)
+            SimulatedUser(
+                server.url,
+                name,
+                api_key=server.api_key,
+                api_secret=server.api_secret,
+                # The plain voice is then on the agent's own participant, and heard all the same.
+                listen_to=["agent", *WORKERS] if options.get("transport") == "direct" else None,
+            )
         )
         room = rtc.Room()
         await room.connect(server.url, server.token(name, "agent", kind="agent"))

@@ -76,12 +76,15 @@ async def test_the_scripted_model_streams_the_reply_that_fits(speech: ModuleType
         assert len(words) == len(reply.split())
 
 
-def test_what_a_user_copies_is_short_and_registers_an_agent() -> None:
-    path = ROOT / "examples" / "agent.py"
+@pytest.mark.parametrize(
+    ("example", "name"), [("agent.py", "runway-agent"), ("direct.py", "runway-direct-agent")]
+)
+def test_what_a_user_copies_is_short_and_registers_an_agent(example: str, name: str) -> None:
+    path = ROOT / "examples" / example
     assert len(path.read_text().splitlines()) <= 42
     server = runpy.run_path(str(path))["server"]
     assert isinstance(server, AgentServer)
-    assert server._agent_name == "runway-agent"
+    assert server._agent_name == name
 
 
 def test_the_offline_agent_answers_the_demo(speech: ModuleType) -> None:

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from call import Call, calling, now
+from call import DIRECT, Call, calling, now
 from livekit import rtc
 
 from livekit_plugins_runway import AvatarState, RecoveryOptions
+from livekit_plugins_runway.bridge import Bridge, BridgePassage
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from livekit_plugins_runway.testing.tones import ToneScript, missing
+from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
 
 UTTERANCE = ToneScript(14)
 OTHER = ToneScript(6, offset=40)
@@ -27,11 +28,36 @@ def connection(call: Call, whose: str) -> rtc.Room:
     if whose == "agent":
         return call.room
     if whose == "participant":
-        assert call.avatar._participant is not None
-        return call.avatar._participant._room
+        assert isinstance(call.avatar._transport, Bridge)
+        return call.avatar._transport.participant._room
     assert call.avatar._link is not None
-    assert call.avatar._link._room is not None
-    return call.avatar._link._room.room
+    assert isinstance(call.avatar._link.passage, BridgePassage)
+    return call.avatar._link.passage.room
+
+
+@pytest.mark.parametrize(("scenario", "faces"), [(RESUME, 1), (FULL, 2)], ids=["resume", "full"])
+async def test_with_a_worker_in_the_agents_room_its_own_connection_costs_no_word(
+    livekit_server: LiveKitServer, scenario: rtc.SimulateScenarioKind.ValueType, faces: int
+) -> None:
+    """A resume costs nothing, for the user hears the worker; a full reconnect costs the face."""
+    async with calling(livekit_server, recovery=RESTART, **DIRECT) as call:
+        await call.start()
+        began = now()
+        handle = call.say(UTTERANCE)
+        await call.until_heard(3)
+        await call.room.simulate_scenario(scenario)
+        await handle
+        # What was on its way to the worker is late, by the second that the resume takes.
+        if missing(UTTERANCE, call.heard(began)):
+            await call.until_heard(UTTERANCE.indices[-1], 5.0)
+        await call.user.wait_for_silence(0.4, 5.0)
+        heard = call.heard(began)
+        assert missing(UTTERANCE, heard) == []
+        assert in_order(UTTERANCE, heard) or faces == 2
+        assert not handle.interrupted
+        await call.until(AvatarState.LIVE)
+        await heard_again(call, OTHER)
+        assert len(call.simulator.sessions) == faces
 
 
 async def heard_whole(call: Call, script: ToneScript) -> None:

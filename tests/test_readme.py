@@ -25,7 +25,7 @@ from livekit_plugins_runway import (
     testing,
 )
 from livekit_plugins_runway.metrics import StageTimings
-from livekit_plugins_runway.runway_room import Loss
+from livekit_plugins_runway.worker import Loss
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

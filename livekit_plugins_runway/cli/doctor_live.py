@@ -14,7 +14,8 @@ from ..delivery import clear_buffer
 from ..errors import AvatarJoinError, AvatarLostError, RoomTokenError, RunwayException
 from ..models import CreateRealtimeSession
 from ..realtime import RealtimeSession, SessionEnd
-from ..runway_room import WORKER_PREFIX, DeliveryKind, Loss, RunwayRoom
+from ..runway_room import WORKER_PREFIX, RunwayRoom
+from ..worker import DeliveryKind, Loss
 from .doctor_witness import Heard, Witness, watching
 
 

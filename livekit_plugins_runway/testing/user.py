@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +62,7 @@ class SimulatedUser:
         room: name of the room.
         api_key, api_secret: to mint the user's own token.
         identity: of the user.
-        listen_to: identity of the participant to listen to and look at.
+        listen_to: identity of the participant to listen to and look at, or several.
         record_video: keep a film for `write_mp4()`; costs some CPU.
         video_size: of the film, even numbers of pixels.
         max_seconds: how much is kept: the last so many seconds of sound, the first of the film.
@@ -76,7 +76,7 @@ class SimulatedUser:
         api_key: str,
         api_secret: str,
         identity: str = "user",
-        listen_to: str | None = None,
+        listen_to: str | Collection[str] | None = None,
         record_video: bool = False,
         video_size: tuple[int, int] = (544, 352),
         max_seconds: float = 600.0,
@@ -88,7 +88,7 @@ class SimulatedUser:
             .with_grants(api.VideoGrants(room_join=True, room=room))
             .to_jwt()
         )
-        self._listen_to = listen_to
+        self._listen_to = {listen_to} if isinstance(listen_to, str) else listen_to
         self._record_video = record_video
         self._video_size = video_size
         self._max_seconds = max_seconds
@@ -315,7 +315,7 @@ class SimulatedUser:
 
     def _chosen(self) -> set[str]:
         if self._listen_to is not None:
-            return {self._listen_to}
+            return set(self._listen_to)
         on_behalf = {
             p.identity for p in self.participants if ATTRIBUTE_PUBLISH_ON_BEHALF in p.attributes
         }
