@@ -10,17 +10,18 @@ help:
 	@echo "make test    all tests, on a real livekit-server"
 	@echo "make bench-speech  latency, barge-in and failover of the voice: figures, in about 12 minutes"
 	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"
-	@echo "make check   style, types and the tests that need no server; under a minute"
+	@echo "make check   style, types and the quick tests that need no server; under a minute"
 	@echo "make docs    API reference from the docstrings, in api-docs/"
 
 demo: provision
 	@$(PYTHON) tools/demo.py
 
-# Tests of real media want the machine for themselves; the others share its cores.
+# One call of real media keeps half a core busy. The heavy tests come by themselves.
 test: provision
 	@$(PYTHON) -m pytest -m "not server" -n 2; quick=$$?; \
-	$(PYTHON) -m pytest -m server; media=$$?; \
-	[ $$media -ne 0 ] && exit $$media; exit $$quick
+	$(PYTHON) -m pytest -m "server and not heavy" -n 2; media=$$?; \
+	$(PYTHON) -m pytest -m "server and heavy"; heavy=$$?; \
+	[ $$quick -ne 0 ] && exit $$quick; [ $$media -ne 0 ] && exit $$media; exit $$heavy
 
 bench-speech: provision
 	@$(PYTHON) tools/bench_speech.py $(ARGS)
@@ -29,7 +30,7 @@ chaos: provision
 	@$(PYTHON) tools/chaos.py $(ARGS)
 
 check: lint
-	@$(PYTHON) -m pytest -m "not server" -n 2
+	@$(PYTHON) -m pytest -m "not server and not slow" -n 2
 
 docs: setup
 	@$(PYTHON) tools/api_docs.py api-docs

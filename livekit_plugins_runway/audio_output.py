@@ -58,9 +58,7 @@ FIRST_LATENCY = 2.5
 DEADLINE_MARGIN = 5.0
 """Seconds past its own length after which a flushed segment is finished by force."""
 _MARGIN = 0.08
-_FADED_MARGIN = 0.18
-"""Seconds before the place of a loss at which the voice begins. A receiver to which nothing comes
-any more holds the last sound for about 0.1 s before it fades (measured: livekit 1.1.21)."""
+"""Seconds before the place of a loss at which the voice begins."""
 _CLEAR_FLUSH_TIMEOUT = 1.0
 _WORD_GAP = 0.03
 """Seconds of silence at which one speaker may leave off and another go on."""
@@ -604,8 +602,7 @@ class AvatarAudioOutput(AudioOutput):
                 position = attempt.start  # none of what was heard were its words
             elif lost and attempt.tracker.onset:
                 clear = min(position, attempt.tracker.clear_position)
-                margin = _MARGIN if clear == position else _FADED_MARGIN
-                position = max(attempt.start, segment.restart_point(clear, margin=margin))
+                position = max(attempt.start, segment.restart_point(clear, margin=_MARGIN))
                 self.stats.carried_on += 1
             segment.heard = position
         self._report_run(segment, attempt)

@@ -14,6 +14,7 @@ MINUTES = float(os.environ.get("CHAOS_MINUTES", "1"))
 
 
 @pytest.mark.server
+@pytest.mark.heavy
 @pytest.mark.timeout(120 + 60 * MINUTES)
 async def test_whatever_goes_wrong_every_word_is_heard_and_nothing_is_left(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(

@@ -92,6 +92,7 @@ def jobs(worker: Any) -> int:
     return len(re.findall(r'"received job request"', text))
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(120)
 async def test_two_workers_share_the_calls_and_one_drains(
     livekit_server: LiveKitServer,

@@ -82,6 +82,7 @@ def test_the_metrics_that_the_guides_name_exist() -> None:
         assert f'"{name}"' in source, name
 
 
+@pytest.mark.slow
 def test_the_api_reference_builds_without_a_warning(tmp_path: Path) -> None:
     sys.path.insert(0, str(ROOT / "tools"))
     try:

@@ -337,6 +337,7 @@ async def test_on_user_left_close_ends_the_avatar(livekit_server: LiveKitServer)
         await call.simulator.wait_until(lambda: not call.simulator.leaked())
 
 
+@pytest.mark.heavy
 async def test_two_avatars_in_one_room_have_each_a_face_and_a_voice(
     livekit_server: LiveKitServer,
 ) -> None:

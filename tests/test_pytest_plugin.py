@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from livekit_plugins_runway.testing.livekit_binary import _cache_folder
+
 DOC = (Path(__file__).resolve().parent.parent / "docs" / "testing.md").read_text()
 LIMIT = 50.0
+CACHE = _cache_folder().parent  # before pytester moves the home folder, where no server is built
 
 
 def block(language: str) -> str:
@@ -17,6 +20,7 @@ def block(language: str) -> str:
     return str(found)
 
 
+@pytest.mark.slow
 def test_a_project_that_does_not_use_it_imports_nothing_of_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -31,6 +35,7 @@ def test_a_project_that_does_not_use_it_imports_nothing_of_it(pytester: pytest.P
     pytester.runpytest_subprocess(timeout=LIMIT).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_without_a_server_the_test_that_wants_one_says_why(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,7 +52,10 @@ def test_without_a_server_the_test_that_wants_one_says_why(
 
 
 @pytest.mark.usefixtures("livekit_server")  # built, where it is missing, before the clock runs
-def test_the_tests_to_copy_pass_as_they_are(pytester: pytest.Pytester) -> None:
+def test_the_tests_to_copy_pass_as_they_are(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     pytester.makefile(".toml", pyproject=block("toml"))
     pytester.makepyfile(test_avatar=block("python"))
     result = pytester.runpytest_subprocess("--strict-markers", timeout=LIMIT)

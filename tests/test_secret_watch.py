@@ -49,6 +49,7 @@ def test_on_purpose(): print(KEY)
 
 
 @pytest.mark.shows_secrets  # pytester prints what it ran
+@pytest.mark.slow
 def test_every_way_out_is_watched(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.user import SimulatedUser
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parent.parent
 AGENT = ROOT / "examples" / "offline_agent.py"
 THREADED_AGENT = ROOT / "tests" / "threaded_agent.py"
