@@ -24,7 +24,7 @@ from livekit.agents import (
     inference,
 )
 from livekit.agents.llm import ChatContext, ChatMessage
-from livekit.agents.voice.room_io import RoomOptions
+from livekit.agents.voice.room_io import RoomOptions, TextInputEvent, TextInputOptions
 from offline_speech import EspeakTTS, ScriptedLLM
 
 from livekit_plugins_runway import (
@@ -41,24 +41,29 @@ logger = logging.getLogger("offline_agent")
 
 AGENT_NAME = "offline-agent"
 GREETING = "Hello, and welcome! Everything that you see and hear is made on this machine."
+STORY = (
+    "Once upon a time there was an agent without a face.",
+    "It could listen, and it could talk, but nobody could see it smile.",
+    "One day it met an avatar, who had a face but nothing to say.",
+    "They built a bridge, and over it went every word that the agent spoke.",
+    "Back came a picture and a voice, and nobody could tell the two apart.",
+    "And if the bridge has not fallen, they are talking still.",
+)
 UNHEARD = "You spoke, and I stopped at once. I cannot tell words offline, so please write to me."
 REPLIES = {
     "who are you": "I am a voice agent with a face. My words travel to an avatar, and it speaks "
     "them back to you.",
-    "tell me": "Once upon a time there was an agent without a face. It could listen, and it could "
-    "talk, but nobody could see it smile. One day it met an avatar, who had a face but nothing to "
-    "say. They built a bridge, and over it went every word that the agent spoke. Back came a "
-    "picture and a voice, and nobody could tell the two apart. And if the bridge has not fallen, "
-    "they are talking still.",
+    "tell me": " ".join(STORY),
     "wait": "Of course. I stop as soon as you speak.",
     "goodbye": "Goodbye! It was good to see you.",
 }
 PAGE = "page"
 """Metadata of the dispatch for a call in which a visitor watches and breaks things."""
 PAGE_OPTIONS: dict[str, Any] = {
-    # The visitor ends sessions at any age; a cap must not be learned from that.
+    # The visitor ends sessions on purpose, often and at any age: no reason to give up, and no
+    # cap to be learned.
     "max_duration": 1800,
-    "recovery": RecoveryOptions(session_cap=None),
+    "recovery": RecoveryOptions(max_restarts=1_000, backoff=0.1, backoff_max=0.1, session_cap=None),
 }
 
 server = AgentServer(
@@ -97,7 +102,11 @@ async def entrypoint(ctx: JobContext) -> None:
     await session.start(
         agent=Guide(instructions="You are a guide."),
         room=ctx.room,
-        room_options=RoomOptions(audio_input=on_page),  # elsewhere the user writes
+        room_options=(
+            RoomOptions(text_input=TextInputOptions(text_input_cb=answer_on_page))
+            if on_page
+            else RoomOptions(audio_input=False)  # the user writes
+        ),
     )
 
     async def show_face(_: rtc.RpcInvocationData) -> str:
@@ -109,6 +118,16 @@ async def entrypoint(ctx: JobContext) -> None:
         return ""
 
     ctx.room.local_participant.register_rpc_method("show_face", show_face)
+
+
+async def answer_on_page(session: AgentSession, written: TextInputEvent) -> None:
+    """A story is told sentence by sentence: a new face appears between two utterances."""
+    await session.interrupt()
+    if "story" not in written.text.lower():
+        session.generate_reply(user_input=written.text)
+        return
+    for sentence in STORY:
+        session.say(sentence)
 
 
 def report_to_log(room: str, session: AgentSession, avatar: AvatarSession) -> None:

@@ -18,12 +18,12 @@ class News:
 
     number: int
     at: float
-    kind: str
+    event: str
     values: dict[str, Any]
 
     def as_sse(self) -> bytes:
         """As a server-sent event, whose id a browser repeats when it connects anew."""
-        data = json.dumps({"kind": self.kind, "at": self.at} | self.values)
+        data = json.dumps(self.values | {"event": self.event, "at": self.at})
         return f"id: {self.number}\ndata: {data}\n\n".encode()
 
 
@@ -36,10 +36,10 @@ class Feed:
         self._closed = False
         self._changed = asyncio.Event()
 
-    def publish(self, kind: str, /, **values: Any) -> None:
+    def publish(self, event: str, /, **values: Any) -> None:
         if self._closed:
             return
-        self._news.append(News(self._next, time.time(), kind, values))
+        self._news.append(News(self._next, time.time(), event, values))
         self._next += 1
         del self._news[:-_KEPT]
         self._wake()

@@ -102,7 +102,7 @@ function follow(room) {
 function take(news) {
   const entry = line(news);
   if (entry) addToTimeline(news.at * 1000, entry);
-  switch (news.kind) {
+  switch (news.event) {
     case "agent":
       speaking = news.state === "speaking";
       if (news.speech_latency !== null) $("latency").textContent = seconds(news.speech_latency);

@@ -135,8 +135,9 @@ export class Lanes {
     const now = performance.now();
     const x = (at) => width - 8 - ((now - at) / this.span) * (width - 16);
     const step = Math.max(1, ((width - 16) / this.span) * STEP - 0.6);
-    const [upper, base] = [height * 0.36, height - 10];
-    const room = height * 0.3;
+    const top = 18; // for what the marks say
+    const room = (height - top - 12) / 3;
+    const [upper, base] = [top + room, height - 8];
     pen.fillStyle = colour("--line");
     pen.fillRect(8, upper, width - 16, 1);
     pen.fillRect(8, base, width - 16, 1);
@@ -152,10 +153,10 @@ export class Lanes {
     for (const { at, text } of this.marks) {
       if (at < now - this.span) continue;
       pen.fillStyle = colour("--bad");
-      pen.fillRect(x(at) - 1, 4, 2, height - 14);
+      pen.fillRect(x(at) - 1, 4, 2, height - 12);
       const wide = pen.measureText(text).width;
       const left = x(at) + 6 + wide > width - 8 ? x(at) - 6 - wide : x(at) + 6;
-      pen.fillText(text, left, 14);
+      pen.fillText(text, left, 13);
     }
   }
 }

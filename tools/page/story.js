@@ -40,7 +40,7 @@ const seconds = (value) => `${value.toFixed(1)} s`;
 
 /** A line for the timeline, {text, tone}, or null for what is not worth one. */
 export function line(news) {
-  switch (news.kind) {
+  switch (news.event) {
     case "stage":
       return { text: STAGES[news.stage] ?? news.stage };
     case "state":
