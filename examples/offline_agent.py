@@ -82,6 +82,7 @@ class Guide(Agent):
 
     async def on_user_turn_completed(self, turn_ctx: ChatContext, new_message: ChatMessage) -> None:
         if not new_message.text_content:  # somebody spoke, and there is no speech recognition
+            await self.session.interrupt()  # what else was to be said
             self.session.say(UNHEARD)
             raise StopResponse
 

@@ -126,8 +126,8 @@ class PageCall:
 
     async def _cut_network(self) -> None:
         server = self._stage.server
-        await asyncio.to_thread(server.pause)
         try:
+            await asyncio.to_thread(server.pause)
             await asyncio.sleep(OUTAGE)
         finally:
             await asyncio.to_thread(server.resume)
