@@ -80,7 +80,8 @@ async def page(url: str) -> AsyncIterator[Any]:
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
         )
-        page = await browser.new_page(viewport={"width": 1280, "height": 960})
+        context = await browser.new_context(viewport={"width": 1280, "height": 960})
+        page = await context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
@@ -112,6 +113,12 @@ async def eventually(page: Any, expression: str, timeout: float = 20.0) -> Any:
                 await asyncio.sleep(0.1)
     except TimeoutError:
         pytest.fail(f"not within {timeout:g} s: {expression}")
+
+
+async def picture(page: Any, name: str) -> None:
+    """A picture of the page for the docs, if `DEMO_PICTURES` names a folder for them."""
+    if folder := os.environ.get("DEMO_PICTURES"):
+        await page.screenshot(path=Path(folder) / f"demo-{name}.png")
 
 
 PIXELS = """() => {
@@ -165,11 +172,14 @@ VOICE_WITHOUT_FACE = (
 
 
 async def strike(call: Any, fault: str) -> dict[str, float]:
-    """Press a button, wait for what the page says about it."""
+    """Press a button, hear the voice go on without a face, wait for what the page says."""
     await call.wait_for_selector("#talk >> text=made on this machine")
     await eventually(call, "performance.now() - demo.senses.lastLoud > 800")
     await call.click(f"[data-fault={fault}]")
     await call.wait_for_selector(f"[data-fault={fault}][aria-busy=true]")
+    await call.wait_for_selector("#screen[data-face=gone]")
+    await eventually(call, VOICE_WITHOUT_FACE + " > 5")
+    await picture(call, f"{fault}-gone")
     await call.wait_for_selector("#outcome.done")
     results: dict[str, dict[str, float]] = await call.evaluate("demo.results")
     print(fault, results)  # shown with -s
@@ -195,6 +205,7 @@ async def test_after_a_fault_the_voice_carries_on_and_the_face_comes_back(
     await eventually(call, f"demo.senses.frames > {frames + 25}")
     await eventually(call, "document.getElementById('sessions').textContent.startsWith('2')")
     assert await call.is_enabled("[data-fault=crash]")
+    await picture(call, f"{fault}-back")
 
 
 async def test_without_credits_it_goes_on_by_voice_until_some_are_bought(call: Any) -> None:
@@ -240,3 +251,4 @@ async def test_nothing_is_cut_off_at_any_width(call: Any, width: int) -> None:
         " && one.offsetHeight < 32).map((one) => one.textContent)"
     )
     assert small == []
+    await picture(call, f"width-{width}")

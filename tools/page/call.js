@@ -81,9 +81,13 @@ export class Call extends EventTarget {
     if (from === this.room.localParticipant.identity) return;
     const id = reader.info.attributes?.["lk.segment_id"] ?? reader.info.id;
     let text = "";
-    for await (const piece of reader) {
-      text += piece;
-      this.tell("words", { id, text, final: false });
+    try {
+      for await (const piece of reader) {
+        text += piece;
+        this.tell("words", { id, text, final: false });
+      }
+    } catch {
+      // The call was ended in mid-sentence: what there is stays.
     }
     this.tell("words", { id, text, final: true });
   }
