@@ -210,9 +210,10 @@ async def show_page(speech: Speech, folder: Path, console: Console) -> None:
     """Serve the page until this is cancelled."""
     show = Progress(console, live=False)
     port = int(os.environ.get("DEMO_PORT") or 0)
-    missing = await asyncio.to_thread(demo_page.install_library)
-    if missing is not None:
-        show.note(f"{missing}: the page loads livekit-client from {demo_page.CDN}")
+    if not demo_page.LIBRARY.exists():
+        show.note("fetching livekit-client for the page, once")
+    if missing := await asyncio.to_thread(demo_page.install_library):
+        show.note(f"{missing}: the page loads it from {demo_page.CDN}")
     up = asyncio.Event()
     async with (
         setting_up(speech, folder, lambda text: None if up.is_set() else show.note(text)) as stage,
