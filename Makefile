@@ -3,13 +3,15 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: help demo test bench-speech chaos check docs lint provision setup
+.PHONY: help demo test test-page bench-speech chaos check docs lint provision setup
 
 help:
-	@echo "make demo    a short call with an avatar on this machine: report and MP4, no account needed"
+	@echo "make demo    an avatar on this machine, in a page to talk to it and to break it; no account needed"
+	@echo "HEADLESS=1 make demo  a short call without a page: report and MP4"
 	@echo "make test    all tests, on a real livekit-server"
 	@echo "make bench-speech  latency, barge-in and failover of the voice: figures, in about 12 minutes"
 	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"
+	@echo "make test-page  the demo's page in Chromium (Debian, Ubuntu: apt install chromium)"
 	@echo "make check   style, types and the quick tests that need no server; under a minute"
 	@echo "make docs    API reference from the docstrings, in api-docs/"
 
@@ -25,6 +27,11 @@ test: provision
 
 bench-speech: provision
 	@$(PYTHON) tools/bench_speech.py $(ARGS)
+
+# The demo's page in a real Chromium: on your machine, never in CI.
+test-page: provision
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[browser]"
+	@$(PYTHON) -m pytest -m browser $(ARGS)
 
 chaos: provision
 	@$(PYTHON) tools/chaos.py $(ARGS)

@@ -12,7 +12,11 @@ _LEAK_GRACE = 0.5  # seconds
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "browser" not in config.option.markexpr:
+        unasked = [item for item in items if item.get_closest_marker("browser")]
+        items[:] = [item for item in items if item not in unasked]
+        config.hook.pytest_deselected(items=unasked)
     for item in items:
         if "livekit_server" in getattr(item, "fixturenames", ()):
             item.add_marker("server")

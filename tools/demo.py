@@ -1,11 +1,14 @@
-"""`make demo`: a short call with an avatar, on this machine alone; ends with a report and an MP4.
+"""`make demo`: an avatar on this machine alone, in a page to talk to it and to break it.
 
 A LiveKit server, a simulated Runway, and `examples/offline_agent.py` as a worker, dispatched as
-LiveKit Cloud does it. A simulated user talks to the agent, interrupts it once, and hangs up.
+LiveKit Cloud does it. In a terminal it serves the page until Ctrl-C. Without a terminal, in CI, or
+with `HEADLESS=1` nobody looks at a page: a simulated user talks to the agent, interrupts it once,
+and hangs up; that ends with a report and an MP4.
 
-Environment: `DEMO_OUT` is the folder for the results (default `demo-out`; one that another run is
-using gets a folder within it), `HEADLESS=1` prints plain lines. The exit code is 1 if anything was
-not heard or a Runway session was left running, 130 after Ctrl-C.
+Environment: `HEADLESS` is 1 for the report, 0 for the page; `DEMO_PORT` is the page's port, by
+default a free one; `DEMO_OUT` is the folder for results and logs, by default `demo-out` (one that
+another run is using gets a folder within it). The report's exit code is 1 if anything was not heard
+or a Runway session was left running, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,33 +22,30 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from livekit import api
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF as ON_BEHALF
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from livekit_plugins_runway.testing import Speech
-from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
+from livekit_plugins_runway.testing.livekit_server import LiveKitServerError
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import first_sound
 from livekit_plugins_runway.testing.user import SimulatedUser
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "examples"))
+# Modules beside this one and an example, none of them installed; the stage finds the latter.
+from demo_stage import LOGS, ROOT, setting_up  # isort: skip
+import demo_page
+import offline_agent
+from demo_call import PageCall
+from demo_report import Report, compare, last_sound_before
+from demo_worker import Worker
 
-# An example, and modules beside this one, none of them installed.
-import offline_agent  # noqa: E402
-from demo_report import Report, compare, last_sound_before  # noqa: E402
-from demo_runway import SimulatedRunway  # noqa: E402
-from demo_worker import Worker  # noqa: E402
-
-AGENT = ROOT / "examples" / "offline_agent.py"
-RESULTS = ("demo.mp4", "report.json", "worker.log", "demo.log")
+RESULTS = ("demo.mp4", "report.json", *LOGS, "demo.log")
 ANSWER_MARGIN = 0.15  # seconds by which the beginning of an answer may be misjudged
 STORY_SECONDS = 3.0  # seconds of the long answer that are heard before the user interrupts
 
@@ -174,24 +174,8 @@ class Conversation:
 
 async def call(speech: Speech, report: Report, folder: Path, progress: Progress) -> None:
     """Start everything, hold the conversation, hang up, and wait until Runway has ended it."""
-    async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(LiveKitServer())
-        progress.note("LiveKit server is up")
-        runway = await stack.enter_async_context(SimulatedRunway.running(server, speech))
-        progress.note("simulated Runway is up")
-        environment = {
-            "LIVEKIT_URL": server.url,
-            "LIVEKIT_API_KEY": server.api_key,
-            "LIVEKIT_API_SECRET": server.api_secret,
-            "RUNWAYML_BASE_URL": runway.url,
-            "RUNWAYML_API_SECRET": runway.api_secret,
-        }
-        worker = await stack.enter_async_context(
-            Worker.running(AGENT, environment, folder / "worker.log", progress.note)
-        )
-        await worker.wait_for(lambda w: w.registered, 60)
-        progress.note("agent worker is registered")
-
+    async with setting_up(speech, folder, progress.note) as stage:
+        server, worker = stage.server, stage.worker
         room = f"demo-{uuid.uuid4().hex[:8]}"
         user = SimulatedUser(
             server.url,
@@ -202,7 +186,7 @@ async def call(speech: Speech, report: Report, folder: Path, progress: Progress)
         )
         async with user:
             dispatched_at = time.monotonic()
-            await dispatch(server, room)
+            await stage.dispatch(room)
             progress.note("agent is dispatched, user is in the room")
             drawing = asyncio.create_task(draw(user, progress), name="progress")
             try:
@@ -211,7 +195,7 @@ async def call(speech: Speech, report: Report, folder: Path, progress: Progress)
                 drawing.cancel()
                 await asyncio.gather(drawing, return_exceptions=True)
         progress.note("user has hung up")
-        report.sessions = await runway.sessions()
+        report.sessions = await stage.runway.settle()
         with contextlib.suppress(TimeoutError):
             await worker.wait_for(lambda w: any(e["event"] == "ended" for e in w.events), 5)
         for event in worker.events:
@@ -222,13 +206,23 @@ async def call(speech: Speech, report: Report, folder: Path, progress: Progress)
         await user.write_mp4(folder / "demo.mp4")
 
 
-async def dispatch(server: LiveKitServer, room: str) -> None:
-    """Ask the server for the agent, as an app's backend does."""
-    async with api.LiveKitAPI(
-        server.http_url, api_key=server.api_key, api_secret=server.api_secret
-    ) as livekit:
-        request = api.CreateAgentDispatchRequest(agent_name=offline_agent.AGENT_NAME, room=room)
-        await livekit.agent_dispatch.create_dispatch(request)
+async def show_page(speech: Speech, folder: Path, console: Console) -> None:
+    """Serve the page until this is cancelled."""
+    show = Progress(console, live=False)
+    port = int(os.environ.get("DEMO_PORT") or 0)
+    if not demo_page.LIBRARY.exists():
+        show.note("fetching livekit-client for the page, once")
+    if missing := await asyncio.to_thread(demo_page.install_library):
+        show.note(f"{missing}: the page loads it from {demo_page.CDN}")
+    up = asyncio.Event()
+    async with (
+        setting_up(speech, folder, lambda text: None if up.is_set() else show.note(text)) as stage,
+        PageCall.on(stage) as call,
+        demo_page.serving(call, port) as url,
+    ):
+        up.set()  # from now on the page tells what happens
+        console.print(f"\nOpen {url} in a browser on this machine. Ctrl-C ends it.", soft_wrap=True)
+        await call.until_broken()
 
 
 async def draw(user: SimulatedUser, progress: Progress) -> None:
@@ -292,13 +286,41 @@ def main() -> int:
     )
     speech = parser.parse_args().speech
     console = Console()
-    live = console.is_terminal and os.environ.get("HEADLESS") != "1"
     if not console.is_terminal:
         console.width = 110
+    if wants_page(os.environ, console.is_terminal):
+        return run_page(speech, console)
+    return run_report(speech, console)
+
+
+def wants_page(environment: Mapping[str, str], is_terminal: bool) -> bool:
+    """Whether somebody is there to look at a page, and to end it."""
+    if asked := environment.get("HEADLESS"):
+        return asked == "0"
+    return is_terminal and not environment.get("CI")
+
+
+def run_page(speech: Speech, console: Console) -> int:
+    with results_folder() as folder:
+        try:
+            with stderr_to(folder / "demo.log"):
+                asyncio.run(until_interrupted(show_page(speech, folder, console)))
+        except asyncio.CancelledError:
+            console.print("Everything is stopped.")
+        except (LiveKitServerError, EOFError, RuntimeError, OSError) as error:
+            console.print(str(error) or "a part of the demo did not start", markup=False)
+            return 1
+    return 0
+
+
+def run_report(speech: Speech, console: Console) -> int:
     report = Report()
     with results_folder() as folder:
         try:
-            with stderr_to(folder / "demo.log"), Progress(console, live) as progress:
+            with (
+                stderr_to(folder / "demo.log"),
+                Progress(console, console.is_terminal) as progress,
+            ):
                 asyncio.run(until_interrupted(call(speech, report, folder, progress)))
         except asyncio.CancelledError:
             console.print("Interrupted; everything is stopped.")

@@ -57,6 +57,15 @@ class Worker:
         if not condition(self):
             raise TimeoutError
 
+    async def wait_for_event(self, seen: int) -> None:
+        """Wait until there are more than `seen` events. Raises EOFError if the worker has ended."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: len(self.events) > seen or self._process.returncode is not None
+            )
+        if len(self.events) <= seen:
+            raise EOFError("the agent's worker has ended: see worker.log")
+
     def said(self, role: str) -> list[dict[str, Any]]:
         """The messages of the agent's chat history by this role so far."""
         return [e for e in self.events if e["event"] == "said" and e["role"] == role]
