@@ -2,6 +2,8 @@
 # livekit-server (once, in minutes; kept in your cache folder).
 
 PYTHON = .venv/bin/python
+# One thread for numpy's small matrices: its threads spin on the cores that the tests need.
+export OPENBLAS_NUM_THREADS = 1
 
 .PHONY: help demo test test-page bench-speech chaos check docs lint provision setup
 
@@ -20,7 +22,7 @@ demo: provision
 
 # One call of real media keeps half a core busy. The heavy tests come by themselves.
 test: provision
-	@$(PYTHON) -m pytest -m "not server" -n 2; quick=$$?; \
+	@$(PYTHON) -m pytest -m "not server" -n 4; quick=$$?; \
 	$(PYTHON) -m pytest -m "server and not heavy" -n 2; media=$$?; \
 	$(PYTHON) -m pytest -m "server and heavy"; heavy=$$?; \
 	[ $$quick -ne 0 ] && exit $$quick; [ $$media -ne 0 ] && exit $$media; exit $$heavy
@@ -37,7 +39,7 @@ chaos: provision
 	@$(PYTHON) tools/chaos.py $(ARGS)
 
 check: lint
-	@$(PYTHON) -m pytest -m "not server and not slow" -n 2
+	@$(PYTHON) -m pytest -m "not server and not slow" -n 4
 
 docs: setup
 	@$(PYTHON) tools/api_docs.py api-docs

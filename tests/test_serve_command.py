@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import pytest
 from serving import FRONT_END, NEVER, quick
 from typer.testing import CliRunner
 
@@ -35,6 +36,7 @@ def test_a_missing_key_is_named() -> None:
     assert "set RUNWAYML_API_SECRET" in result.stderr
 
 
+@pytest.mark.slow
 async def test_sigterm_ends_it_in_good_order_and_leaves_no_session() -> None:
     async with (
         RunwaySimulator(options=quick(provisioning_delay=NEVER)) as runway,
@@ -77,6 +79,7 @@ async def test_sigterm_ends_it_in_good_order_and_leaves_no_session() -> None:
         assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_the_package_itself_loads_neither_the_sdk_nor_the_command_line() -> None:
     code = (
         "import sys, livekit_plugins_runway;"

@@ -554,6 +554,7 @@ def test_half_a_livekit_server_is_refused() -> None:
         RunwaySimulator(livekit_url="ws://127.0.0.1:1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_process_says_where_it_is_and_ends_on_a_signal(how: signal.Signals) -> None:
     process = await asyncio.create_subprocess_exec(
