@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,12 +37,17 @@ def runway_simulator_options() -> SimulatorOptions:
 
 @asynccontextmanager
 async def running(
-    example: str, server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
+    example: str,
+    server: LiveKitServer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    agent_session: Callable[..., AgentSession[Any]] = AgentSession,
+    avatar_session: Callable[..., AvatarSession] = AvatarSession,
 ) -> AsyncIterator[SimulatedUser]:
     """The example's entrypoint in a room with a user; the call is over at the end of the block."""
     module = __import__(example)
     made: list[Any] = []
-    for name, kind in (("AgentSession", AgentSession), ("AvatarSession", AvatarSession)):
+    for name, kind in (("AgentSession", agent_session), ("AvatarSession", avatar_session)):
 
         def make(*args: Any, _kind: Any = kind, **kwargs: Any) -> Any:
             made.append(_kind(*args, **kwargs))
@@ -117,4 +123,35 @@ async def test_the_avatars_tools_reach_front_end_and_back_end(
         assert await session.call_tool("order_status", order_id="A1") == {"status": "on its way"}
         with pytest.raises(rtc.RpcError, match="order_status failed"):
             await session.call_tool("order_status", wrong="A1")
+    await runway_simulator.wait_until(lambda: not runway_simulator.leaked())
+
+
+@pytest.mark.parametrize("example", ["agent", "direct"])
+async def test_the_agents_to_copy_greet_the_user_with_a_face(
+    livekit_server: LiveKitServer,
+    runway_simulator: RunwaySimulator,
+    monkeypatch: pytest.MonkeyPatch,
+    example: str,
+) -> None:
+    """Their ears, mind and voice are LiveKit's, which needs a key: here they are offline."""
+    speech = __import__("offline_speech")
+    models: list[dict[str, Any]] = []
+
+    def offline(**of_livekit: Any) -> AgentSession[Any]:
+        models.append(of_livekit)
+        llm = speech.ScriptedLLM({}, otherwise="Hello, how can I help you?")
+        return AgentSession(llm=llm, tts=speech.EspeakTTS(), vad=None, turn_detection=None)
+
+    private = {"allow_private_livekit_url": True} if example == "direct" else {}
+    async with running(
+        example,
+        livekit_server,
+        monkeypatch,
+        agent_session=offline,
+        avatar_session=partial(AvatarSession, **private),
+    ) as user:
+        await user.wait_for_video(20, since=0.0)
+        await user.wait_until(lambda: any("help you" in c.text for c in user.captions), 20)
+        await user.wait_for_audio(10, since=0.0)
+        assert [sorted(names) for names in models] == [["llm", "stt", "tts"]]
     await runway_simulator.wait_until(lambda: not runway_simulator.leaked())

@@ -162,6 +162,7 @@ def in_order_and_whole(tones: list[HeardTone], scripts: list[ToneScript]) -> Non
     assert [index for index, _ in itertools.groupby(tone.index for tone in tones)] == said
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(60 + 15 * RENEWALS)
 @pytest.mark.parametrize("concurrency", [2, 1])
 async def test_a_session_is_renewed_before_its_cap_and_the_user_hears_no_seam(
@@ -188,6 +189,7 @@ async def test_a_session_is_renewed_before_its_cap_and_the_user_hears_no_seam(
         assert max(live) <= 3  # the one, the next, and the former, which is being ended
 
 
+@pytest.mark.heavy
 async def test_in_one_long_segment_it_is_renewed_in_a_gap_between_words(
     livekit_server: LiveKitServer,
 ) -> None:
