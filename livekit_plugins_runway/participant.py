@@ -150,26 +150,34 @@ class AvatarParticipant:
         frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
         await self._microphone.capture_frame(frame)
 
-    async def push_video(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
-        """Send a picture of any size and buffer type at once; the first one publishes the camera.
+    async def open_camera(self, frame: rtc.VideoFrame, timestamp_us: int) -> None:
+        """Publish the camera, with its first picture, if that was not done yet. As `push_video`."""
+        if self._camera is not None or not self._takes(frame):
+            return
+        self._camera = rtc.VideoSource(frame.width, frame.height)
+        self._camera.capture_frame(frame, timestamp_us=timestamp_us)
+        await self._publish_camera(self._camera)
+
+    def push_video(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
+        """Send a picture of any size and buffer type at once. Only after `open_camera()`.
 
         Args:
-            timestamp_us: capture time of the frame as received; keeps lips and voice in sync.
+            timestamp_us: capture time in microseconds of the SDK's clock (as a `VideoStream` gives
+                it); receivers keep lips and voice in sync by it.
 
         Returns:
             False if the frame was not fit to be sent.
         """
-        if self._closed or min(frame.width, frame.height) < MIN_FRAME_SIDE:
+        if self._camera is None or not self._takes(frame):
             return False
-        if self._camera is None:
-            self._camera = rtc.VideoSource(frame.width, frame.height)
-            self._camera.capture_frame(frame, timestamp_us=timestamp_us)
-            await self._publish_camera(self._camera)
-        elif self._camera_track is not None and self._camera_track.muted:
+        if self._camera_track is not None and self._camera_track.muted:
             self._camera_track.unmute()
             logger.debug("camera unmuted")
         self._camera.capture_frame(frame, timestamp_us=timestamp_us)
         return True
+
+    def _takes(self, frame: rtc.VideoFrame) -> bool:
+        return not self._closed and min(frame.width, frame.height) >= MIN_FRAME_SIDE
 
     async def _publish_camera(self, source: rtc.VideoSource) -> None:
         self._camera_track = rtc.LocalVideoTrack.create_video_track("avatar-camera", source)

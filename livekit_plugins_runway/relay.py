@@ -1,6 +1,7 @@
 """Moves the avatar's picture and voice from the Runway room to the avatar participant.
 
-Nothing is queued or paced here: the worker paces, and every queue would add to the latency.
+The voice is neither queued nor paced here: the worker paces, and every queue would add to the
+latency. The picture waits for the voice, two frames at most (`lip_sync.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from livekit import rtc
 
 from .audio_output import AvatarAudioOutput
+from .lip_sync import LipSync
 from .participant import MIN_FRAME_SIDE, AvatarParticipant
 from .playout import SILENCE
 from .speech import RelayAction
@@ -71,6 +73,7 @@ class Relay:
         self._stall_timeout = stall_timeout
         self._last_frame: float | None = None
         self._active = False
+        self._lips = LipSync(audio, video)
         self._shown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self.stats = RelayStats()
 
@@ -94,14 +97,21 @@ class Relay:
 
     async def run(self) -> None:
         """Relay until cancelled, or until the worker's tracks end."""
-        async with asyncio.TaskGroup() as group:
-            watch = group.create_task(self._watch(), name="runway_relay_watch")
-            media = [
-                group.create_task(self._relay_audio(), name="runway_relay_audio"),
-                group.create_task(self._relay_video(), name="runway_relay_video"),
-            ]
-            await asyncio.wait(media)
-            watch.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                watches = [
+                    group.create_task(self._watch(), name="runway_relay_watch"),
+                    group.create_task(self._lips.follow(), name="runway_lip_sync"),
+                ]
+                media = [
+                    group.create_task(self._relay_audio(), name="runway_relay_audio"),
+                    group.create_task(self._relay_video(), name="runway_relay_video"),
+                ]
+                await asyncio.wait(media)
+                for watch in watches:
+                    watch.cancel()
+        finally:
+            self._active = False  # nor are pictures shown that still wait
 
     async def _relay_audio(self) -> None:
         async with aclosing(hops(self._audio)) as sound:
@@ -132,15 +142,29 @@ class Relay:
                     self._on_first_frame()
                 if not self._active:
                     continue
-                await self._participant.push_video(frame, event.timestamp_us)
-                stats.video_frames += 1
-                if (frame.width, frame.height) != (stats.width, stats.height):
-                    stats.resolution_changes += stats.width > 0
-                    stats.width, stats.height = frame.width, frame.height
-                if not self._shown.done():
-                    self._shown.set_result(self._last_frame)
+                if self._shown.done():
+                    loop.call_at(self._lips.due(self._last_frame), self._show, event)
+                else:  # the first one publishes the camera
+                    await self._participant.open_camera(frame, self._stamp(event))
+                    self._show(event)
         finally:
             await stream.aclose()
+
+    def _stamp(self, event: rtc.VideoFrameEvent) -> int:
+        """The time at which the voice of a picture comes, in microseconds of the SDK's clock."""
+        return event.timestamp_us + round(self._lips.lead * 1e6)
+
+    def _show(self, event: rtc.VideoFrameEvent) -> None:
+        """Hand a picture to the user's track."""
+        if not self._active or not self._participant.push_video(event.frame, self._stamp(event)):
+            return
+        frame, stats = event.frame, self.stats
+        stats.video_frames += 1
+        if (frame.width, frame.height) != (stats.width, stats.height):
+            stats.resolution_changes += stats.width > 0
+            stats.width, stats.height = frame.width, frame.height
+        if not self._shown.done():
+            self._shown.set_result(asyncio.get_running_loop().time())
 
     async def _watch(self) -> None:
         """Mute the camera and report when the frames stop: a dead worker stays in its room for long

@@ -1,0 +1,75 @@
+"""How long a relayed picture waits for the voice that belongs to it.
+
+A relay receives and sends both. The jitter buffer keeps the voice longer than the picture (30-45 ms
+against 13-22 ms, measured on loopback), and Opus takes 20 ms of sound before anything of it is
+sent. Passed on at once, the picture is 30 to 60 ms ahead of where it was in the Runway room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from .log import logger
+
+OPUS_FRAME = 0.02
+"""Seconds of sound in a packet (the SDK's default, livekit 1.1.21)."""
+MAX_HOLD = 0.08
+"""Seconds. What is more is not the relay's doing; a receiver evens out more than 30 ms itself."""
+_USUAL_LEAD = 0.02
+_EVERY = 1.0
+_STEP = 0.01
+
+
+class _Track(Protocol):
+    async def get_stats(self) -> list[Any]: ...
+
+
+class LipSync:
+    """Reads from both tracks' statistics how much earlier the picture comes out of its jitter
+    buffer than the voice, and tells when to pass pictures on. Times in seconds."""
+
+    def __init__(self, audio: _Track, video: _Track) -> None:
+        self._tracks = (audio, video)
+        self._emitted = [(0.0, 0), (0.0, 0)]
+        self._last = float("-inf")
+        self.lead = _USUAL_LEAD
+        """By which the picture comes earlier than its voice."""
+
+    @property
+    def hold(self) -> float:
+        """For which a picture waits before it is sent."""
+        return self.lead + OPUS_FRAME
+
+    def due(self, now: float) -> float:
+        """When to send the picture that has come now: never before the one before it."""
+        self._last = max(self._last, now + self.hold)
+        return self._last
+
+    async def follow(self) -> None:
+        """Measure once a second, until cancelled or until the tracks say no more."""
+        while True:
+            try:
+                voice, picture = [await self._buffered(n) for n in range(2)]
+            except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
+                logger.debug("no statistics of the avatar's tracks", extra={"error": str(error)})
+                return
+            if voice is not None and picture is not None:
+                # In small steps: a picture that jumps is worse than lips that are 10 ms off.
+                step = min(max(voice - picture - self.lead, -_STEP), _STEP)
+                self.lead = min(max(self.lead + step, 0.0), MAX_HOLD - OPUS_FRAME)
+            await asyncio.sleep(_EVERY)
+
+    async def _buffered(self, number: int) -> float | None:
+        """Seconds for which what came out since the last call was in the jitter buffer."""
+        for stats in await self._tracks[number].get_stats():
+            if not stats.HasField("inbound_rtp"):
+                continue
+            inbound = stats.inbound_rtp.inbound
+            total: float = inbound.jitter_buffer_delay
+            count: int = inbound.jitter_buffer_emitted_count
+            former_total, former_count = self._emitted[number]
+            self._emitted[number] = (total, count)
+            if count > former_count:
+                return (total - former_total) / (count - former_count)
+        return None
