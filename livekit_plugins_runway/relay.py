@@ -14,9 +14,10 @@ import numpy as np
 from livekit import rtc
 
 from .audio_output import AvatarAudioOutput
-from .participant import MIN_FRAME_SIDE, AvatarParticipant
+from .participant import AvatarParticipant
 from .playout import SILENCE
 from .speech import RelayAction
+from .video import MIN_FRAME_SIDE
 from .worker import hops
 
 _VIDEO_CAPACITY = 2
@@ -132,7 +133,8 @@ class Relay:
                     self._on_first_frame()
                 if not self._active:
                     continue
-                await self._participant.push_video(frame, event.timestamp_us)
+                if not await self._participant.push_video(frame, event.timestamp_us):
+                    continue
                 stats.video_frames += 1
                 if (frame.width, frame.height) != (stats.width, stats.height):
                     stats.resolution_changes += stats.width > 0
