@@ -12,6 +12,7 @@ from .succession import AvatarReplaced, Restarting
 from .tool_calls import ToolCall
 from .usage import CallUsage
 from .version import __version__
+from .video import VideoOptions
 
 __all__ = [
     "AvatarReplaced",
@@ -24,6 +25,7 @@ __all__ = [
     "SessionEnd",
     "StateChanged",
     "ToolCall",
+    "VideoOptions",
     "__version__",
 ]
 

@@ -33,6 +33,14 @@ def check_seconds(argument: str, value: float, *, zero: bool = False) -> None:
         )
 
 
+def check_whole(argument: str, value: int, lowest: int, highest: int, unit: str) -> None:
+    if not isinstance(value, int) or not lowest <= value <= highest:
+        raise ConfigurationError(
+            f"{argument} must be a whole number of {unit} from {lowest} to {highest}, not "
+            f"{value!r}."
+        )
+
+
 def realtime_request(
     avatar_id: str | None,
     preset_id: str | None,

@@ -49,6 +49,7 @@ from .telemetry import Telemetry
 from .tool_calls import ToolDesk, ToolHandler, checked_handlers
 from .transports import TransportKind, check_transport, make_transport
 from .usage import CallUsage
+from .video import VideoOptions
 from .worker import DeliveryKind, DeliveryOption, Loss
 
 CLOSE_BUDGET = 8.0
@@ -105,6 +106,8 @@ class AvatarSession(BaseAvatarSession[Event]):
             the avatar had in flight is spoken again, after its usual latency.
         recovery: what happens when the face is lost, is about to end, or has no one to look at it;
             None: `RecoveryOptions()`.
+        video: size, pace and encoding of the picture that the user gets; None: as Runway sends it.
+            With "bridge" only.
         http_session: an aiohttp session to use and not to close.
 
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
@@ -140,6 +143,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         stall_timeout: float = 1.5,
         allow_pause: bool = True,
         recovery: RecoveryOptions | None = None,
+        video: VideoOptions | None = None,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         super().__init__()
@@ -152,7 +156,7 @@ class AvatarSession(BaseAvatarSession[Event]):
             tools,
         )
         check_choice("delivery", delivery, ("auto", "datastream", "track"))
-        check_transport(transport, delivery)
+        check_transport(transport, delivery, video)
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
         check_seconds("join_timeout", join_timeout)
         check_seconds("stall_timeout", stall_timeout)
@@ -170,6 +174,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._wait_for_avatar = wait_for_avatar
         self._allow_pause = allow_pause
         self._recovery = recovery or RecoveryOptions()
+        self._video = video
         self._link_options = LinkOptions(
             delivery=delivery,
             join_timeout=join_timeout,
@@ -309,6 +314,7 @@ class AvatarSession(BaseAvatarSession[Event]):
             name=self._name,
             options=self._link_options,
             allow_private=self._allow_private_livekit_url,
+            video=self._video,
         )
         self._started_at = asyncio.get_running_loop().time()
         self._telemetry = Telemetry(self)

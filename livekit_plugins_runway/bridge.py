@@ -15,6 +15,7 @@ from .realtime import RealtimeSession
 from .relay import Relay
 from .runway_room import WORKER_PREFIX, RunwayRoom
 from .speech import SpeechDelivery
+from .video import VideoOptions
 from .worker import DeliveryKind, DeliveryOption, Loss
 
 
@@ -22,13 +23,19 @@ class Bridge:
     """One avatar participant for the whole call; a Runway room and a relay for each session."""
 
     def __init__(
-        self, access: AgentRoomAccess, *, identity: str, name: str, stall_timeout: float
+        self,
+        access: AgentRoomAccess,
+        *,
+        identity: str,
+        name: str,
+        stall_timeout: float,
+        video: VideoOptions | None = None,
     ) -> None:
         self._access = access
         self._identity = identity
         self._name = name
         self._stall_timeout = stall_timeout
-        self.participant = AvatarParticipant()
+        self.participant = AvatarParticipant(video)
 
     @property
     def microphone(self) -> AvatarParticipant:

@@ -9,10 +9,10 @@ from contextlib import aclosing
 from livekit import rtc
 
 from .audio_output import AvatarAudioOutput
-from .participant import MIN_FRAME_SIDE
 from .playout import SILENCE
 from .relay import is_blank
 from .speech import Microphone, RelayAction
+from .video import MIN_FRAME_SIDE
 from .worker import hops
 
 

@@ -13,13 +13,8 @@ from .connecting import connect
 from .errors import UnavailableError
 from .log import logger
 from .playout import BYTES_PER_SAMPLE, SAMPLE_RATE
+from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
 
-CAMERA_BITRATE = 2_500_000
-"""bit/s; set by hand, because the SDK would choose it for the first, small frames of a session."""
-CAMERA_FRAMERATE = 30.0
-MIN_FRAME_SIDE = 16
-"""Pixels. When a publisher leaves, its track ends with 2x2 frames, which abort libwebrtc's encoder
-(livekit 1.1.21)."""
 _NEGOTIATION = 0.2
 """Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
 as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
@@ -38,9 +33,14 @@ class AvatarParticipant:
 
     Publishing a camera before there is a picture shows a green screen; a microphone that is there
     early, with silence, loses nobody the first words.
+
+    Args:
+        video: what becomes of the pictures, and how they are published.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, video: VideoOptions | None = None) -> None:
+        self._video = video or VideoOptions()
+        self._fitter = VideoFitter(self._video)
         self._room = rtc.Room()
         # No queue: it would add its length to the voice's latency. It wants exactly 10 ms frames.
         self._microphone = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
@@ -154,9 +154,11 @@ class AvatarParticipant:
         """Publish the camera, with its first picture, if that was not done yet. As `push_video`."""
         if self._camera is not None or not self._takes(frame):
             return
-        self._camera = rtc.VideoSource(frame.width, frame.height)
-        self._camera.capture_frame(frame, timestamp_us=timestamp_us)
-        await self._publish_camera(self._camera)
+        fitted = self._fitter.fit(frame, timestamp_us)
+        if fitted is not None:
+            self._camera = rtc.VideoSource(fitted.width, fitted.height)
+            self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
+            await self._publish_camera(self._camera)
 
     def push_video(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
         """Send a picture of any size and buffer type at once. Only after `open_camera()`.
@@ -166,14 +168,17 @@ class AvatarParticipant:
                 it); receivers keep lips and voice in sync by it.
 
         Returns:
-            False if the frame was not fit to be sent.
+            False if the frame was not sent: not fit for it, or one more than `max_fps`.
         """
         if self._camera is None or not self._takes(frame):
+            return False
+        fitted = self._fitter.fit(frame, timestamp_us)
+        if fitted is None:
             return False
         if self._camera_track is not None and self._camera_track.muted:
             self._camera_track.unmute()
             logger.debug("camera unmuted")
-        self._camera.capture_frame(frame, timestamp_us=timestamp_us)
+        self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
         return True
 
     def _takes(self, frame: rtc.VideoFrame) -> bool:
@@ -181,15 +186,7 @@ class AvatarParticipant:
 
     async def _publish_camera(self, source: rtc.VideoSource) -> None:
         self._camera_track = rtc.LocalVideoTrack.create_video_track("avatar-camera", source)
-        options = rtc.TrackPublishOptions(
-            source=rtc.TrackSource.SOURCE_CAMERA,
-            # Half the CPU of VP8 at this size, and no simulcast: one encoder.
-            video_codec=rtc.VideoCodec.H264,
-            simulcast=False,
-            video_encoding=rtc.VideoEncoding(
-                max_bitrate=CAMERA_BITRATE, max_framerate=CAMERA_FRAMERATE
-            ),
-        )
+        options = publish_options(self._video)
         await self._room.local_participant.publish_track(self._camera_track, options)
 
     def mute_camera(self) -> None:

@@ -16,9 +16,10 @@ from livekit import rtc
 
 from .audio_output import AvatarAudioOutput
 from .lip_sync import LipSync
-from .participant import MIN_FRAME_SIDE, AvatarParticipant
+from .participant import AvatarParticipant
 from .playout import SILENCE
 from .speech import RelayAction
+from .video import MIN_FRAME_SIDE
 from .worker import hops
 
 _VIDEO_CAPACITY = 2

@@ -14,6 +14,7 @@ from .direct import Direct
 from .errors import ConfigurationError
 from .link import LinkOptions
 from .passage import Transport
+from .video import VideoOptions
 from .worker import DeliveryOption
 
 TransportKind = Literal["bridge", "direct"]
@@ -21,13 +22,20 @@ TransportKind = Literal["bridge", "direct"]
 _TOKEN_MARGIN = 60.0
 
 
-def check_transport(transport: str, delivery: DeliveryOption) -> None:
+def check_transport(
+    transport: str, delivery: DeliveryOption, video: VideoOptions | None = None
+) -> None:
     """Raises `ConfigurationError` for what does not exist, or cannot go together."""
     check_choice("transport", transport, get_args(TransportKind))
     if transport == "direct" and delivery == "track":
         raise ConfigurationError(
             'transport="direct" cannot go with delivery="track": the user would hear the track, '
             'too. Use delivery="auto" or "datastream".'
+        )
+    if transport == "direct" and video is not None:
+        raise ConfigurationError(
+            'transport="direct" cannot go with video=VideoOptions(...): Runway\'s worker publishes '
+            'its picture by itself, and none passes through here. Use transport="bridge".'
         )
 
 
@@ -40,10 +48,17 @@ def make_transport(
     name: str,
     options: LinkOptions,
     allow_private: bool,
+    video: VideoOptions | None = None,
 ) -> Transport:
     """Raises `ConfigurationError` where Runway would refuse the LiveKit URL."""
     if kind == "bridge":
-        return Bridge(access, identity=identity, name=name, stall_timeout=options.stall_timeout)
+        return Bridge(
+            access,
+            identity=identity,
+            name=name,
+            stall_timeout=options.stall_timeout,
+            video=video,
+        )
     if not allow_private:
         check_public(access.url)
     return Direct(room, access, identity=identity, name=name, token_ttl=worker_token_ttl(options))

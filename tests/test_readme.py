@@ -20,6 +20,7 @@ from livekit_plugins_runway import (
     AvatarState,
     RecoveryOptions,
     SessionEnd,
+    VideoOptions,
     avatar,
     errors,
     testing,
@@ -82,6 +83,13 @@ def test_the_recovery_options_are_those_of_the_class_with_their_defaults() -> No
     rows = {name.strip("`"): default for name, default in table("Options", "Option").items()}
     assert {name: ast.literal_eval(default.strip("`")) for name, default in rows.items()} == {
         field.name: field.default for field in dataclasses.fields(RecoveryOptions)
+    }
+
+
+def test_the_video_options_are_those_of_the_class_with_their_defaults() -> None:
+    rows = {name.strip("`"): default for name, default in table("Options", "Video option").items()}
+    assert {name: ast.literal_eval(default.strip("`")) for name, default in rows.items()} == {
+        field.name: field.default for field in dataclasses.fields(VideoOptions)
     }
 
 

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from livekit import rtc
 
-from ..participant import MIN_FRAME_SIDE
 from ..playout import (
     AUDIBLE_DB,
     BYTES_PER_SAMPLE,
@@ -24,6 +23,7 @@ from ..playout import (
 from ..relay import is_blank
 from ..speech import SpeechDelivery
 from ..tracker import SpeechTracker
+from ..video import MIN_FRAME_SIDE
 
 LIKE = 0.7
 """Likeness from which what is heard counts as what was said. Through a LiveKit server on one
