@@ -66,7 +66,9 @@ async def test_each_codec_that_is_offered_arrives_as_what_it_is(
 
     async def feed() -> None:
         while True:
-            await participant.push_video(face, time.monotonic_ns() // 1000)
+            now = time.monotonic_ns() // 1000
+            await participant.open_camera(face, now)
+            participant.push_video(face, now)
             await asyncio.sleep(0.04)
 
     keys = {"api_key": server.api_key, "api_secret": server.api_secret}
