@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .playout import AUDIBLE_DB, SPOKEN_DB, Levels
+from .playout import AUDIBLE_DB, SHAPE_DB, SPOKEN_DB, Levels, shape_of
 
 # Costs of one hop; a sound that is unlike all that was said costs up to 2.
-_SHAPE_DB = 30.0  # below its loudest band, a band of a sound does not count
 _WORST_DB = 20.0
 _MISSING = 2.0  # silence where speech was said
 _WARP = 0.6  # sound that lasts longer or shorter than it was said
@@ -36,7 +35,7 @@ class Alignment:
         self._low = first - 1
         self._costs = np.full(_SPAN, np.inf, np.float32)
         self._costs[0] = 0.0  # hop `first` - 1 was the last one heard
-        self._bands: Levels = np.zeros(1, np.float32)
+        self._relative: Levels = np.zeros(1, np.float32)
         self._gain = 0.0
         self._spoken = 0
         self.strain = 0.0
@@ -47,7 +46,7 @@ class Alignment:
         """Hops heard, counted from the start of the speech."""
         return self._low + int(np.argmin(self._costs)) + 1
 
-    def hear(self, level: float, bands: Levels, said_levels: Levels, said_bands: Levels) -> None:
+    def hear(self, level: float, bands: Levels, said_levels: Levels, said_shapes: Levels) -> None:
         """Account for 10 ms. Of the speech only what was sent so far is given."""
         self._follow()
         low = max(self._low, 0)
@@ -58,7 +57,7 @@ class Alignment:
         sounds = level > AUDIBLE_DB
         steps = before + (_WARP if self._changed(bands) else _HELD)
         if sounds:
-            cost = self._unlikeness(level, bands, levels, said_bands[said])
+            cost = self._unlikeness(level, shape_of(bands), levels, said_shapes[said])
         else:
             steps[:] = np.inf
             cost = np.where(levels > SPOKEN_DB, np.float32(_MISSING), np.float32(0.0))
@@ -83,24 +82,29 @@ class Alignment:
         self._costs[0] = 0.0
         self.strain = 0.0
 
-    def _unlikeness(self, level: float, bands: Levels, levels: Levels, said: Levels) -> Levels:
+    def _unlikeness(self, level: float, shape: Levels, levels: Levels, shapes: Levels) -> Levels:
         """How unlike a sound is to each hop said. Softer than said costs nothing: a receiver fades
         out what it holds. Louder does: sound was not made of silence."""
-        shape = np.maximum(bands - bands.max() + _SHAPE_DB, 0.0)
-        shapes = np.maximum(said - said.max(axis=1, keepdims=True) + _SHAPE_DB, 0.0)
-        apart = np.minimum(np.abs(shapes - shape), _WORST_DB)
+        apart = shapes - shape
+        np.abs(apart, out=apart)
+        np.minimum(apart, _WORST_DB, out=apart)
         # What is quiet in both says little: a vowel has its energy in few bands.
-        weight = np.maximum(shapes, shape) + 1.0
-        louder = np.clip(level - self._gain - levels, 0.0, _WORST_DB)
-        cost = np.maximum((apart * weight).sum(axis=1) / weight.sum(axis=1), louder)
-        result: Levels = (cost / 10.0).astype(np.float32)
-        return result
+        weight = np.maximum(shapes, shape)
+        weight += 1.0
+        louder = np.minimum(np.maximum(np.float32(level - self._gain) - levels, 0.0), _WORST_DB)
+        total = weight.sum(axis=1)
+        np.multiply(apart, weight, out=apart)
+        cost: Levels = np.maximum(apart.sum(axis=1) / total, louder) / np.float32(10.0)
+        return cost
 
     def _changed(self, bands: Levels) -> bool:
         """Whether the sound is another than 10 ms ago, whatever its level."""
-        before, self._bands = self._bands, bands
-        change = np.abs((bands - bands.max()) - (before - before.max()))
-        return float(change[bands > bands.max() - _SHAPE_DB].mean()) > _CHANGE_DB
+        loudest = bands.max()
+        relative = bands - loudest
+        before, self._relative = self._relative, relative
+        counts = relative > -SHAPE_DB
+        change = float(np.abs(relative - before)[counts].sum())
+        return change > _CHANGE_DB * int(np.count_nonzero(counts))
 
     def _learn_gain(self, gain: float) -> None:
         """How much louder the avatar is than what was said; what fades is left out."""

@@ -32,6 +32,7 @@ from .playout import (
     Segment,
     SegmentState,
     hop_features,
+    hop_level,
 )
 from .speech import (
     FirstSpeechHeard,
@@ -287,16 +288,17 @@ class AvatarAudioOutput(AudioOutput):
     def relayed(self, pcm: bytes) -> RelayAction:
         """Tell of 10 ms of the avatar's voice that has arrived, and learn what to do with it."""
         now = self._loop.time()
-        levels, bands = hop_features(np.frombuffer(pcm, dtype=np.int16))
-        level = float(levels[0])
+        attempt = self._attempt
+        samples = np.frombuffer(pcm, dtype=np.int16)
+        level = hop_level(samples)
         if level > AUDIBLE_DB:
             self._sounded_at = now
         if self._drain is not None:
             self._drain.hear(level > AUDIBLE_DB, now)
-        attempt = self._attempt
         if self._delivery is None or (attempt is not None and attempt.route is _Route.VOICE):
             return RelayAction.DROP
         if attempt is not None:
+            _, bands = hop_features(samples)
             attempt.tracker.hear(level, bands[0])
             if attempt.tracker.onset and attempt.heard_at is None:
                 self._on_heard(attempt, now)
@@ -430,6 +432,8 @@ class AvatarAudioOutput(AudioOutput):
     def _deliver(self, segment: Segment, attempt: _Attempt, now: float) -> None:
         assert self._delivery is not None
         allowed = attempt.start + int((now - attempt.began + self._delivery.lead) * SAMPLE_RATE)
+        if allowed < segment.pushed:  # as far ahead as it may be: no hurry
+            allowed -= (allowed - attempt.start) % self._delivery.batch
         end = min(segment.pushed, allowed)
         segment.describe(end)
         if end > attempt.sent:

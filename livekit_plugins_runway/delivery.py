@@ -59,6 +59,7 @@ class DataStreamDelivery:
     """
 
     lead = 2.0
+    batch = SAMPLE_RATE // 5
 
     def __init__(self, room: rtc.Room, worker: str, on_failed: Callable[[], None]) -> None:
         self._room = room
@@ -128,6 +129,7 @@ class TrackDelivery:
     """Speech as a microphone track, in real time, with silence between segments."""
 
     lead = 0.06
+    batch = 1
 
     def __init__(self, room: rtc.Room) -> None:
         self._room = room

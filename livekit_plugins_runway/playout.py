@@ -10,6 +10,7 @@ user's track, so that a position means the same everywhere: a count of samples.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +35,8 @@ _EDGES = np.array(
 _TOP_BIN = 70
 _WINDOW = np.hanning(HOP).astype(np.float32)
 _FLOOR_DB = -60.0
+SHAPE_DB = 30.0
+"""Below its loudest band, a band of a sound does not count."""
 
 AUDIBLE_DB = -55.0
 """dBFS above which a relayed hop counts as sound."""
@@ -52,6 +55,19 @@ def hop_features(pcm: NDArray[np.int16]) -> tuple[Levels, Levels]:
     return levels.astype(np.float32), np.maximum(bands, _FLOOR_DB).astype(np.float32)
 
 
+def hop_level(pcm: NDArray[np.int16]) -> float:
+    """Level of one hop in dBFS, as `hop_features` has it."""
+    x = pcm.astype(np.float32)
+    return 10.0 * math.log10(float(x @ x) / (HOP * 32768.0**2) + 1e-10)
+
+
+def shape_of(bands: Levels) -> Levels:
+    """What distinguishes sounds whatever their level: how far each band, in dB, is above what does
+    not count, for one hop or many."""
+    shape: Levels = np.maximum(bands - bands.max(axis=-1, keepdims=True) + SHAPE_DB, 0.0)
+    return shape
+
+
 class Hops:
     """A growing record of hop features; amortised append, no copy on read."""
 
@@ -59,6 +75,7 @@ class Hops:
         self.count = 0
         self._levels = np.empty(256, np.float32)
         self._bands = np.empty((256, len(_EDGES)), np.float32)
+        self._shapes = np.empty((256, len(_EDGES)), np.float32)
 
     def append(self, levels: Levels, bands: Levels) -> None:
         end = self.count + len(levels)
@@ -66,8 +83,10 @@ class Hops:
             size = max(end, 2 * len(self._levels))
             self._levels = np.resize(self._levels, size)
             self._bands = np.resize(self._bands, (size, len(_EDGES)))
+            self._shapes = np.resize(self._shapes, (size, len(_EDGES)))
         self._levels[self.count : end] = levels
         self._bands[self.count : end] = bands
+        self._shapes[self.count : end] = shape_of(bands)
         self.count = end
 
     @property
@@ -77,6 +96,11 @@ class Hops:
     @property
     def bands(self) -> Levels:
         return self._bands[: self.count]
+
+    @property
+    def shapes(self) -> Levels:
+        """Of the bands; see `shape_of`."""
+        return self._shapes[: self.count]
 
 
 class SegmentState(enum.Enum):

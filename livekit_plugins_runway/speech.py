@@ -31,6 +31,10 @@ class SpeechDelivery(Protocol):
     def lead(self) -> float:
         """Seconds by which speech may be sent ahead of real time."""
 
+    @property
+    def batch(self) -> int:
+        """Samples that go out at a time, once speech is as far ahead as it may be."""
+
     def send(self, pcm: bytes) -> None: ...
 
     def finish(self) -> None:

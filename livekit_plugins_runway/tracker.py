@@ -143,7 +143,7 @@ class SpeechTracker:
     def _follow(self, alignment: Alignment, heard: int) -> None:
         said = self._segment.hops
         level = float(self._heard.levels[heard])
-        alignment.hear(level, self._heard.bands[heard], said.levels, said.bands)
+        alignment.hear(level, self._heard.bands[heard], said.levels, said.shapes)
         self._places.append(alignment.place)
         if level > AUDIBLE_DB:
             self._silent_run = 0
@@ -187,8 +187,14 @@ def _likeness(heard: Levels, said: Levels) -> NDArray[np.float32]:
     pattern = heard - heard.mean()
     pattern_norm = float(np.sqrt(np.sum(pattern * pattern))) + 1e-6
     windows = np.lib.stride_tricks.sliding_window_view(said, count, axis=0)  # (n, bands, count)
-    means = windows.mean(axis=(1, 2), keepdims=True)
     dots = np.einsum("nbt,tb->n", windows, pattern)
-    norms = np.sqrt(np.maximum(np.sum((windows - means) ** 2, axis=(1, 2)), 1e-6))
+    sums, squares = (_running(x.sum(axis=1), count) for x in (said, said * said))
+    norms = np.sqrt(np.maximum(squares - sums * sums / heard.size, 1e-6))
     result: NDArray[np.float32] = (dots / (norms * pattern_norm)).astype(np.float32)
     return result
+
+
+def _running(values: Levels, count: int) -> NDArray[np.float64]:
+    """The sum of each `count` values in a row."""
+    total = np.cumsum(np.concatenate(([0.0], values)), dtype=np.float64)
+    return total[count:] - total[:-count]

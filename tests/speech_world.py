@@ -74,6 +74,7 @@ class Worker:
         self._ear = ear
         self._latency = latency
         self.lead = lead
+        self.batch = 9600 if lead > 1 else 1
         self._clear = clear
         self._clear_delay = clear_delay
         self._queue: deque[tuple[float, bytes]] = deque()  # due, 10 ms
@@ -126,8 +127,9 @@ class Worker:
         if self.end_is_late is not None:
             seconds, late = self.end_is_late
             on_time = len(self._queue) - round(seconds / 0.01)
+            last = self._queue[-1][0] + late  # what was held up comes all at once
             self._queue = deque(
-                (due + late * (index >= on_time), pcm)
+                (due if index < on_time else last, pcm)
                 for index, (due, pcm) in enumerate(self._queue)
             )
 
