@@ -138,6 +138,9 @@ def test_sessions_may_cost_no_more_together_than_apart(scores: Any) -> None:
     goal = "CPU of 4 sessions in a process, ours, bridge, track"
     assert verdict(scores.judge({}, [], scales(1.1)), goal).met is True
     assert verdict(scores.judge({}, [], scales(1.3)), goal).met is False
+    starved = scales(0.5)
+    starved["bridge-track"][1].frame_rates = [24.9, 12.0]
+    assert verdict(scores.judge({}, [], starved), goal).met is None
 
 
 def test_the_slowest_start_counts_for_voice_first(scores: Any) -> None:

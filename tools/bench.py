@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bench_candidates import BRIDGES, CANDIDATES, Candidate, parse
 from bench_lines import Child
-from bench_pages import Results, publish, report, to_json
+from bench_pages import ROOT, Results, publish, report, to_json
 from bench_plots import draw
 from bench_report import machine
 from bench_run import Stage, run, scale, voice_first
@@ -36,7 +36,7 @@ RUNS, SCALE_RUNS = 10, 2
 COUNTS = (1, 2, 4)
 SCALED = ("official", "direct", *BRIDGES)
 SMALL = SimulatorOptions().start_size
-"""The picture where several sessions share the machine, so that two cores hold four of them."""
+"""The picture where several sessions share the machine: two cores do not hold four large ones."""
 
 
 @contextlib.asynccontextmanager
@@ -178,8 +178,7 @@ def main() -> int:
     if not draw(results, folder):
         print('no plots: pip install "livekit-plugins-runway-bridge[bench]"', file=sys.stderr)
     if given.publish:
-        publish(results)
-        draw(results, Path(__file__).resolve().parent.parent / "docs")
+        publish(results, draw(results, ROOT / "docs"))
     print(report(results))
     return int(bool(results.failures))
 

@@ -12,13 +12,19 @@ from typing import Any
 
 from bench_candidates import Candidate
 from bench_run import Run, Scale
-from bench_scores import ADDED, FIGURES, Verdict, figures_json, judge, summary
+from bench_scores import ADDED, FIGURES, Verdict, figures_json, judge, saturated, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 _BEGIN, _END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 _README_ROWS = (
     "first_frame", "first_word", "speech", "barge_in", "video", "skew", "frame_rate", "cpu",
 )  # fmt: skip
+
+PICTURES = {
+    "bench-latency": "Latencies of all candidates",
+    "bench-added": "What the bridge adds, run by run",
+    "bench-sessions": "CPU by the number of sessions in a process",
+}
 
 
 @dataclass
@@ -133,9 +139,10 @@ def scale_table(results: Results) -> str:
             rate = statistics.median(rate for scale in group for rate in scale.frame_rates)
             rss = statistics.median(scale.rss for scale in group) / 1e6
             busy = statistics.median(scale.busy for scale in group)
+            note = " (saturated)" if any(saturated(scale) for scale in group) else ""
             lines.append(
                 f"| {results.candidates[name].title} | {count} | {cpu:.2f} | {cpu / base:.1f} "
-                f"| {rss:.0f} MB | {rate:.1f} | {busy:.0%} |"
+                f"| {rss:.0f} MB | {rate:.1f} | {busy:.0%}{note} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -166,8 +173,9 @@ def report(results: Results) -> str:
     return "\n".join(parts)
 
 
-def readme_table(results: Results) -> str:
-    return figures_table(results, _README_ROWS)
+def readme_part(results: Results) -> str:
+    runs, machine_cores = (results.about.get(key, "?") for key in ("runs", "cores"))
+    return f"{figures_table(results, _README_ROWS)}\n{runs} runs each, {machine_cores} cores.\n"
 
 
 def inserted(page: str, content: str) -> str:
@@ -183,11 +191,12 @@ def inserted(page: str, content: str) -> str:
     return f"{head}{_BEGIN}\n{content.strip()}\n{_END}{tail}"
 
 
-def publish(results: Results) -> None:
-    """Put the figures into `docs/` and the README."""
+def publish(results: Results, pictures: Sequence[Path]) -> None:
+    """Put the figures into `docs/`, where the pictures are, and the README."""
+    shown = "".join(f"\n![{PICTURES[path.stem]}]({path.name})\n" for path in pictures)
     (ROOT / "docs" / "bench.json").write_text(to_json(results))
     for path, content in (
-        (ROOT / "docs" / "bench.md", report(results)),
-        (ROOT / "README.md", readme_table(results)),
+        (ROOT / "docs" / "bench.md", report(results) + shown),
+        (ROOT / "README.md", readme_part(results)),
     ):
         path.write_text(inserted(path.read_text(), content))

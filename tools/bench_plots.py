@@ -96,15 +96,19 @@ def _added(axes: Any, results: Results) -> bool:
                 color=_colour(results, name),
                 label=f"{FIGURES[figure].title}: {results.candidates[name].title}",
             )
+    if not some:
+        return False
     axes.axhline(0, color="#444444", linewidth=0.8)
     axes.set_xlabel("run")
     axes.set_ylabel("ms over the Runway room's own (point: p50, line: p95)")
     axes.legend(frameon=False, fontsize=8)
-    return some
+    return True
 
 
 def _sessions(axes: Any, results: Results) -> bool:
     """CPU of the agent's process by the number of its sessions."""
+    if not any(results.scales.values()):
+        return False
     for name, scales in results.scales.items():
         counts = sorted({scale.sessions for scale in scales})
         axes.plot(
@@ -118,4 +122,4 @@ def _sessions(axes: Any, results: Results) -> bool:
     axes.set_ylabel("cores")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8)
-    return any(results.scales.values())
+    return True
