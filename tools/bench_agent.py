@@ -37,7 +37,8 @@ async def speech(script: ToneScript, pace: float) -> AsyncIterator[rtc.AudioFram
     loop = asyncio.get_running_loop()
     began, given = loop.time(), 0.0
     for frame in script.frames(24_000, 20):
-        await asyncio.sleep(max(0.0, began + (given - _TTS_LEAD) / pace - loop.time()))
+        if (early := began + (given - _TTS_LEAD) / pace - loop.time()) > 0:
+            await asyncio.sleep(early)
         given += frame.duration
         yield frame
 
