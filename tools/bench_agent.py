@@ -8,10 +8,11 @@ they belong to, and ends when the input is closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -57,8 +58,12 @@ def ours(runway: dict[str, Any], options: dict[str, Any]) -> AvatarSession:
 class Call:
     """An agent session with an avatar, in a room of its own."""
 
-    def __init__(self, room: str, avatar: Avatar, *, tts_pace: float = math.inf) -> None:
+    def __init__(
+        self, room: str, avatar: Avatar, *, tts_pace: float = math.inf, in_job: bool = False
+    ) -> None:
+        """`in_job`: behind a job's context, which other plugins want."""
         self._name = room
+        self._in_job = in_job
         self._tts_pace = tts_pace
         self._room = rtc.Room()
         self._session: AgentSession[Any] = AgentSession()
@@ -91,10 +96,7 @@ class Call:
         if isinstance(self._avatar, AvatarSession):
             self._avatar.on("state_changed", self._on_state)
             self._avatar.on("replaced", lambda replaced: self._tell("replaced", **asdict(replaced)))
-        with fake_job_context(room=self._room, job_id=self._name) as job:
-            # Plugins read the agent's identity from the job's token; in a job that says that it is
-            # fake ours takes itself for running in a console.
-            job._info = replace(job._info, token=token, fake_job=False)
+        with self._job(token):
             self._tell("starting")
             await self._avatar.start(self._session, self._room)
             self._tell("session_starting")
@@ -112,6 +114,17 @@ class Call:
         )
         if greeting is not None:
             self.say(0, greeting)
+
+    @contextlib.contextmanager
+    def _job(self, token: str) -> Iterator[None]:
+        if not self._in_job:
+            yield
+            return
+        with fake_job_context(room=self._room, job_id=self._name) as job:
+            # Plugins read the agent's identity from the job's token; in a job that says that it is
+            # fake ours takes itself for running in a console.
+            job._info = replace(job._info, token=token, fake_job=False)
+            yield
 
     def _on_state(self, change: StateChanged) -> None:
         assert isinstance(self._avatar, AvatarSession)
@@ -160,7 +173,7 @@ async def obey() -> None:
                     await calls[room].start()
                 case "call_with":
                     pace = command["tts_pace"]
-                    calls[room] = Call(room, make(command["avatar"]), tts_pace=pace)
+                    calls[room] = Call(room, make(command["avatar"]), tts_pace=pace, in_job=True)
                     await calls[room].start(ToneScript(**command["greeting"]))
                 case "say":
                     calls[room].say(command["number"], ToneScript(**command["script"]))
