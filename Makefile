@@ -5,12 +5,13 @@ PYTHON = .venv/bin/python
 # One thread for numpy's small matrices: its threads spin on the cores that the tests need.
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help demo test test-page bench-speech chaos check docs lint provision setup
+.PHONY: help demo test test-page bench bench-speech chaos check docs lint provision setup
 
 help:
 	@echo "make demo    an avatar on this machine, in a page to talk to it and to break it; no account needed"
 	@echo "HEADLESS=1 make demo  a short call without a page: report and MP4"
 	@echo "make test    all tests, on a real livekit-server"
+	@echo "make bench   latency, skew and CPU beside the official plugin: figures, in about 20 minutes"
 	@echo "make bench-speech  latency, barge-in and failover of the voice: figures, in about 20 minutes"
 	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"
 	@echo "make test-page  the demo's page in Chromium (Debian, Ubuntu: apt install chromium)"
@@ -26,6 +27,12 @@ test: provision
 	$(PYTHON) -m pytest -m "server and not heavy" -n 2; media=$$?; \
 	$(PYTHON) -m pytest -m "server and heavy"; heavy=$$?; \
 	[ $$quick -ne 0 ] && exit $$quick; [ $$media -ne 0 ] && exit $$media; exit $$heavy
+
+# matplotlib for the plots, only here.
+bench: provision
+	@$(PYTHON) -c "import matplotlib" 2>/dev/null || \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	@$(PYTHON) tools/bench.py $(ARGS)
 
 bench-speech: provision
 	@$(PYTHON) tools/bench_speech.py $(ARGS)

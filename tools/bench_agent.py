@@ -1,4 +1,5 @@
-"""The agent of `bench_speech.py`, with its avatar: one process, one call after the other.
+"""The agent of `bench.py` and `bench_speech.py`, with its avatar, any avatar plugin's: one process,
+one call after the other or several at once.
 
 Reads commands as lines of JSON on its standard input, tells events the same way with the `room`
 they belong to, and ends when the input is closed.
@@ -7,15 +8,20 @@ they belong to, and ends when the input is closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import time
-from collections.abc import AsyncIterator
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
+from bench_avatars import Avatar, make
 from bench_lines import commands, tell
 from livekit import api, rtc
 from livekit.agents import Agent, AgentSession
+from livekit.agents.testing import fake_job_context
+from livekit.agents.utils import http_context
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.io import AudioOutput
 from livekit.agents.voice.room_io import RoomOptions
@@ -23,28 +29,45 @@ from livekit.agents.voice.room_io import RoomOptions
 from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, StateChanged
 from livekit_plugins_runway.testing.tones import ToneScript
 
+_TTS_LEAD = 0.2
+"""Seconds of speech that a TTS with a pace gives at once."""
 
-async def speech(script: ToneScript) -> AsyncIterator[rtc.AudioFrame]:
-    """Frames as a fast TTS gives them, all at once."""
+
+async def speech(script: ToneScript, pace: float) -> AsyncIterator[rtc.AudioFrame]:
+    """Frames as a TTS gives them that is `pace` times as fast as it sounds."""
+    loop = asyncio.get_running_loop()
+    began, given = loop.time(), 0.0
     for frame in script.frames(24_000, 20):
+        if (early := began + (given - _TTS_LEAD) / pace - loop.time()) > 0:
+            await asyncio.sleep(early)
+        given += frame.duration
         yield frame
+
+
+def ours(runway: dict[str, Any], options: dict[str, Any]) -> AvatarSession:
+    recovery = RecoveryOptions(**options.pop("recovery", {"on_loss": "audio"}))
+    return AvatarSession(
+        preset_id="influencer",
+        api_url=runway["url"],
+        api_key=runway["api_secret"],
+        recovery=recovery,
+        **options,
+    )
 
 
 class Call:
     """An agent session with an avatar, in a room of its own."""
 
-    def __init__(self, room: str, runway: dict[str, Any], options: dict[str, Any]) -> None:
+    def __init__(
+        self, room: str, avatar: Avatar, *, tts_pace: float = math.inf, in_job: bool = False
+    ) -> None:
+        """`in_job`: behind a job's context, which other plugins want."""
         self._name = room
+        self._in_job = in_job
+        self._tts_pace = tts_pace
         self._room = rtc.Room()
         self._session: AgentSession[Any] = AgentSession()
-        recovery = RecoveryOptions(**options.pop("recovery", {"on_loss": "audio"}))
-        self._avatar = AvatarSession(
-            preset_id="influencer",
-            api_url=runway["url"],
-            api_key=runway["api_secret"],
-            recovery=recovery,
-            **options,
-        )
+        self._avatar = avatar
         self._handle: SpeechHandle | None = None
         self._number = 0
 
@@ -57,7 +80,8 @@ class Call:
         assert output is not None
         return output
 
-    async def start(self) -> None:
+    async def start(self, greeting: ToneScript | None = None) -> None:
+        """Begin the call; what is to be said first is said as soon as the session has started."""
         url, key, secret = (
             os.environ[name] for name in ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
         )
@@ -69,27 +93,48 @@ class Call:
             .to_jwt()
         )
         await self._room.connect(url, token)
-        self._avatar.on("state_changed", self._on_state)
-        self._avatar.on("replaced", lambda replaced: self._tell("replaced", **asdict(replaced)))
-        await self._avatar.start(self._session, self._room)
-        # Nobody listens to the user here: no voice detection, which would cost much CPU.
-        await self._session.start(
-            Agent(instructions=""), room=self._room, room_options=RoomOptions(audio_input=False)
-        )
+        if isinstance(self._avatar, AvatarSession):
+            self._avatar.on("state_changed", self._on_state)
+            self._avatar.on("replaced", lambda replaced: self._tell("replaced", **asdict(replaced)))
+        with self._job(token):
+            self._tell("starting")
+            await self._avatar.start(self._session, self._room)
+            self._tell("session_starting")
+            # Nobody listens to the user here: no voice detection, which would cost much CPU.
+            await self._session.start(
+                Agent(instructions=""),
+                room=self._room,
+                room_options=RoomOptions(audio_input=False),
+            )
+        self._tell("started")
         wall = time.time() - time.monotonic()
         self._output.on(
             "playback_started",
             lambda event: self._tell("relayed", number=self._number, at=event.created_at - wall),
         )
+        if greeting is not None:
+            self.say(0, greeting)
+
+    @contextlib.contextmanager
+    def _job(self, token: str) -> Iterator[None]:
+        if not self._in_job:
+            yield
+            return
+        with fake_job_context(room=self._room, job_id=self._name) as job:
+            # Plugins read the agent's identity from the job's token; in a job that says that it is
+            # fake ours takes itself for running in a console.
+            job._info = replace(job._info, token=token, fake_job=False)
+            yield
 
     def _on_state(self, change: StateChanged) -> None:
+        assert isinstance(self._avatar, AvatarSession)
         if change.new in (AvatarState.LIVE, AvatarState.VOICE_ONLY):
             self._tell(change.new.value, session=self._avatar.session_id, why=change.reason)
 
     def say(self, number: int, script: ToneScript) -> None:
         self._number = number
         self._tell("saying", number=number)
-        self._handle = self._session.say(script.text, audio=speech(script))
+        self._handle = self._session.say(script.text, audio=speech(script, self._tts_pace))
         self._handle.add_done_callback(lambda _: self._tell("said", number=number))
 
     def interrupt(self) -> None:
@@ -113,14 +158,23 @@ class Call:
 
 
 async def main() -> None:
+    async with http_context.open():  # as in a job
+        await obey()
+
+
+async def obey() -> None:
     calls: dict[str, Call] = {}
     async with asyncio.TaskGroup() as endings:
         async for command in commands():
             room = command["room"]
             match command["do"]:
                 case "call":
-                    calls[room] = Call(room, command["runway"], command["options"])
+                    calls[room] = Call(room, ours(command["runway"], command["options"]))
                     await calls[room].start()
+                case "call_with":
+                    pace = command["tts_pace"]
+                    calls[room] = Call(room, make(command["avatar"]), tts_pace=pace, in_job=True)
+                    await calls[room].start(ToneScript(**command["greeting"]))
                 case "say":
                     calls[room].say(command["number"], ToneScript(**command["script"]))
                 case "interrupt":

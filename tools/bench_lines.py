@@ -1,4 +1,4 @@
-"""Lines of JSON between the processes of `bench_speech.py`.
+"""Lines of JSON between the processes of `bench.py` and `bench_speech.py`.
 
 Commands go to a child's standard input, events come from its standard output. Each event carries
 `at`, seconds of `time.monotonic()`, which all processes of one machine share on Linux.
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 _END_TIMEOUT = 20.0
+_LONGEST_LINE = 1 << 20
+"""Bytes: a record of a call's pictures takes tens of thousands."""
 
 
 def tell(event: str, **values: Any) -> None:
@@ -56,6 +58,7 @@ class Child:
                 env=os.environ | environment,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=complaints,
                 start_new_session=True,  # Ctrl-C is the parent's: it ends things in order
+                limit=_LONGEST_LINE,
             )  # fmt: skip
         child = cls(process)
         reading = asyncio.create_task(child._read(), name=f"lines of {program}")
@@ -73,6 +76,10 @@ class Child:
             finally:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def _read(self) -> None:
         assert self._process.stdout is not None

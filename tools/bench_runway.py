@@ -1,13 +1,17 @@
-"""The simulated Runway of `bench_speech.py`, in a process of its own: its media must not wait.
+"""The simulated Runway of `bench.py` and `bench_speech.py`, in a process of its own: its media must
+not wait.
 
-Reads commands as lines of JSON on its standard input (`do`: a fault of `SimulatedSession`, with the
-`session` that it strikes), tells events the same way, and ends when the input is closed.
+Reads commands as lines of JSON on its standard input (`do`: a fault of `SimulatedSession`, or
+`record`, with the `session` that it is about), tells events the same way, and ends when the input
+is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+from dataclasses import replace
 from typing import Literal
 
 from bench_lines import commands, tell
@@ -39,23 +43,70 @@ def options(speech: str) -> SimulatorOptions:
     )
 
 
+def picture_options(speech: str, size: tuple[int, int]) -> SimulatorOptions:
+    """The same, with the simulator's usual pace of a start, and numbered pictures."""
+    usual = SimulatorOptions()
+    return replace(
+        options(speech),
+        accept_deprecated_livekit=True,  # the official plugin's body, which some accounts take
+        queue_delay=usual.queue_delay,
+        provisioning_delay=usual.provisioning_delay,
+        worker_join_delay=usual.worker_join_delay,
+        first_frame_delay=usual.first_frame_delay,
+        upscale_after=usual.upscale_after,
+        full_size=size,
+        barcode="BENCH_PLAIN" not in os.environ,
+    )
+
+
+def chosen_options() -> SimulatorOptions:
+    speech = os.environ["BENCH_DELIVERY"]
+    if size := os.environ.get("BENCH_PICTURE"):  # WIDTHxHEIGHT
+        width, height = map(int, size.split("x"))
+        return picture_options(speech, (width, height))
+    return options(speech)
+
+
+async def announce(simulator: RunwaySimulator) -> None:
+    """Tell of each session that is made."""
+    told: set[str] = set()
+    while True:
+        await simulator.wait_until(lambda: not simulator.sessions.keys() <= told, math.inf)
+        for session in simulator.sessions.keys() - told:
+            told.add(session)
+            tell("session", session=session)
+
+
+async def obey(simulator: RunwaySimulator) -> None:
+    async for command in commands():
+        session = simulator.sessions[command["session"]]
+        do: Literal["crash", "freeze", "record"] = command["do"]
+        match do:
+            case "crash":
+                tell("struck", session=session.id)
+                session.crash()
+            case "freeze":
+                tell("struck", session=session.id)
+                session.freeze()
+            case "record":
+                done = session.performance
+                tell("record", session=session.id, captured=done.captured, onsets=done.onsets)
+
+
 async def main() -> None:
     async with RunwaySimulator(
         livekit_url=os.environ["LIVEKIT_URL"],
         livekit_api_key=os.environ["LIVEKIT_API_KEY"],
         livekit_api_secret=os.environ["LIVEKIT_API_SECRET"],
-        options=options(os.environ["BENCH_DELIVERY"]),
+        options=chosen_options(),
     ) as simulator:
         tell("ready", url=simulator.url, api_secret=simulator.api_secret)
-        async for command in commands():
-            session = simulator.sessions[command["session"]]
-            fault: Literal["crash", "freeze"] = command["do"]
-            tell("struck", session=session.id)
-            match fault:
-                case "crash":
-                    session.crash()
-                case "freeze":
-                    session.freeze()
+        announcing = asyncio.create_task(announce(simulator), name="announce")
+        try:
+            await obey(simulator)
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import numpy as np
 from livekit import rtc
 
+from . import barcode
 from .face import Face
+from .onsets import Onsets
 from .options import SimulatorOptions
 from .performance import SAMPLE_RATE, Performance
 from .speech import FRAME, Pcm, loudness
@@ -103,9 +106,14 @@ class Media:
 
     async def _feed_audio(self, source: rtc.AudioSource) -> None:
         silence = rtc.AudioFrame(bytes(2 * FRAME), SAMPLE_RATE, 1, FRAME)
+        onsets = Onsets(SAMPLE_RATE)
 
         async def put(now: float) -> None:
             samples = self._voice(now)
+            if self._options.barcode:
+                heard = np.zeros(FRAME, np.int16) if samples is None else samples
+                began = asyncio.get_running_loop().time() - FRAME / SAMPLE_RATE
+                self._performance.onsets += [began + n / SAMPLE_RATE for n in onsets.push(heard)]
             if samples is None:
                 self._loudness *= 0.8
                 await source.capture_frame(silence)
@@ -124,7 +132,11 @@ class Media:
             full = age >= self._options.upscale_after
             size = self._options.full_size if full else self._options.start_size
             blinking = age % _BLINK_EVERY > _BLINK_EVERY - _BLINK_SECONDS
-            source.capture_frame(self._face.frame(size, self._loudness, blinking))
+            frame = self._face.frame(size, self._loudness, blinking)
+            if self._options.barcode:
+                frame = barcode.stamped(frame, self._performance.video_frames)
+                self._performance.captured.append(asyncio.get_running_loop().time())
+            source.capture_frame(frame)
             self._performance.video_frames += 1
             if self._performance.first_frame_at is None:
                 self._performance.first_frame_at = now

@@ -169,6 +169,9 @@ class SimulatorOptions:
     """From the first frame to the full size (measured that it happens, not when)."""
     fps: float = 25.0
     """Frames per second (documented: 24, measured: about 26)."""
+    barcode: bool = False
+    """Number the pictures (`testing.barcode`), and keep in `Performance` when each of them, and
+    each sound after a pause, was captured (local)."""
     answer_after_silence: float = 0.7
     """In `conversation`: how long the user must pause before the avatar answers (inferred)."""
     user_can_publish: bool = True

@@ -48,3 +48,9 @@ class Performance:
     finished: list[tuple[float, bool]] = field(default_factory=list)
     """Position in seconds and `interrupted` of each `lk.playback_finished`, lost ones too."""
     video_frames: int = 0
+    captured: list[float] = field(default_factory=list)
+    """When each picture was captured, by the number in its barcode; empty without
+    `SimulatorOptions.barcode`."""
+    onsets: list[float] = field(default_factory=list)
+    """When sound began after a pause of 0.1 s; a frame's samples are taken for captured by the time
+    at which it was. Empty without `SimulatorOptions.barcode`."""

@@ -63,6 +63,8 @@ class SimulatedUser:
         api_key, api_secret: to mint the user's own token.
         identity: of the user.
         listen_to: identity of the participant to listen to and look at, or several.
+        hidden: join without being seen by anybody, and publish nothing: a spectator.
+        on_picture: called with each picture and the time of its arrival; must be quick.
         record_video: keep a film for `write_mp4()`; costs some CPU.
         video_size: of the film, even numbers of pixels.
         max_seconds: how much is kept: the last so many seconds of sound, the first of the film.
@@ -77,6 +79,8 @@ class SimulatedUser:
         api_secret: str,
         identity: str = "user",
         listen_to: str | Collection[str] | None = None,
+        hidden: bool = False,
+        on_picture: Callable[[float, rtc.VideoFrame], None] | None = None,
         record_video: bool = False,
         video_size: tuple[int, int] = (544, 352),
         max_seconds: float = 600.0,
@@ -85,9 +89,11 @@ class SimulatedUser:
         self._token = (
             api.AccessToken(api_key, api_secret)
             .with_identity(identity)
-            .with_grants(api.VideoGrants(room_join=True, room=room))
+            .with_grants(api.VideoGrants(room_join=True, room=room, hidden=hidden))
             .to_jwt()
         )
+        self._hidden = hidden
+        self._on_picture = on_picture
         self._listen_to = {listen_to} if isinstance(listen_to, str) else listen_to
         self._record_video = record_video
         self._video_size = video_size
@@ -152,7 +158,8 @@ class SimulatedUser:
                     origin=self.joined_at, size=self._video_size, max_seconds=self._max_seconds
                 )
                 self._start("recorder", self._recorder.run())
-            await self._publish_microphone()
+            if not self._hidden:
+                await self._publish_microphone()
         except BaseException:
             await self.aclose()
             raise
@@ -400,6 +407,8 @@ class SimulatedUser:
                     continue
                 now = time.monotonic()
                 frames.append(FrameSeen(now, frame.width, frame.height))
+                if self._on_picture is not None and identity in self._chosen():
+                    self._on_picture(now, frame)
                 if self._recorder is not None and identity in self._chosen():
                     self._recorder.offer(now, frame)
                 self._notify()

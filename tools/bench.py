@@ -1,0 +1,187 @@
+"""`make bench`: avatar plugins side by side, on one machine, in one run.
+
+The official plugin, ours with both transports and both deliveries, and the room that Runway hosts
+itself as the floor, against the simulated Runway on a real LiveKit server. Server, Runway and agent
+run in processes of their own, on one machine and one monotonic clock; candidates take turns. See
+`docs/bench.md` for what is measured, and for how to bring another plugin.
+
+Writes `bench-out/bench.json`, `bench.md`, `bench-*.png` and the programs' warnings, `bench.log`
+(`BENCH_OUT` names another folder). It measures and asserts nothing: the exit code is 1 if a run
+gave no figures, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from bench_candidates import BRIDGES, CANDIDATES, Candidate, parse
+from bench_lines import Child
+from bench_pages import ROOT, Results, publish, report, to_json
+from bench_plots import draw
+from bench_report import machine
+from bench_run import Stage, run, scale, voice_first
+
+from livekit_plugins_runway.testing import SimulatorOptions
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
+
+RUNS, SCALE_RUNS = 10, 2
+COUNTS = (1, 2, 4)
+SCALED = ("official", "direct", *BRIDGES)
+SMALL = SimulatorOptions().start_size
+"""The picture where several sessions share the machine: two cores do not hold four large ones."""
+
+
+@contextlib.asynccontextmanager
+async def staged(server: LiveKitServer, size: tuple[int, int], log: Path) -> AsyncIterator[Stage]:
+    """Simulated Runways whose pictures have this size in pixels."""
+    environment = {
+        "LIVEKIT_URL": server.url,
+        "LIVEKIT_API_KEY": server.api_key,
+        "LIVEKIT_API_SECRET": server.api_secret,
+    }
+    stage = Stage(server, {}, {}, environment, log)
+    async with contextlib.AsyncExitStack() as stack:
+        for speech in ("datastream", "track"):
+            own = {"BENCH_DELIVERY": speech, "BENCH_PICTURE": "{}x{}".format(*size)}
+            child = Child.running("bench_runway.py", environment | own, log)
+            stage.runways[speech] = await stack.enter_async_context(child)
+            stage.addresses[speech] = await stage.runways[speech].told("ready")
+        yield stage
+
+
+class Bench:
+    """Runs what was asked for, and keeps the results after each step: a run that is cut off has
+    them."""
+
+    def __init__(self, results: Results, save: Callable[[], object], log: Path) -> None:
+        self._results = results
+        self._save = save
+        self._log = log
+
+    async def compare(self, server: LiveKitServer, runs: int, *, start: bool) -> None:
+        """The candidates take turns, so that what the machine does meanwhile strikes all alike.
+
+        Args:
+            start: measure voice first as well.
+        """
+        async with staged(server, SimulatorOptions().full_size, self._log) as stage:
+            for n in range(1, runs + 1):
+                for name, done in self._results.runs.items():
+                    async with self._step(f"run {n}, {name}"):
+                        done.append(await run(stage, self._results.candidates[name]))
+                if start:
+                    async with self._step(f"run {n}, voice first"):
+                        self._results.voice_first.append(await voice_first(stage))
+
+    async def grow(self, server: LiveKitServer, runs: int) -> None:
+        async with staged(server, SMALL, self._log) as stage:
+            for n in range(1, runs + 1):
+                for count in COUNTS:
+                    for name, done in self._results.scales.items():
+                        async with self._step(f"run {n}, {count} sessions of {name}"):
+                            candidate = self._results.candidates[name]
+                            done.append(await scale(stage, candidate, count))
+
+    @contextlib.asynccontextmanager
+    async def _step(self, name: str) -> AsyncIterator[None]:
+        """What times out, or whose program ends, is noted, and the rest goes on."""
+        began = time.monotonic()
+        try:
+            yield
+        except (TimeoutError, RuntimeError) as error:
+            self._results.failures.append(f"{name}: {error or 'timeout'}")
+        self._save()
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--runs", type=int, default=RUNS, help=f"of each candidate ({RUNS})")
+    parser.add_argument(
+        "--scale-runs", type=int, help=f"with several sessions in a process ({SCALE_RUNS})"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*CANDIDATES, "voice-first", "scaling"],
+        help="these candidates and measurements; without names of candidates scaling takes all",
+    )
+    parser.add_argument(
+        "--avatar",
+        action="append",
+        default=[],
+        type=parse,
+        metavar="NAME=MODULE:FACTORY",
+        help="another plugin: a callable without arguments that returns an object with "
+        "start(session, room) and aclose()",
+    )
+    parser.add_argument("--publish", action="store_true", help="into docs/ and the README as well")
+    return parser.parse_args()
+
+
+def prepared(given: argparse.Namespace) -> tuple[Results, bool]:
+    """What is to be measured, still empty, and whether voice first is."""
+    names = given.only or [*CANDIDATES, "voice-first", "scaling"]
+    extra: dict[str, Candidate] = {candidate.name: candidate for candidate in given.avatar}
+    chosen = [name for name in CANDIDATES if name in names] + list(extra)
+    results = Results(machine(), CANDIDATES | extra, runs={name: [] for name in chosen})
+    if "scaling" in names:
+        scaled = [name for name in chosen if name in SCALED or name in extra] or list(SCALED)
+        results.scales = {name: [] for name in scaled}
+    return results, "voice-first" in names
+
+
+async def measure(
+    given: argparse.Namespace, results: Results, start: bool, save: Callable[[], object], log: Path
+) -> None:
+    bench = Bench(results, save, log)
+    async with LiveKitServer() as server:
+        if results.runs or start:
+            await bench.compare(server, given.runs, start=start)
+        if results.scales:
+            few = min(given.runs, SCALE_RUNS) if given.scale_runs is None else given.scale_runs
+            await bench.grow(server, few)
+
+
+def main() -> int:
+    given = arguments()
+    folder = Path(os.environ.get("BENCH_OUT", "bench-out"))
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "bench.log"
+    log.unlink(missing_ok=True)
+    logging.basicConfig(filename=log)
+    results, start = prepared(given)
+    results.about["runs"] = given.runs
+
+    def save() -> None:
+        (folder / "bench.json").write_text(to_json(results))
+        (folder / "bench.md").write_text(report(results))
+
+    began = time.monotonic()
+    try:
+        asyncio.run(measure(given, results, start, save, log))
+    except KeyboardInterrupt:
+        return 130
+    except LiveKitServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    results.about["minutes"] = round((time.monotonic() - began) / 60, 1)
+    save()
+    if not draw(results, folder):
+        print('no plots: pip install "livekit-plugins-runway-bridge[bench]"', file=sys.stderr)
+    if given.publish:
+        publish(results, draw(results, ROOT / "docs"))
+    print(report(results))
+    return int(bool(results.failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

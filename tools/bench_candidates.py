@@ -1,0 +1,71 @@
+"""Who takes part in `bench.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Place = Literal["agent", "runway"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An avatar to be measured.
+
+    Attributes:
+        avatar: `module:factory`, see `bench_avatars`.
+        speech: how the simulated worker takes speech.
+        places: in which rooms a viewer is: the agent's, the one that Runway hosts. The first one is
+            the user's; a second one shows what the candidate adds.
+    """
+
+    name: str
+    title: str
+    avatar: str
+    speech: Literal["datastream", "track"] = "datastream"
+    places: tuple[Place, ...] = ("agent",)
+
+
+_BOTH: tuple[Place, ...] = ("agent", "runway")
+CANDIDATES = {
+    candidate.name: candidate
+    for candidate in (
+        Candidate("official", "official, direct", "bench_avatars:official"),
+        Candidate("direct", "ours, direct", "bench_avatars:direct"),
+        Candidate(
+            "bridge-datastream",
+            "ours, bridge, data stream",
+            "bench_avatars:bridge_datastream",
+            places=_BOTH,
+        ),
+        Candidate(
+            "bridge-track",
+            "ours, bridge, track",
+            "bench_avatars:bridge_track",
+            speech="track",
+            places=_BOTH,
+        ),
+        Candidate(
+            "control",
+            "Runway room itself",
+            "bench_avatars:RunwayRoomItself",
+            places=("runway",),
+        ),
+    )
+}
+VOICE_FIRST = Candidate("voice-first", "ours, voice first", "bench_avatars:voice_first")
+BRIDGES = tuple(name for name, c in CANDIDATES.items() if len(c.places) == 2)
+
+
+def parse(text: str) -> Candidate:
+    """`name=module:factory`, another plugin's.
+
+    Raises:
+        ValueError: it is not of this form, or the name is taken.
+    """
+    name, _, avatar = text.partition("=")
+    if not name or ":" not in avatar:
+        raise ValueError(f"{text!r} is not NAME=MODULE:FACTORY")
+    if name in CANDIDATES or name in ("voice-first", "scaling"):
+        raise ValueError(f"the name {name!r} is taken")
+    return Candidate(name, name, avatar)

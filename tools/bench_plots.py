@@ -1,0 +1,125 @@
+"""The figures of `bench.py` as pictures (PNG), with matplotlib (extra `bench`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench_candidates import CANDIDATES
+from bench_pages import Results
+from bench_scores import FIGURES, Summary, cores, summary
+
+_SIZE = (9.0, 4.2)
+_DPI = 110
+_COLOURS = ("#8c8c8c", "#1b7837", "#2166ac", "#67a9cf", "#b35806", "#762a83")
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Write what can be drawn; returns the files. None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return []
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawn = []
+    for name, plot in (("latency", _latency), ("added", _added), ("sessions", _sessions)):
+        figure, axes = plt.subplots(figsize=_SIZE, dpi=_DPI, layout="constrained")
+        if plot(axes, results):
+            axes.grid(axis="y", alpha=0.3)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            path = folder / f"bench-{name}.png"
+            figure.savefig(path)
+            drawn.append(path)
+        plt.close(figure)
+    return drawn
+
+
+def _colour(results: Results, name: str) -> str:
+    order = [*CANDIDATES, *(n for n in results.candidates if n not in CANDIDATES)]
+    return _COLOURS[order.index(name) % len(_COLOURS)]
+
+
+def _latency(axes: Any, results: Results) -> bool:
+    """Bars to the median, a line to the 95th percentile."""
+    rows = ("speech", "barge_in", "voice", "video")
+    titles = ("speech:\nsay() to heard", "barge-in:\nto silence", "voice:\ncaptured to heard",
+              "picture:\ncaptured to seen")  # fmt: skip
+    width = 0.8 / max(1, len(results.runs))
+    for n, (name, runs) in enumerate(results.runs.items()):
+        found = [(place, s) for place, row in enumerate(rows) if (s := summary(row, runs))]
+        _bars(axes, found, n * width - 0.4 + width / 2, width, results.candidates[name].title,
+              _colour(results, name))  # fmt: skip
+    axes.set_xticks(range(len(rows)), titles)
+    axes.set_ylabel("ms (bar: p50, line: p95)")
+    axes.legend(frameon=False, fontsize=8)
+    return bool(results.runs)
+
+
+def _bars(
+    axes: Any,
+    found: Sequence[tuple[int, Summary]],
+    offset: float,
+    width: float,
+    label: str,
+    colour: str,
+) -> None:
+    axes.bar(
+        [place + offset for place, _ in found],
+        [s.p50 for _, s in found],
+        width * 0.92,
+        yerr=[[0.0] * len(found), [max(0.0, s.p95 - s.p50) for _, s in found]],
+        error_kw={"linewidth": 1, "alpha": 0.7},
+        label=label,
+        color=colour,
+    )
+
+
+def _added(axes: Any, results: Results) -> bool:
+    """A point for each run: what the relay adds to the picture and to the voice."""
+    some = False
+    for name, runs in results.runs.items():
+        for figure, marker in (("added_video", "o"), ("added_voice", "x")):
+            each = [(n, s) for n, run in enumerate(runs, 1) if (s := summary(figure, [run]))]
+            if not each:
+                continue
+            some = True
+            axes.errorbar(
+                [n for n, _ in each],
+                [s.p50 for _, s in each],
+                yerr=[[0.0] * len(each), [max(0.0, s.p95 - s.p50) for _, s in each]],
+                fmt=marker,
+                linewidth=1,
+                color=_colour(results, name),
+                label=f"{FIGURES[figure].title}: {results.candidates[name].title}",
+            )
+    if not some:
+        return False
+    axes.axhline(0, color="#444444", linewidth=0.8)
+    axes.set_xlabel("run")
+    axes.set_ylabel("ms over the Runway room's own (point: p50, line: p95)")
+    axes.legend(frameon=False, fontsize=8)
+    return True
+
+
+def _sessions(axes: Any, results: Results) -> bool:
+    """CPU of the agent's process by the number of its sessions."""
+    if not any(results.scales.values()):
+        return False
+    for name, scales in results.scales.items():
+        counts = sorted({scale.sessions for scale in scales})
+        axes.plot(
+            counts,
+            [cores(scales, count) for count in counts],
+            marker="o",
+            color=_colour(results, name),
+            label=results.candidates[name].title,
+        )
+    axes.set_xlabel("sessions in one agent process, all speaking")
+    axes.set_ylabel("cores")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+    return True
