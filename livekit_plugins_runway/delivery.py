@@ -59,7 +59,7 @@ class DataStreamDelivery:
     """
 
     lead = 2.0
-    batch = SAMPLE_RATE // 5
+    batch = SAMPLE_RATE // 5  # 0.2 s
 
     def __init__(self, room: rtc.Room, worker: str, on_failed: Callable[[], None]) -> None:
         self._room = room

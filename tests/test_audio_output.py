@@ -158,6 +158,17 @@ def in_order_but_for_repeats(tones: list) -> bool:  # type: ignore[type-arg]
 
 
 @timers_only
+async def test_speech_that_is_far_ahead_goes_out_in_few_pieces() -> None:
+    async with world() as w:
+        worker = w.attach()
+        await w.say(TEN_SECONDS)
+        await w.spoken()
+        assert worker.sent == 480_000
+        assert worker.sends <= 60  # 1,000 hops
+        assert missing(TEN_SECONDS, w.ear.tones(), fraction=0.9) == []
+
+
+@timers_only
 @pytest.mark.parametrize("late", [2.1, 2.9, 5.0, 1e6])  # speech is sent two seconds ahead
 @pytest.mark.parametrize("seconds", [0.25, 0.32])
 async def test_a_last_word_that_reached_the_avatar_late_or_never_is_said_once(
