@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 
@@ -24,6 +25,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             # Real media in real time: on a machine that stands still for half a second words are
             # lost on the way to the user, as anywhere. The summary lists what was repeated.
             item.add_marker(pytest.mark.flaky(reruns=2))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """A collection of all that pytest holds would stop the media of a test for 0.1 s and more."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

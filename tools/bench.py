@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from bench_candidates import BRIDGES, CANDIDATES, Candidate, parse
-from bench_lines import Child
+from bench_lines import Child, keep_for_good
 from bench_pages import ROOT, Results, publish, report, to_json
 from bench_plots import draw
 from bench_report import machine
@@ -184,4 +184,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    keep_for_good()
     sys.exit(main())

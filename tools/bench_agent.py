@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from bench_avatars import Avatar, make
-from bench_lines import commands, tell
+from bench_lines import commands, keep_for_good, tell
 from livekit import api, rtc
 from livekit.agents import Agent, AgentSession
 from livekit.agents.testing import fake_job_context
@@ -66,7 +66,7 @@ class Call:
         self._in_job = in_job
         self._tts_pace = tts_pace
         self._room = rtc.Room()
-        self._session: AgentSession[Any] = AgentSession()
+        self._session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
         self._avatar = avatar
         self._handle: SpeechHandle | None = None
         self._number = 0
@@ -190,4 +190,5 @@ async def obey() -> None:
 
 
 if __name__ == "__main__":
+    keep_for_good()
     asyncio.run(main())

@@ -14,7 +14,7 @@ import os
 from dataclasses import replace
 from typing import Literal
 
-from bench_lines import commands, tell
+from bench_lines import commands, keep_for_good, tell
 
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions, Speech
 
@@ -110,4 +110,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_for_good()
     asyncio.run(main())

@@ -25,7 +25,7 @@ from typing import Any
 
 from bench_call import HOLD, Bench
 from bench_hearing import heard, longest_hole, repeated
-from bench_lines import Child
+from bench_lines import Child, keep_for_good
 from bench_report import Figures, machine, write
 from bench_runway import RENDER_LATENCY
 
@@ -293,4 +293,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    keep_for_good()
     sys.exit(main())

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_call import HOLD
-from bench_lines import Child
+from bench_lines import Child, keep_for_good
 
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
@@ -285,4 +285,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    keep_for_good()
     sys.exit(main())

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 from bench_agent import speech
-from bench_lines import commands, tell
+from bench_lines import commands, keep_for_good, tell
 from livekit import api, rtc
 from livekit.agents import Agent, AgentSession
 from livekit.agents.types import TimedString
@@ -202,4 +202,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_for_good()
     asyncio.run(main())

@@ -10,7 +10,7 @@ import asyncio
 import os
 from typing import Any
 
-from bench_lines import commands, tell
+from bench_lines import commands, keep_for_good, tell
 from livekit.rtc.participant import UnpublishTrackError
 
 from livekit_plugins_runway.testing import CallFault, Faults, RunwaySimulator, SimulatorOptions
@@ -78,4 +78,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_for_good()
     asyncio.run(main())
