@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
@@ -74,7 +75,7 @@ class Call:
 
     def say(self, number: int, script: ToneScript) -> None:
         handle = self._handles[number] = self._session.say(
-            timed_words(script), audio=speech(script)
+            timed_words(script), audio=speech(script, math.inf)
         )
         task = asyncio.create_task(self._report(number, handle), name="chaos say")
         self._waiting.add(task)
