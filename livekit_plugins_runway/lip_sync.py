@@ -19,6 +19,7 @@ MAX_HOLD = 0.08
 _USUAL_LEAD = 0.02
 _EVERY = 1.0
 _STEP = 0.01
+_LAST_ANSWER = 0.2
 
 
 class _Track(Protocol):
@@ -49,16 +50,27 @@ class LipSync:
     async def follow(self) -> None:
         """Measure once a second, until cancelled or until the tracks say no more."""
         while True:
+            await asyncio.sleep(_EVERY)
+            reading = asyncio.create_task(self._read(), name="runway_read_stats")
             try:
-                voice, picture = [await self._buffered(n) for n in range(2)]
+                await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                # The room is left next: not with a question to its connection under way. Bounded,
+                # for one that is lost already may not answer.
+                await asyncio.wait([reading], timeout=_LAST_ANSWER)
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+                raise
             except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
                 logger.debug("no statistics of the avatar's tracks", extra={"error": str(error)})
                 return
-            if voice is not None and picture is not None:
-                # In small steps: a picture that jumps is worse than lips that are 10 ms off.
-                step = min(max(voice - picture - self.lead, -_STEP), _STEP)
-                self.lead = min(max(self.lead + step, 0.0), MAX_HOLD - OPUS_FRAME)
-            await asyncio.sleep(_EVERY)
+
+    async def _read(self) -> None:
+        voice, picture = [await self._buffered(n) for n in range(2)]
+        if voice is not None and picture is not None:
+            # In small steps: a picture that jumps is worse than lips that are 10 ms off.
+            step = min(max(voice - picture - self.lead, -_STEP), _STEP)
+            self.lead = min(max(self.lead + step, 0.0), MAX_HOLD - OPUS_FRAME)
 
     async def _buffered(self, number: int) -> float | None:
         """Seconds for which what came out since the last call was in the jitter buffer."""

@@ -101,6 +101,36 @@ async def test_pictures_keep_their_order_when_the_wait_becomes_shorter() -> None
 async def test_without_statistics_the_usual_wait_stays() -> None:
     lips = LipSync(Ended(), Ended())
     usual = lips.hold
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(2):
         await lips.follow()
     assert lips.hold == usual
+
+
+class Slow(Track):
+    """Whose answers take `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(0.03, 48_000)
+        self._seconds = seconds
+        self.asked = self.answered = 0
+
+    async def get_stats(self) -> list[RtcStats]:
+        self.asked += 1
+        await asyncio.sleep(self._seconds)
+        self.answered += 1
+        return await super().get_stats()
+
+
+@timers_only
+@pytest.mark.parametrize(("seconds", "answered"), [(0.08, 2), (1e6, 0)])
+async def test_nothing_is_asked_any_more_when_it_has_ended(seconds: float, answered: int) -> None:
+    track = Slow(seconds)
+    task = asyncio.create_task(LipSync(track, track).follow())
+    await asyncio.sleep(1.05)
+    assert track.asked == 1
+    task.cancel()
+    async with asyncio.timeout(0.5):
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert track.answered == answered
+    assert asyncio.all_tasks() == {asyncio.current_task()}
