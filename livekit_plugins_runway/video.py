@@ -122,8 +122,8 @@ def _bitrate(width: int | None, height: int | None) -> int:
     return min(max(fair, _LEAST_CHOSEN), _MOST_CHOSEN)
 
 
-_EARLY = 0.23
-"""Share of the period. Not a quarter: at 15 of 60 the picture before the one that is due would be on
+_EARLY = 0.245
+"""Share of the period. Not a quarter: at 15 of 60 the picture before the one due would be on
 the verge of early enough, and the rounding of timestamps would decide."""
 
 
