@@ -31,8 +31,8 @@ from .playout import (
     SAMPLE_RATE,
     Segment,
     SegmentState,
-    hop_features,
-    hop_level,
+    hop_bands,
+    hop_levels,
 )
 from .speech import (
     FirstSpeechHeard,
@@ -290,7 +290,7 @@ class AvatarAudioOutput(AudioOutput):
         now = self._loop.time()
         attempt = self._attempt
         samples = np.frombuffer(pcm, dtype=np.int16)
-        level = hop_level(samples)
+        level = float(hop_levels(samples)[0])
         if level > AUDIBLE_DB:
             self._sounded_at = now
         if self._drain is not None:
@@ -298,8 +298,7 @@ class AvatarAudioOutput(AudioOutput):
         if self._delivery is None or (attempt is not None and attempt.route is _Route.VOICE):
             return RelayAction.DROP
         if attempt is not None:
-            _, bands = hop_features(samples)
-            attempt.tracker.hear(level, bands[0])
+            attempt.tracker.hear(level, hop_bands(samples)[0])
             if attempt.tracker.onset and attempt.heard_at is None:
                 self._on_heard(attempt, now)
         return RelayAction.PASS if self._gate_open else RelayAction.SILENCE

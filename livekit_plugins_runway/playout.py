@@ -10,7 +10,6 @@ user's track, so that a position means the same everywhere: a count of samples.
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,20 +44,29 @@ SPOKEN_DB = -42.0
 `AUDIBLE_DB`, so that a soft breath never looks like a word that is missing."""
 
 
-def hop_features(pcm: NDArray[np.int16]) -> tuple[Levels, Levels]:
-    """Level in dBFS per hop, and the log energy of its bands, of a whole number of hops."""
-    x = pcm.reshape(-1, HOP).astype(np.float32) / 32768.0
-    levels = 10.0 * np.log10(np.mean(x * x, axis=1) + 1e-10)
-    spectrum = np.fft.rfft(x * _WINDOW, axis=1)[:, : _TOP_BIN + 1]
+def _hops(pcm: NDArray[np.int16]) -> Levels:
+    x: Levels = pcm.reshape(-1, HOP).astype(np.float32) / 32768.0
+    return x
+
+
+def hop_levels(pcm: NDArray[np.int16]) -> Levels:
+    """Level in dBFS of each hop, of a whole number of them."""
+    x = _hops(pcm)
+    levels: Levels = (10.0 * np.log10(np.mean(x * x, axis=1) + 1e-10)).astype(np.float32)
+    return levels
+
+
+def hop_bands(pcm: NDArray[np.int16]) -> Levels:
+    """Log energy of each hop's bands, of a whole number of hops."""
+    spectrum = np.fft.rfft(_hops(pcm) * _WINDOW, axis=1)[:, : _TOP_BIN + 1]
     power = (spectrum.real**2 + spectrum.imag**2) / (HOP * HOP / 4)
     bands = 10.0 * np.log10(np.add.reduceat(power, _EDGES, axis=1) + 1e-7)
-    return levels.astype(np.float32), np.maximum(bands, _FLOOR_DB).astype(np.float32)
+    return np.maximum(bands, _FLOOR_DB).astype(np.float32)
 
 
-def hop_level(pcm: NDArray[np.int16]) -> float:
-    """Level of one hop in dBFS, as `hop_features` has it."""
-    x = pcm.astype(np.float32)
-    return 10.0 * math.log10(float(x @ x) / (HOP * 32768.0**2) + 1e-10)
+def hop_features(pcm: NDArray[np.int16]) -> tuple[Levels, Levels]:
+    """`hop_levels` and `hop_bands`."""
+    return hop_levels(pcm), hop_bands(pcm)
 
 
 def shape_of(bands: Levels) -> Levels:
