@@ -44,6 +44,12 @@ QUICK = {
 """A service that is in a hurry, with a small picture: a whole call shares one process here."""
 DIRECT: dict[str, Any] = {"transport": "direct", "allow_private_livekit_url": True}
 """Options of an avatar whose worker joins the agent's room by itself."""
+REAL_PICTURE = {
+    "start_size": (556, 360),
+    "full_size": (1088, 704),
+    "fps": 25.0,
+    "upscale_after": 0.5,
+}
 WORKERS = ["runway-avatar-agent", *(f"runway-avatar-agent-{n}" for n in range(2, 6))]
 """Identities of such workers, one after the other."""
 ONE_FACE = RecoveryOptions(on_loss="audio", session_cap=None)

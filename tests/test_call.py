@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import jsonschema
 import pytest
-from call import RATE, Call, calling, now, tts
+from call import RATE, REAL_PICTURE, Call, calling, now, tts
 from livekit import api
 from livekit.agents import Agent, AgentSession, APIConnectOptions
 from livekit.agents.testing import fake_job_context
@@ -113,14 +113,6 @@ async def test_a_barge_in_is_silent_for_the_user_and_the_next_utterance_is_whole
         assert TEN_SECONDS.text.startswith(said)
         assert 4 <= len(said.split()) <= 14
         assert whole == (OTHER.text, False)
-
-
-REAL_PICTURE = {
-    "start_size": (556, 360),
-    "full_size": (1088, 704),
-    "fps": 25.0,
-    "upscale_after": 0.5,
-}
 
 
 async def test_the_user_sees_one_participant_with_a_camera_and_a_microphone(

@@ -8,7 +8,7 @@ import time
 from typing import get_args
 
 import pytest
-from call import calling, now
+from call import REAL_PICTURE, calling, now
 from livekit import rtc
 
 from livekit_plugins_runway import AvatarState, VideoOptions
@@ -17,13 +17,6 @@ from livekit_plugins_runway.testing.face import Face
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.user import SimulatedUser
 from livekit_plugins_runway.video import Codec
-
-REAL_PICTURE = {
-    "start_size": (556, 360),
-    "full_size": (1088, 704),
-    "fps": 25.0,
-    "upscale_after": 0.5,
-}
 
 
 async def test_a_phone_gets_an_upright_picture_of_one_size_on_one_track(
