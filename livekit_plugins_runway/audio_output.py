@@ -304,9 +304,13 @@ class AvatarAudioOutput(AudioOutput):
         return RelayAction.PASS if self._gate_open else RelayAction.SILENCE
 
     def worker_finished(self, *, interrupted: bool) -> None:
-        """The worker reports that it has played the segment; believed only where the ear agrees."""
-        if self._attempt is not None and self._attempt.ended and not interrupted:
-            self._attempt.confirmed = True
+        """The worker reports that it has played the segment; believed only where the ear agrees,
+        and not before it can be true: the report of the segment before may come late."""
+        attempt = self._attempt
+        if attempt is None or not attempt.ended or interrupted:
+            return
+        left = (self._segments[0].pushed - attempt.start) / SAMPLE_RATE
+        attempt.confirmed = self._loop.time() - attempt.began >= left or attempt.confirmed
 
     @property
     def latency(self) -> float | None:
@@ -489,11 +493,13 @@ class AvatarAudioOutput(AudioOutput):
         tracker = attempt.tracker
         if not tracker.onset:
             return position >= segment.pushed  # there was nothing to be heard
-        if attempt.confirmed and tracker.silence >= 0.2:
-            return segment.spoken_after(position) / SAMPLE_RATE < 0.5
-        if position < segment.pushed and tracker.silence < 0.3:
+        enough = 0.2 if attempt.confirmed else 0.3
+        if position < segment.pushed and tracker.silence < enough:
             return False
-        return segment.spoken_after(tracker.clear_position) / SAMPLE_RATE < _PART_OF_A_WORD
+        clear = tracker.clear_position
+        believed = attempt.confirmed and tracker.silence >= 0.2 and clear >= position
+        missing = 0.5 if believed else _PART_OF_A_WORD
+        return segment.spoken_after(clear) / SAMPLE_RATE < missing
 
     def _end_is_lost(self, segment: Segment, attempt: _Attempt) -> bool:
         """Whether the last word did not come, though all else did: what a data channel carried

@@ -96,16 +96,18 @@ class SpeechTracker:
         gain = levels - said
         faded = gain < np.median(gain[spoken]) - _FADE_DB
         fade = 0
-        clear = self.position // HOP
+        fades_from = len(said)
         for hop in range(len(said) - 1, max(-1, len(said) - _FADE_HOPS), -1):
             if spoken[hop]:
                 if not faded[hop]:
                     break
                 fade += 1
-                clear = min(clear, int(places[hop]))
+                fades_from = hop
         if fade < _MIN_FADE_HOPS:
             return self.position
-        return max(self._start_hop, clear - _HELD_HOPS) * HOP
+        # By then what was held may already have been taken for the word that comes next.
+        before = int(places[max(0, fades_from - _HELD_HOPS) : fades_from + 1].min()) + 1
+        return max(self._start_hop, min(before * HOP, self.position))
 
     @property
     def silence(self) -> float:

@@ -80,6 +80,8 @@ class Worker:
         self._queue: deque[tuple[float, bytes]] = deque()  # due, 10 ms
         self._rest = bytearray()
         self.frozen = False
+        self.starved = False
+        """Silent, until it goes on where it was."""
         self._fading: list[bytes] | None = None
         self._stretch = 0
         self.hidden = False
@@ -106,6 +108,16 @@ class Worker:
         gains = [10 ** (-0.075 * max(0, hop - 10)) for hop in range(count)]
         self._fading = [
             (hop * gain).astype(np.int16).tobytes() for hop, gain in zip(held, gains, strict=True)
+        ]
+        self.frozen = True
+
+    def freeze_and_hiss(self, seconds: float) -> None:
+        """Freeze; of a word that has only begun its receiver makes noise, which fades at once by
+        1.7 dB per 10 ms (as measured)."""
+        noise = np.random.default_rng(1).normal(0, 6000, (round(seconds / 0.01), HOP))
+        gains = [10 ** (-0.085 * hop) for hop in range(len(noise))]
+        self._fading = [
+            (hop * gain).astype(np.int16).tobytes() for hop, gain in zip(noise, gains, strict=True)
         ]
         self.frozen = True
 
@@ -149,7 +161,8 @@ class Worker:
         due = self._loop.time()
         while True:
             if not self.frozen or self._fading is not None:
-                ready = self._queue and self._queue[0][0] <= self._loop.time()
+                due_by = self._loop.time()
+                ready = self._queue and self._queue[0][0] <= due_by and not self.starved
                 stretched = ready and self._stretch > 0 and _is_loud(self._queue[0][1])
                 pcm = SILENCE
                 if stretched:

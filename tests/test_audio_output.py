@@ -238,6 +238,57 @@ async def test_a_freeze_just_before_the_end_costs_no_last_word(left: float) -> N
 
 
 @timers_only
+@pytest.mark.parametrize("told", [0.5, 1.3])  # late, of the segment before; or while it is frozen
+@pytest.mark.parametrize("left", [0.22, 0.24])
+async def test_a_worker_that_claims_to_have_finished_a_word_nobody_heard_is_not_believed(
+    left: float, told: float
+) -> None:
+    script = ToneScript(4, offset=28)
+    async with world(stall_timeout=1.0) as w:
+        w.attach()
+        await w.say(script)
+        report = asyncio.get_running_loop().call_later(
+            told, lambda: w.output.worker_finished(interrupted=False)
+        )
+        await asyncio.sleep(0.25 + script.duration_s - left)
+        w.worker.freeze_and_hiss(0.4)
+        await w.spoken()
+        report.cancel()
+        assert missing(script, w.ear.tones(), fraction=0.9) == []
+
+
+@timers_only
+async def test_a_late_report_of_the_segment_before_does_not_end_this_one() -> None:
+    script = ToneScript(4)
+    async with world() as w:
+        worker = w.attach()
+        await w.say(script)
+        await asyncio.sleep(0.5)
+        w.output.worker_finished(interrupted=False)
+        await asyncio.sleep(0.5)
+        worker.starved = True  # in the gap before the last word
+        await asyncio.sleep(0.4)
+        assert w.finished == []
+        worker.starved = False
+        await w.spoken()
+        assert missing(script, w.ear.tones(), fraction=0.9) == []
+
+
+@timers_only
+async def test_a_held_word_is_not_taken_for_the_next_one_that_sounds_alike() -> None:
+    script = ToneScript(4, offset=51)  # high tones, which lie in one band of the ear
+    async with world(stall_timeout=1.0) as w:
+        worker = w.attach()
+        await w.say(script)
+        await asyncio.sleep(0.75)
+        worker.stretch_the_start(0.2)
+        await asyncio.sleep(0.385)
+        worker.freeze_and_fade(0.3)
+        await w.spoken()
+        assert missing(script, w.ear.tones()) == []
+
+
+@timers_only
 async def test_a_worker_that_thaws_says_nothing_stale() -> None:
     async with world(stall_timeout=1.0) as w:
         worker = w.attach()

@@ -176,7 +176,13 @@ class Conversation:
         elif len(claimed) != script.slots:
             self.report.broken.append(f"{what}: the history lacks words: {said['text']!r}")
         if lost:
-            self.report.broken.append(f"{what}: in the history but not heard: slots {lost}")
+            heard_s = "; ".join(
+                f"{tone.index - script.offset} at {tone.start_s:.2f}, {tone.duration_s:.2f} s"
+                for tone in tones
+            )
+            self.report.broken.append(
+                f"{what}: in the history but not heard: slots {lost}. Heard: {heard_s}"
+            )
 
     async def sample(self) -> None:
         """How the agent's process grows."""
