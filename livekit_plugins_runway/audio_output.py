@@ -34,6 +34,7 @@ from .playout import (
     hop_bands,
     hop_levels,
 )
+from .resampling import Resampler
 from .speech import (
     FirstSpeechHeard,
     Microphone,
@@ -120,7 +121,7 @@ class AvatarAudioOutput(AudioOutput):
         super().__init__(
             label="RunwayAvatar",
             capabilities=AudioOutputCapabilities(pause=can_pause),
-            sample_rate=SAMPLE_RATE,
+            sample_rate=None,  # resampled here: the framework's way would delay each utterance
         )
         self._microphone = microphone
         self._report = report
@@ -132,7 +133,7 @@ class AvatarAudioOutput(AudioOutput):
         self._segments: deque[Segment] = deque()
         self._open: Segment | None = None  # being captured
         self._attempt: _Attempt | None = None
-        self._resampler: tuple[int, rtc.AudioResampler] | None = None
+        self._resampler: Resampler | None = None
         self._room_in_buffer = asyncio.Event()
         self._room_in_buffer.set()
 
@@ -186,8 +187,7 @@ class AvatarAudioOutput(AudioOutput):
         if segment is None:
             return
         if self._resampler is not None and not segment.cleared:
-            for frame in self._resampler[1].flush():
-                segment.push(bytes(frame.data))
+            segment.push(self._resampler.flush())
         self._resampler = None
         segment.flush()
         if self._closed:
@@ -663,17 +663,13 @@ class AvatarAudioOutput(AudioOutput):
             self._room_in_buffer.set()
 
     def _normalise(self, frame: rtc.AudioFrame) -> bytes:
-        """48 kHz mono. The framework resamples already, but not once playback has started."""
+        """48 kHz mono."""
         pcm = bytes(frame.data)
         if frame.num_channels > 1:
             mixed = np.frombuffer(pcm, np.int16).reshape(-1, frame.num_channels).mean(axis=1)
             pcm = mixed.astype(np.int16).tobytes()
         if frame.sample_rate == SAMPLE_RATE:
             return pcm
-        if self._resampler is None or self._resampler[0] != frame.sample_rate:
-            self._resampler = (
-                frame.sample_rate,
-                rtc.AudioResampler(frame.sample_rate, SAMPLE_RATE),
-            )
-        mono = rtc.AudioFrame(pcm, frame.sample_rate, 1, len(pcm) // BYTES_PER_SAMPLE)
-        return b"".join(bytes(out.data) for out in self._resampler[1].push(mono))
+        if self._resampler is None or self._resampler.input_rate != frame.sample_rate:
+            self._resampler = Resampler(frame.sample_rate, SAMPLE_RATE)
+        return self._resampler.push(pcm)

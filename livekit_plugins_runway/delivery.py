@@ -15,6 +15,7 @@ from livekit.agents import utils
 
 from .log import logger
 from .playout import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
+from .resampling import Resampler
 
 RPC_CLEAR_BUFFER = "lk.clear_buffer"
 RPC_PLAYBACK_FINISHED = "lk.playback_finished"
@@ -67,7 +68,7 @@ class DataStreamDelivery:
         self._on_failed = on_failed
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._writer: rtc.ByteStreamWriter | None = None
-        self._resampler: rtc.AudioResampler | None = None
+        self._resampler: Resampler | None = None
         self._generation = 0
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
 
@@ -97,7 +98,7 @@ class DataStreamDelivery:
 
     async def _write(self, pcm: bytes) -> None:
         if self._writer is None:
-            self._resampler = rtc.AudioResampler(SAMPLE_RATE, STREAM_RATE)
+            self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
             self._writer = await self._room.local_participant.stream_bytes(
                 name=utils.shortuuid("AUDIO_"),
                 topic=AUDIO_STREAM_TOPIC,
@@ -105,9 +106,7 @@ class DataStreamDelivery:
                 attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
             )
         assert self._resampler is not None
-        frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
-        data = b"".join(bytes(out.data) for out in self._resampler.push(frame))
-        if data:
+        if data := self._resampler.push(pcm):
             await self._writer.write(data)
 
     async def _end_stream(self) -> None:
@@ -115,8 +114,7 @@ class DataStreamDelivery:
         resampler, self._resampler = self._resampler, None
         if writer is None or resampler is None:
             return
-        tail = b"".join(bytes(out.data) for out in resampler.flush())
-        if tail:
+        if tail := resampler.flush():
             await writer.write(tail)
         await writer.aclose()
 
