@@ -74,6 +74,10 @@ _LONGEST_HUSH = 0.5
 _HURRY = 2.0
 """Seconds in which such a gap must come where a change of speakers is urgent."""
 _MAX_CATCH_UP = 0.1
+_AHEAD = 0.1
+"""Seconds by which speech is far enough ahead of real time to look after it less often."""
+_IDLE_ARRIVALS = 100
+"""Pieces of sound to remember while nothing is said."""
 
 
 class _Route(enum.Enum):
@@ -96,6 +100,15 @@ class _Attempt:
     heard_at: float | None = None
     progress: int = 0
     waiting_since: float | None = None
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """Sound of the avatar, a whole number of hops, that was not accounted for yet."""
+
+    at: float  # loop time
+    pcm: bytes
+    attempt: _Attempt | None  # that it may be heard of
 
 
 class AvatarAudioOutput(AudioOutput):
@@ -141,6 +154,7 @@ class AvatarAudioOutput(AudioOutput):
         self._expected = True  # an avatar is on its way
         self._successor: tuple[SpeechDelivery | None, Callable[[], None]] | None = None
         self._hurried_at: float | None = None
+        self._arrived: deque[_Arrival] = deque()
         self._sounded_at: float | None = None
         self._hush_until: float | None = None
         self._drain: Drain | None = None
@@ -286,21 +300,15 @@ class AvatarAudioOutput(AudioOutput):
         self._gate_open = True
 
     def relayed(self, pcm: bytes) -> RelayAction:
-        """Tell of 10 ms of the avatar's voice that has arrived, and learn what to do with it."""
-        now = self._loop.time()
+        """Tell of the avatar's voice that has arrived, a whole number of 10 ms of it, and learn
+        what to do with it."""
         attempt = self._attempt
-        samples = np.frombuffer(pcm, dtype=np.int16)
-        level = float(hop_levels(samples)[0])
-        if level > AUDIBLE_DB:
-            self._sounded_at = now
-        if self._drain is not None:
-            self._drain.hear(level > AUDIBLE_DB, now)
-        if self._delivery is None or (attempt is not None and attempt.route is _Route.VOICE):
+        unheard = self._delivery is None or (attempt is not None and attempt.route is _Route.VOICE)
+        if attempt is None and len(self._arrived) >= _IDLE_ARRIVALS:
+            self._arrived.popleft()
+        self._arrived.append(_Arrival(self._loop.time(), pcm, None if unheard else attempt))
+        if unheard:
             return RelayAction.DROP
-        if attempt is not None:
-            attempt.tracker.hear(level, hop_bands(samples)[0])
-            if attempt.tracker.onset and attempt.heard_at is None:
-                self._on_heard(attempt, now)
         return RelayAction.PASS if self._gate_open else RelayAction.SILENCE
 
     def worker_finished(self, *, interrupted: bool) -> None:
@@ -352,8 +360,42 @@ class AvatarAudioOutput(AudioOutput):
                 await self._wake.wait()
                 due = self._loop.time()
             await self._microphone_tick(self._tick(self._loop.time()))
-            due = max(due + HOP_SECONDS, self._loop.time() - _MAX_CATCH_UP)
+            due = max(due + self._step(), self._loop.time() - _MAX_CATCH_UP)
             await asyncio.sleep(due - self._loop.time())
+
+    def _step(self) -> float:
+        """Seconds until the next tick."""
+        attempt = self._attempt
+        if attempt is None or attempt.route is _Route.VOICE:
+            return HOP_SECONDS
+        ahead = attempt.began + (attempt.sent - attempt.start) / SAMPLE_RATE - self._loop.time()
+        return HOP_SECONDS if ahead < _AHEAD and not attempt.ended else 2 * HOP_SECONDS
+
+    def _listen(self) -> None:
+        """Account for what has arrived. Not as it arrives: looking at some of it at once takes much
+        less time, and the relay none."""
+        arrived, self._arrived = self._arrived, deque()
+        if not arrived:
+            return
+        samples = np.frombuffer(b"".join(arrival.pcm for arrival in arrived), dtype=np.int16)
+        levels = hop_levels(samples)
+        heard = self._attempt is not None and self._attempt.route is _Route.AVATAR
+        bands = hop_bands(samples) if heard else None
+        hop = 0
+        for arrival in arrived:
+            count = len(arrival.pcm) // len(_SILENCE)
+            for ago in range(count - 1, -1, -1):
+                at, level = arrival.at - ago * HOP_SECONDS, float(levels[hop])
+                if level > AUDIBLE_DB:
+                    self._sounded_at = at
+                if self._drain is not None:
+                    self._drain.hear(level > AUDIBLE_DB, at)
+                attempt = self._attempt
+                if bands is not None and attempt is not None and attempt is arrival.attempt:
+                    attempt.tracker.hear(level, bands[hop])
+                    if attempt.tracker.onset and attempt.heard_at is None:
+                        self._on_heard(attempt, at)
+                hop += 1
 
     def _falling_silent(self, now: float) -> bool:
         """Whether the avatar still says the end of what counts as heard: its place is known to
@@ -372,7 +414,8 @@ class AvatarAudioOutput(AudioOutput):
             await self._microphone.push_audio(_SILENCE)
 
     def _tick(self, now: float) -> bytes | None:
-        """One step of 10 ms; returns what the plain voice says in it."""
+        """One step; returns what the plain voice says in its 10 ms."""
+        self._listen()
         if self._successor is not None and self._attempt is None:
             if self._falling_silent(now):
                 return None
@@ -601,6 +644,7 @@ class AvatarAudioOutput(AudioOutput):
 
     def _end_attempt(self, now: float, *, lost: bool) -> None:
         """Close the books of the attempt: what of it counts as heard."""
+        self._listen()
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             return

@@ -208,7 +208,6 @@ class DirectPassage:
         return Listener(
             audio=audio,
             video=video,
-            voice=self._direct.voice,
             output=self._output,
             on_first_frame=on_seen,
             on_active=on_active,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from .errors import AvatarJoinError
+from .errors import AvatarJoinError, AvatarLostError
 from .log import logger
 from .passage import Face, Passage
 from .realtime import RealtimeSession, SessionEnd
@@ -90,13 +91,18 @@ class AvatarLink:
     def _seconds_since(self, then: float | None) -> float:
         return 0.0 if then is None else asyncio.get_running_loop().time() - then
 
-    async def open(self, *, standby: bool) -> SpeechDelivery:
+    async def open(
+        self, *, standby: bool, on_ready: Callable[[SpeechDelivery], None] | None = None
+    ) -> SpeechDelivery:
         """From a created session to an avatar that has a face and takes speech.
 
         Args:
             standby: nothing of it is shown before `show()`; else its face is, at once.
+            on_ready: called as soon as it takes speech. Its first picture may come a little later:
+                what it says takes time to render, and need not wait for that.
 
         Raises:
+            AvatarLostError: it was lost before its first picture.
             RunwayException: by kind; the session must still be ended with `close()`.
         """
         options, session, passage = self._options, self.session, self.passage
@@ -118,18 +124,31 @@ class AvatarLink:
         if not standby:
             self._face.activate()
         self._face_task = asyncio.create_task(self._face.run(), name="runway_face")
-        try:
-            async with asyncio.timeout(options.join_timeout):
-                await self._first_frame.wait()
-        except TimeoutError:
-            raise AvatarJoinError(
-                session_id=session.id, missing="video", waited=options.join_timeout
-            ) from None
+        due = asyncio.get_running_loop().time() + options.join_timeout
         self.delivery_kind, delivery = await passage.open_delivery(options.delivery)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
+        if on_ready is not None:
+            on_ready(delivery)
+        await self._wait_for_first_frame(due)
         self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
         self._live_at = asyncio.get_running_loop().time()
         return delivery
+
+    async def _wait_for_first_frame(self, due: float) -> None:
+        waiting = asyncio.create_task(self._first_frame.wait(), name="runway_first_frame")
+        try:
+            events: list[asyncio.Future[Any]] = [waiting, self.lost]
+            left = due - asyncio.get_running_loop().time()
+            await asyncio.wait(events, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        if self._first_frame.is_set():
+            return
+        if self.lost.done():
+            raise AvatarLostError(reason=self.lost.result().value)
+        waited = self._options.join_timeout
+        raise AvatarJoinError(session_id=self.session.id, missing="video", waited=waited)
 
     def _attend_to_tools(self) -> None:
         desk, tools = self._options.tools, self.session.request.tools

@@ -9,11 +9,12 @@ from contextlib import aclosing
 from livekit import rtc
 
 from .audio_output import AvatarAudioOutput
-from .playout import SILENCE
 from .relay import is_blank
-from .speech import Microphone, RelayAction
 from .video import MIN_FRAME_SIDE
-from .worker import hops
+from .worker import sound
+
+_HOPS = 5
+"""50 ms at a time: nothing of it is passed on, so there is no hurry."""
 
 
 class Listener:
@@ -23,8 +24,6 @@ class Listener:
     whole call would cost as much as a relay, for the sake of noticing that it stalls.
 
     Args:
-        voice: the plain voice's track. It is kept alive with silence while the avatar speaks, so
-            that no receiver loses its first words.
         on_first_frame: called once, when the first picture has come.
         on_active: called with whether it counts, by `activate()` and `deactivate()`.
     """
@@ -34,14 +33,12 @@ class Listener:
         *,
         audio: rtc.RemoteAudioTrack,
         video: rtc.RemoteVideoTrack,
-        voice: Microphone,
         output: AvatarAudioOutput,
         on_first_frame: Callable[[], None],
         on_active: Callable[[bool], None],
     ) -> None:
         self._audio = audio
         self._video = video
-        self._voice = voice
         self._output = output
         self._on_first_frame = on_first_frame
         self._on_active = on_active
@@ -72,12 +69,10 @@ class Listener:
             looking.cancel()
 
     async def _listen(self) -> None:
-        async with aclosing(hops(self._audio)) as sound:
-            async for pcm in sound:
-                if not self._active:
-                    continue
-                if self._output.relayed(pcm) is not RelayAction.DROP:
-                    await self._voice.push_audio(SILENCE)
+        async with aclosing(sound(self._audio, _HOPS)) as pieces:
+            async for pcm in pieces:
+                if self._active:
+                    self._output.relayed(pcm)
 
     async def _look(self) -> None:
         stream = rtc.VideoStream(self._video, capacity=1)

@@ -20,7 +20,7 @@ from .participant import AvatarParticipant
 from .playout import SILENCE
 from .speech import RelayAction
 from .video import MIN_FRAME_SIDE
-from .worker import hops
+from .worker import sound
 
 _VIDEO_CAPACITY = 2
 _BLANK_RANGE = 8
@@ -115,8 +115,8 @@ class Relay:
             self._active = False  # nor are pictures shown that still wait
 
     async def _relay_audio(self) -> None:
-        async with aclosing(hops(self._audio)) as sound:
-            async for pcm in sound:
+        async with aclosing(sound(self._audio)) as hops:
+            async for pcm in hops:
                 if not self._active:
                     continue
                 self.stats.audio_frames += 1

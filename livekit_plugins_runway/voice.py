@@ -14,6 +14,7 @@ from .log import logger
 from .playout import BYTES_PER_SAMPLE, SAMPLE_RATE
 
 _SETTLE_TIMEOUT = 2.0
+_QUEUE_MS = 50
 
 
 class AgentVoice:
@@ -26,8 +27,9 @@ class AgentVoice:
 
     def __init__(self, room: rtc.Room) -> None:
         self._room = room
-        # No queue: it wants exactly 10 ms frames.
-        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        # A source with a queue sends silence by itself (livekit 1.1.21), so that no receiver loses
+        # the first words.
+        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
         self._track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
         self._audience = Audience()
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None

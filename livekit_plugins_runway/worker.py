@@ -62,19 +62,23 @@ def says_interrupted(payload: str) -> bool:
     return not isinstance(told, dict) or told.get("interrupted") is not False
 
 
-async def hops(track: rtc.RemoteAudioTrack) -> AsyncGenerator[bytes, None]:
-    """The sound of a track, 10 ms of int16 mono PCM at 48 kHz at a time, until the track ends."""
+async def sound(track: rtc.RemoteAudioTrack, hops: int = 1) -> AsyncGenerator[bytes, None]:
+    """The sound of a track, int16 mono PCM at 48 kHz, until the track ends.
+
+    Args:
+        hops: how many times 10 ms come at a time.
+    """
     stream = rtc.AudioStream(
         track,
-        capacity=_AUDIO_CAPACITY,
+        capacity=_AUDIO_CAPACITY // hops,
         sample_rate=SAMPLE_RATE,
         num_channels=1,
-        frame_size_ms=10,
+        frame_size_ms=10 * hops,
     )
     async with aclosing(stream):
         async for event in stream:
             pcm = bytes(event.frame.data)
-            if len(pcm) == HOP * BYTES_PER_SAMPLE:
+            if len(pcm) == hops * HOP * BYTES_PER_SAMPLE:
                 yield pcm
 
 
