@@ -76,6 +76,8 @@ _HURRY = 2.0
 _MAX_CATCH_UP = 0.1
 _AHEAD = 0.1
 """Seconds by which speech is far enough ahead of real time to look after it less often."""
+_MOST_AT_ONCE = SAMPLE_RATE // 5
+"""Samples that are sent in one step: the first words do not wait until all is prepared."""
 _IDLE_ARRIVALS = 100
 """Pieces of sound to remember while nothing is said."""
 
@@ -480,7 +482,7 @@ class AvatarAudioOutput(AudioOutput):
         allowed = attempt.start + int((now - attempt.began + self._delivery.lead) * SAMPLE_RATE)
         if allowed < segment.pushed:  # as far ahead as it may be: no hurry
             allowed -= (allowed - attempt.start) % self._delivery.batch
-        end = min(segment.pushed, allowed)
+        end = min(segment.pushed, allowed, attempt.sent + _MOST_AT_ONCE)
         segment.describe(end)
         if end > attempt.sent:
             self._delivery.send(segment.read(attempt.sent, end))

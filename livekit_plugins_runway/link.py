@@ -98,8 +98,7 @@ class AvatarLink:
 
         Args:
             standby: nothing of it is shown before `show()`; else its face is, at once.
-            on_ready: called as soon as it takes speech. Its first picture may come a little later:
-                what it says takes time to render, and need not wait for that.
+            on_ready: called as soon as it may be given speech.
 
         Raises:
             AvatarLostError: it was lost before its first picture.
@@ -118,28 +117,37 @@ class AvatarLink:
         session.worker_joined()
         self._worker_joined_at = asyncio.get_running_loop().time()
         self._on_stage("worker_joined")
+        early = await passage.may_speak_unseen(options.join_timeout)
+        if early:
+            delivery = await self._open_delivery(on_ready)
         self._face = await passage.wait_for_face(
             options.join_timeout, on_first_frame=self._on_first_frame
         )
         if not standby:
             self._face.activate()
         self._face_task = asyncio.create_task(self._face.run(), name="runway_face")
-        due = asyncio.get_running_loop().time() + options.join_timeout
-        self.delivery_kind, delivery = await passage.open_delivery(options.delivery)
-        logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
-        if on_ready is not None:
-            on_ready(delivery)
-        await self._wait_for_first_frame(due)
+        await self._wait_for_first_frame()
+        if not early:
+            delivery = await self._open_delivery(on_ready)
         self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
         self._live_at = asyncio.get_running_loop().time()
         return delivery
 
-    async def _wait_for_first_frame(self, due: float) -> None:
+    async def _open_delivery(
+        self, on_ready: Callable[[SpeechDelivery], None] | None
+    ) -> SpeechDelivery:
+        self.delivery_kind, delivery = await self.passage.open_delivery(self._options.delivery)
+        logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
+        if on_ready is not None:
+            on_ready(delivery)
+        return delivery
+
+    async def _wait_for_first_frame(self) -> None:
         waiting = asyncio.create_task(self._first_frame.wait(), name="runway_first_frame")
         try:
             events: list[asyncio.Future[Any]] = [waiting, self.lost]
-            left = due - asyncio.get_running_loop().time()
-            await asyncio.wait(events, timeout=max(0.0, left), return_when=asyncio.FIRST_COMPLETED)
+            timeout = self._options.join_timeout
+            await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)

@@ -98,6 +98,35 @@ def sources_of(call: Call, identity: str) -> list[str]:
     )
 
 
+async def test_the_first_word_does_not_wait_for_the_first_picture(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server, simulated={"first_frame_delay": 4.0}, **DIRECT) as call:
+        await call.start()
+        began = now()
+        await call.say(OTHER)
+        assert call.avatar.state is AvatarState.STARTING
+        await heard_whole(call, OTHER, began)
+        assert len(call.runway.speech_received) > 0
+        await call.until(AvatarState.LIVE)
+        await said_whole(call, UTTERANCE)
+
+
+async def test_a_worker_that_leaves_before_its_first_picture_is_not_waited_for(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server, simulated={"first_frame_delay": 60.0}, **DIRECT) as call:
+        await call.start()
+        began = now()
+        handle = call.say(LONG)
+        await call.until_heard(3)
+        call.runway.crash()
+        await handle
+        assert call.avatar.state is AvatarState.VOICE_ONLY
+        assert [type(error) for error in call.errors] == [AvatarLostError]
+        await heard_whole(call, LONG, began)
+
+
 @pytest.mark.parametrize("avatar_first", [True, False])
 async def test_all_of_an_utterance_is_heard_in_order_and_from_the_worker(
     livekit_server: LiveKitServer, avatar_first: bool
