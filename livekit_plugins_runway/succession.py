@@ -223,6 +223,7 @@ class Succession:
                     await self._replaced(cause, link, overlap=0.0, by_voice=True)
                 else:
                     await link.open(standby=False, on_ready=self._attach_first)
+                    self._around.output.avatar_seen()
                     self._seen = True
                     # Said once in a call, not by each of its sessions.
                     self._request = self._request.model_copy(update={"start_script": None})
@@ -234,7 +235,7 @@ class Succession:
         return await self._hold()
 
     def _attach_first(self, delivery: SpeechDelivery) -> None:
-        self._around.output.attach_avatar(delivery)
+        self._around.output.attach_avatar(delivery, seen=False)
         if self._request.start_script:
             self._around.output.open_gate()
 

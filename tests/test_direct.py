@@ -101,15 +101,35 @@ def sources_of(call: Call, identity: str) -> list[str]:
 async def test_the_first_word_does_not_wait_for_the_first_picture(
     livekit_server: LiveKitServer,
 ) -> None:
-    async with calling(livekit_server, simulated={"first_frame_delay": 4.0}, **DIRECT) as call:
+    """Of which the worker may take its time: longer than one that is seen may be silent."""
+    async with calling(livekit_server, simulated={"first_frame_delay": 6.0}, **DIRECT) as call:
+        await call.start()
+        began = now()
+        handle = call.say(OTHER)
+        await call.user.wait_until(lambda: len(call.runway.speech_received) > 0, 3.0)
+        assert call.avatar.state is AvatarState.STARTING
+        await handle
+        await heard_whole(call, OTHER, began)
+        await call.until(AvatarState.LIVE)
+        assert call.errors == []
+        await said_whole(call, UTTERANCE)
+
+
+async def test_a_face_that_is_late_leaves_the_first_words_to_the_voice_and_then_speaks(
+    livekit_server: LiveKitServer,
+) -> None:
+    late = {"first_frame_delay": 4.0}
+    async with calling(livekit_server, simulated=late, wait_for_avatar=2.0, **DIRECT) as call:
         await call.start()
         began = now()
         await call.say(OTHER)
         assert call.avatar.state is AvatarState.STARTING
         await heard_whole(call, OTHER, began)
-        assert len(call.runway.speech_received) > 0
         await call.until(AvatarState.LIVE)
+        assert call.errors == []
+        said = now()
         await said_whole(call, UTTERANCE)
+        assert foreign(UTTERANCE, call.heard(said)) == []
 
 
 async def test_a_worker_that_leaves_before_its_first_picture_is_not_waited_for(
@@ -118,13 +138,19 @@ async def test_a_worker_that_leaves_before_its_first_picture_is_not_waited_for(
     async with calling(livekit_server, simulated={"first_frame_delay": 60.0}, **DIRECT) as call:
         await call.start()
         began = now()
-        handle = call.say(LONG)
-        await call.until_heard(3)
+        handle = call.say(UTTERANCE)
+
+        def agent_hears_and_sees_it() -> bool:
+            worker = call.room.remote_participants.get(FIRST)
+            tracks = worker.track_publications.values() if worker else ()
+            return len(tracks) == 2 and all(track.track for track in tracks)
+
+        await call.user.wait_until(agent_hears_and_sees_it, 3.0)
         call.runway.crash()
-        await handle
-        assert call.avatar.state is AvatarState.VOICE_ONLY
+        await call.until(AvatarState.VOICE_ONLY, 2.0)
         assert [type(error) for error in call.errors] == [AvatarLostError]
-        await heard_whole(call, LONG, began)
+        await handle
+        await heard_whole(call, UTTERANCE, began)
 
 
 @pytest.mark.parametrize("avatar_first", [True, False])
