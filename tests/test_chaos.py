@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CHAOS = Path(__file__).resolve().parent.parent / "tools" / "chaos.py"
-MINUTES = float(os.environ.get("CHAOS_MINUTES", "1"))
+MINUTES = float(os.environ.get("CHAOS_MINUTES", "2"))
 
 
 @pytest.mark.server
