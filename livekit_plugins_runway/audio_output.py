@@ -100,7 +100,6 @@ class _Attempt:
     confirmed: bool = False  # the worker says that it has finished
     first_spoken_sent: float | None = None
     heard_at: float | None = None
-    unseen: bool = False  # begun before the avatar had a face
     progress: int = 0
     waiting_since: float | None = None
 
@@ -155,7 +154,6 @@ class AvatarAudioOutput(AudioOutput):
 
         self._delivery: SpeechDelivery | None = None
         self._expected = True  # an avatar is on its way
-        self._seen = True
         self._successor: tuple[SpeechDelivery | None, Callable[[], None]] | None = None
         self._hurried_at: float | None = None
         self._arrived: deque[_Arrival] = deque()
@@ -242,22 +240,12 @@ class AvatarAudioOutput(AudioOutput):
 
     # -- what the owner calls -------------------------------------------------------------------
 
-    def attach_avatar(self, delivery: SpeechDelivery, *, seen: bool = True) -> None:
-        """The avatar shows its face: it speaks the segment that waits for it, or the next one.
+    def attach_avatar(self, delivery: SpeechDelivery) -> None:
+        """The avatar shows its face: it speaks the segment that waits for it, or the next one."""
+        self._attach(delivery)
 
-        Args:
-            seen: False if it does not show its face yet. It gets what waits all the same, and may
-                be silent until `avatar_seen()`, but for no longer than `wait_for_avatar`.
-        """
-        self._attach(delivery, seen=seen)
-
-    def avatar_seen(self) -> None:
-        """The avatar that was attached unseen shows its face."""
-        self._seen = True
-
-    def _attach(self, delivery: SpeechDelivery | None, *, seen: bool = True) -> None:
+    def _attach(self, delivery: SpeechDelivery | None) -> None:
         self._delivery = delivery
-        self._seen = seen
         self._expected = False
         self._drain = None
         self._gate_open = False
@@ -467,26 +455,22 @@ class AvatarAudioOutput(AudioOutput):
                 return None
         else:
             self._unsubscribed_wait = None
-        if self._delivery is not None and (self._seen or self._is_patient(now)):
+        if self._delivery is not None:
             if self._drain is None or self._drain.over(now, self._latency or FIRST_LATENCY):
                 self._drain = None
                 return _Route.AVATAR
             return _Route.VOICE if self._drain.late(now) else None
-        if self._expected and self._is_patient(now):
-            return None
+        if self._expected:
+            if self._first_wait is None:
+                self._first_wait = now
+            if now - self._first_wait < self._wait_for_avatar:
+                return None
         return _Route.VOICE
-
-    def _is_patient(self, now: float) -> bool:
-        """Whether the first speech may still wait for the avatar's face."""
-        if self._first_wait is None:
-            self._first_wait = now
-        return now - self._first_wait < self._wait_for_avatar
 
     def _begin_attempt(self, segment: Segment, route: _Route, now: float) -> None:
         start = segment.heard
-        tracker, unseen = SpeechTracker(segment, start), not self._seen
         self._attempt = _Attempt(
-            route, start, now, tracker, sent=start, progress=start, unseen=unseen
+            route, start, now, SpeechTracker(segment, start), sent=start, progress=start
         )
         self._gate_open = route is _Route.AVATAR
         self._deadline = None
@@ -522,11 +506,6 @@ class AvatarAudioOutput(AudioOutput):
             # First, while it is known who speaks: detaching may bring the next avatar.
             self._report(SpeechForeign())
             self.detach_avatar()
-            return
-        if not self._seen and not attempt.tracker.onset:
-            if not self._is_patient(now):
-                self._stop_attempt(now)
-                self._begin_attempt(segment, _Route.VOICE, now)
             return
         if self._hurried_at is not None and self._leave_off(segment, attempt, now):
             return
@@ -587,7 +566,7 @@ class AvatarAudioOutput(AudioOutput):
     def _on_heard(self, attempt: _Attempt, now: float) -> None:
         attempt.heard_at = now - HOP_SECONDS
         segment = self._segments[0]
-        if attempt.first_spoken_sent is not None and not attempt.unseen:
+        if attempt.first_spoken_sent is not None:
             self._latency = attempt.heard_at - attempt.first_spoken_sent
             if segment.state is SegmentState.WAITING:
                 self._report(FirstSpeechHeard(self._latency))

@@ -186,13 +186,6 @@ class DirectPassage:
         state = await session.wait_until_ended(_STATUS_INTERVAL)
         raise session_failed(session.id, state)
 
-    async def may_speak_unseen(self, timeout: float) -> bool:
-        """From the publication of its camera on, as the official plugin does it (1.8.9)."""
-        assert self._session is not None
-        assert self._watch is not None
-        await self._watch.wait_for_camera(self._session.id, timeout)
-        return True
-
     async def wait_for_face(
         self, timeout: float, *, on_first_frame: Callable[[], None]
     ) -> Listener:

@@ -103,7 +103,6 @@ class WorkerWatch:
         self._on_lost = on_lost
         self._changed = asyncio.Event()
         self._wanted = {rtc.TrackKind.KIND_AUDIO, rtc.TrackKind.KIND_VIDEO}
-        self._published: set[rtc.TrackKind.ValueType] = set()
         self._tracks: dict[rtc.TrackKind.ValueType, rtc.RemoteTrack] = {}
         self._watching = False
         self._lost = False
@@ -144,11 +143,6 @@ class WorkerWatch:
     async def wait_for_worker(self, session_id: str, timeout: float) -> None:
         """Wait for the worker to be in the room; `AvatarJoinError` after `timeout` seconds."""
         await self._wait(lambda: self.identity is not None, "participant", session_id, timeout)
-
-    async def wait_for_camera(self, session_id: str, timeout: float) -> None:
-        """Wait for the worker to publish one; `AvatarJoinError` after `timeout` seconds."""
-        video = rtc.TrackKind.KIND_VIDEO
-        await self._wait(lambda: video in self._published, "video", session_id, timeout)
 
     async def wait_for_media(
         self, session_id: str, timeout: float
@@ -201,7 +195,6 @@ class WorkerWatch:
                 continue
             self.identity = identity
             for publication in participant.track_publications.values():
-                self._published.add(publication.kind)
                 if not publication.subscribed and publication.kind in self._wanted:
                     publication.set_subscribed(True)
         if self._watching and self.identity not in self._room.remote_participants:

