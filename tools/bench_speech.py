@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench_call import HOLD, Bench
+from bench_call import HOLD, Bench, Line
 from bench_hearing import heard, longest_hole, repeated
 from bench_lines import Child, keep_for_good
 from bench_report import Figures, machine, write
@@ -162,6 +162,14 @@ async def measure_renewal(bench: Bench, repetitions: int, *, places: int) -> Non
     environment = bench.environment | {"BENCH_PLACES": str(places)}
     pauses: list[tuple[float, float]] = []
     replaced: list[dict[str, Any]] = []
+
+    async def whole(line: Line, script: ToneScript, said: float) -> None:
+        """Not before the next utterance: a receiver that starves is late with the last tone."""
+        tones = await asyncio.to_thread(heard, line.user.heard(said))
+        own = [tone for tone in tones if tone.index in script.indices]
+        bench.figures.note(f"renewal: tones missing{kind}", len(missing(script, own)))
+
+    last: tuple[ToneScript, float] | None = None
     async with Child.running("bench_runway.py", environment, bench.log) as runway:
         at = await runway.told("ready")
         async with bench.call(bench.agents[0], at, recovery=recovery) as line:
@@ -174,13 +182,18 @@ async def measure_renewal(bench: Bench, repetitions: int, *, places: int) -> Non
                 pcm = line.user.heard(said)
                 tones = await asyncio.to_thread(heard, pcm)
                 own = [tone for tone in tones if tone.index in script.indices]
-                bench.figures.note(f"renewal: tones missing{kind}", len(missing(script, own)))
+                if last is not None:
+                    await whole(line, *last)
+                last = (script, said)
                 if before is not None and own:
                     pauses.append((said, said + own[0].start_s - before))
                 before = said + own[-1].end_s if own else None
                 with contextlib.suppress(TimeoutError):
                     told = line.agent.told("replaced", timeout=0.001, room=line.room)
                     replaced.append(await told)
+            await line.user.wait_for_silence(HOLD, 5.0)
+            if last is not None:
+                await whole(line, *last)
     usual = statistics.median(length for _, length in pauses)
     for change in replaced:
         after = {began - change["at"]: length - usual for began, length in pauses}
