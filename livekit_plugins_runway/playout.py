@@ -26,8 +26,8 @@ BYTES_PER_SAMPLE = 2
 SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 """10 ms."""
 
-# Band edges in FFT bins of 100 Hz, up to 7 kHz: what survives the 16 kHz of a data stream. Finer
-# than an ear's, so that the tones of tests, 60 Hz apart, lie in bands of their own.
+# Band edges in FFT bins of 100 Hz, up to 7 kHz: what survives the 16 kHz of a data stream. Tones of
+# tests, 60 Hz apart, share a band from 1 kHz on: there only the pauses tell one from the next.
 _EDGES = np.array(
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 22, 25, 28, 31, 35, 39, 44, 50, 57]
 )
