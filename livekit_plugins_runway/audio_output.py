@@ -25,10 +25,10 @@ from .drain import Drain
 from .log import logger
 from .playout import (
     AUDIBLE_DB,
-    BYTES_PER_SAMPLE,
     HOP,
     HOP_SECONDS,
     SAMPLE_RATE,
+    SILENCE,
     Segment,
     SegmentState,
     hop_bands,
@@ -47,8 +47,6 @@ from .speech import (
     SpeechStalled,
 )
 from .tracker import SpeechTracker
-
-_SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 
 MAX_BUFFERED = 300.0
 """Seconds of speech that may wait to be heard before `capture_frame` makes the caller wait."""
@@ -385,7 +383,7 @@ class AvatarAudioOutput(AudioOutput):
         bands = hop_bands(samples) if heard else None
         hop = 0
         for arrival in arrived:
-            count = len(arrival.pcm) // len(_SILENCE)
+            count = len(arrival.pcm) // len(SILENCE)
             for ago in range(count - 1, -1, -1):
                 at, level = arrival.at - ago * HOP_SECONDS, float(levels[hop])
                 if level > AUDIBLE_DB:
@@ -413,7 +411,7 @@ class AvatarAudioOutput(AudioOutput):
             await self._microphone.push_audio(voice)
         elif self._delivery is None:
             # Keeps the track alive, so that no receiver loses the first words.
-            await self._microphone.push_audio(_SILENCE)
+            await self._microphone.push_audio(SILENCE)
 
     def _tick(self, now: float) -> bytes | None:
         """One step; returns what the plain voice says in its 10 ms."""
@@ -611,7 +609,7 @@ class AvatarAudioOutput(AudioOutput):
     def _speak(self, segment: Segment, now: float) -> bytes:
         end = min(segment.heard + HOP, segment.pushed)
         if end - segment.heard < HOP and not segment.flushed:
-            return _SILENCE  # the speech is slower than real time
+            return SILENCE  # the speech is slower than real time
         pcm = segment.read(segment.heard, end)
         if pcm and segment.state is SegmentState.WAITING:
             self._started(segment, now)
@@ -619,7 +617,7 @@ class AvatarAudioOutput(AudioOutput):
         self._watch_buffer()
         if segment.flushed and end == segment.pushed:
             self._finish(segment, interrupted=False)
-        return pcm.ljust(len(_SILENCE), b"\0")
+        return pcm.ljust(len(SILENCE), b"\0")
 
     # -- the ends of segments and attempts ------------------------------------------------------
 

@@ -14,7 +14,7 @@ from livekit import rtc
 from livekit.agents import utils
 
 from .log import logger
-from .playout import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
+from .playout import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE
 from .resampling import Resampler
 
 RPC_CLEAR_BUFFER = "lk.clear_buffer"
@@ -32,7 +32,6 @@ _RPC_RESPONSE_TIMEOUT = RPC_TIMEOUT + 7.0
 _SUBSCRIBE_TIMEOUT = 3.0
 _SETTLE = 0.25
 _UNPUBLISH_TIMEOUT = 2.0
-_SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 
 
 async def clear_buffer(room: rtc.Room, worker: str) -> bool:
@@ -69,7 +68,6 @@ class DataStreamDelivery:
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._writer: rtc.ByteStreamWriter | None = None
         self._resampler: Resampler | None = None
-        self._generation = 0
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
 
     def send(self, pcm: bytes) -> None:
@@ -168,8 +166,8 @@ class TrackDelivery:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            pcm = bytes(self._buffer[: len(_SILENCE)]).ljust(len(_SILENCE), b"\0")
-            del self._buffer[: len(_SILENCE)]
+            pcm = bytes(self._buffer[: len(SILENCE)]).ljust(len(SILENCE), b"\0")
+            del self._buffer[: len(SILENCE)]
             await self._source.capture_frame(rtc.AudioFrame(pcm, SAMPLE_RATE, 1, HOP))
             due = max(due + HOP_SECONDS, loop.time() - 0.1)
             await asyncio.sleep(due - loop.time())

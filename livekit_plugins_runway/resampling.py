@@ -1,8 +1,8 @@
 """Speech at another sample rate, without delay: int16 mono PCM.
 
-PyAV's resampler keeps back 1 ms at most until more speech comes. The SDK's (`rtc.AudioResampler`)
-keeps back up to 39 ms, that is, the first two frames of every utterance (measured at 24 to 48 and
-48 to 16 kHz with frames of 10 ms; livekit 1.1.21, av 18.1).
+PyAV's resampler keeps back 1 ms until more speech comes (2 ms at 8 kHz). The SDK's
+(`rtc.AudioResampler`) keeps back up to 39 ms, that is, the first two frames of every utterance
+(measured at 24 to 48 and 48 to 16 kHz with frames of 10 ms; livekit 1.1.21, av 18.1).
 """
 
 from __future__ import annotations
