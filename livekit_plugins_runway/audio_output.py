@@ -11,6 +11,7 @@ segment, and one `playback_started` before it unless not a sample of it was hear
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import time
 from collections import deque
@@ -72,12 +73,14 @@ _LONGEST_HUSH = 0.5
 _HURRY = 2.0
 """Seconds in which such a gap must come where a change of speakers is urgent."""
 _MAX_CATCH_UP = 0.1
-_AHEAD = 0.1
+_KEEP_ALIVE = 0.5
+"""Seconds after which an idle microphone without an avatar is told again that it is alone."""
+_AHEAD = 0.15
 """Seconds by which speech is far enough ahead of real time to look after it less often."""
 _MOST_AT_ONCE = SAMPLE_RATE // 5
 """Samples that are sent in one step: the first words do not wait until all is prepared."""
-_IDLE_ARRIVALS = 100
-"""Pieces of sound to remember while nothing is said."""
+_MOST_ARRIVALS = 300
+"""Pieces of sound to remember until they are looked at: 3 s of a relay's."""
 
 
 class _Route(enum.Enum):
@@ -154,7 +157,7 @@ class AvatarAudioOutput(AudioOutput):
         self._expected = True  # an avatar is on its way
         self._successor: tuple[SpeechDelivery | None, Callable[[], None]] | None = None
         self._hurried_at: float | None = None
-        self._arrived: deque[_Arrival] = deque()
+        self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
         self._sounded_at: float | None = None
         self._hush_until: float | None = None
         self._drain: Drain | None = None
@@ -189,6 +192,7 @@ class AvatarAudioOutput(AudioOutput):
         if not segment.cleared and not self._closed:
             segment.push(self._normalise(frame))
             self._watch_buffer()
+            self._send_first(segment)
         self._wake.set()
         # A burst of speech must not keep the relay waiting; an event that is set does not yield.
         await asyncio.sleep(0)
@@ -301,11 +305,9 @@ class AvatarAudioOutput(AudioOutput):
 
     def relayed(self, pcm: bytes) -> RelayAction:
         """Tell of the avatar's voice that has arrived, a whole number of 10 ms of it, and learn
-        what to do with it."""
+        what to do with it. From any one thread; the sound is looked at later, in the event loop."""
         attempt = self._attempt
         unheard = self._delivery is None or (attempt is not None and attempt.route is _Route.VOICE)
-        if attempt is None and len(self._arrived) >= _IDLE_ARRIVALS:
-            self._arrived.popleft()
         self._arrived.append(_Arrival(self._loop.time(), pcm, None if unheard else attempt))
         if unheard:
             return RelayAction.DROP
@@ -354,14 +356,26 @@ class AvatarAudioOutput(AudioOutput):
     async def _run(self) -> None:
         due = self._loop.time()
         while True:
-            idle = not self._segments and self._successor is None
-            if idle and self._delivery is not None:
-                self._wake.clear()
-                await self._wake.wait()
+            if not self._segments and self._successor is None:
+                await self._rest()
                 due = self._loop.time()
-            await self._microphone_tick(self._tick(self._loop.time()))
+            voice = self._tick(self._loop.time())
+            if voice is not None:
+                await self._microphone.push_audio(voice)
+            elif self._delivery is None:
+                self._microphone.keep_alive()
             due = max(due + self._step(), self._loop.time() - _MAX_CATCH_UP)
             await asyncio.sleep(due - self._loop.time())
+
+    async def _rest(self) -> None:
+        """Until there may be something to do."""
+        self._wake.clear()
+        alone = self._delivery is None
+        if alone:
+            self._microphone.keep_alive()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KEEP_ALIVE if alone else None):
+                await self._wake.wait()
 
     def _step(self) -> float:
         """Seconds until the next tick."""
@@ -369,12 +383,14 @@ class AvatarAudioOutput(AudioOutput):
         if attempt is None or attempt.route is _Route.VOICE:
             return HOP_SECONDS
         ahead = attempt.began + (attempt.sent - attempt.start) / SAMPLE_RATE - self._loop.time()
-        return HOP_SECONDS if ahead < _AHEAD and not attempt.ended else 2 * HOP_SECONDS
+        if ahead >= _AHEAD:
+            return 4 * HOP_SECONDS
+        return 2 * HOP_SECONDS if attempt.ended else HOP_SECONDS
 
     def _listen(self) -> None:
         """Account for what has arrived. Not as it arrives: looking at some of it at once takes much
         less time, and the relay none."""
-        arrived, self._arrived = self._arrived, deque()
+        arrived = [self._arrived.popleft() for _ in range(len(self._arrived))]
         if not arrived:
             return
         samples = np.frombuffer(b"".join(arrival.pcm for arrival in arrived), dtype=np.int16)
@@ -405,13 +421,6 @@ class AvatarAudioOutput(AudioOutput):
         if self._hush_until is None:
             self._hush_until = now + _LONGEST_HUSH
         return now - self._sounded_at < _HUSH and now < self._hush_until
-
-    async def _microphone_tick(self, voice: bytes | None) -> None:
-        if voice is not None:
-            await self._microphone.push_audio(voice)
-        elif self._delivery is None:
-            # Keeps the track alive, so that no receiver loses the first words.
-            await self._microphone.push_audio(SILENCE)
 
     def _tick(self, now: float) -> bytes | None:
         """One step; returns what the plain voice says in its 10 ms."""
@@ -475,7 +484,16 @@ class AvatarAudioOutput(AudioOutput):
 
     # -- the avatar's route ---------------------------------------------------------------------
 
-    def _deliver(self, segment: Segment, attempt: _Attempt, now: float) -> None:
+    def _send_first(self, segment: Segment) -> None:
+        """Send what was just taken, if it is of the first words: they do not wait for a tick."""
+        attempt, now = self._attempt, self._loop.time()
+        if attempt is None or attempt.route is not _Route.AVATAR:
+            return
+        if segment is self._segments[0] and attempt.sent - attempt.start < _MOST_AT_ONCE:
+            self._send(segment, attempt, now)
+
+    def _send(self, segment: Segment, attempt: _Attempt, now: float) -> None:
+        """Send on what may be sent now."""
         assert self._delivery is not None
         allowed = attempt.start + int((now - attempt.began + self._delivery.lead) * SAMPLE_RATE)
         if allowed < segment.pushed:  # as far ahead as it may be: no hurry
@@ -488,6 +506,10 @@ class AvatarAudioOutput(AudioOutput):
             if attempt.first_spoken_sent is None and segment.spoken_after(attempt.start, end):
                 attempt.first_spoken_sent = now
             attempt.sent = end
+
+    def _deliver(self, segment: Segment, attempt: _Attempt, now: float) -> None:
+        assert self._delivery is not None
+        self._send(segment, attempt, now)
         if segment.flushed and attempt.sent == segment.pushed and not attempt.ended:
             attempt.ended = True
             self._delivery.finish()

@@ -14,8 +14,9 @@ from livekit import rtc
 from livekit.agents import utils
 
 from .log import logger
-from .playout import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE
+from .playout import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 from .resampling import Resampler
+from .sdk_audio import send
 
 RPC_CLEAR_BUFFER = "lk.clear_buffer"
 RPC_PLAYBACK_FINISHED = "lk.playback_finished"
@@ -32,6 +33,7 @@ _RPC_RESPONSE_TIMEOUT = RPC_TIMEOUT + 7.0
 _SUBSCRIBE_TIMEOUT = 3.0
 _SETTLE = 0.25
 _UNPUBLISH_TIMEOUT = 2.0
+_QUEUE_MS = 500  # more than is ever sent ahead
 
 
 async def clear_buffer(room: rtc.Room, worker: str) -> bool:
@@ -122,24 +124,26 @@ class DataStreamDelivery:
 
 
 class TrackDelivery:
-    """Speech as a microphone track, in real time, with silence between segments."""
+    """Speech as a microphone track, in real time, with silence between segments.
 
-    lead = 0.06
-    batch = 1
+    A source with a queue keeps the pace by itself, however busy this process is, and sends silence
+    while there is nothing else (livekit 1.1.21).
+    """
+
+    lead = 0.3
+    batch = SAMPLE_RATE // 10  # 0.1 s
 
     def __init__(self, room: rtc.Room) -> None:
         self._room = room
-        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
-        self._buffer = bytearray()
+        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
         self._publication: rtc.LocalTrackPublication | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._loose = 0  # samples beyond the last whole 10 ms
 
     async def publish(self) -> None:
         """Raises `livekit.rtc.participant.PublishTrackError` if the server or the token refuses."""
         track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
         self._publication = await self._room.local_participant.publish_track(track, options)
-        self._task = asyncio.create_task(self._run(), name="runway_speech_track")
 
     async def wait_until_heard(self) -> None:
         """Let the worker begin to listen, so that it misses no first word. Bounded."""
@@ -153,29 +157,21 @@ class TrackDelivery:
         await asyncio.sleep(_SETTLE)
 
     def send(self, pcm: bytes) -> None:
-        self._buffer += pcm
+        send(self._source, pcm)
+        self._loose = (self._loose + len(pcm) // BYTES_PER_SAMPLE) % HOP
 
     def finish(self) -> None:
-        """Nothing marks the end of a segment on a track but the silence after it."""
+        """Nothing marks the end of a segment on a track but the silence after it. The source keeps
+        what is less than 10 ms until more comes."""
+        if self._loose:
+            self.send(bytes((HOP - self._loose) * BYTES_PER_SAMPLE))
 
     async def clear(self) -> bool:
-        self._buffer.clear()
+        self._source.clear_queue()
+        self._loose = 0
         return False
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            pcm = bytes(self._buffer[: len(SILENCE)]).ljust(len(SILENCE), b"\0")
-            del self._buffer[: len(SILENCE)]
-            await self._source.capture_frame(rtc.AudioFrame(pcm, SAMPLE_RATE, 1, HOP))
-            due = max(due + HOP_SECONDS, loop.time() - 0.1)
-            await asyncio.sleep(due - loop.time())
-
     async def aclose(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
         await self._source.aclose()
 
     async def withdraw(self) -> None:

@@ -12,7 +12,7 @@ from .audience import Audience
 from .connecting import connect
 from .errors import UnavailableError
 from .log import logger
-from .playout import BYTES_PER_SAMPLE, SAMPLE_RATE
+from .microphone import LiveMicrophone
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
 
 _NEGOTIATION = 0.2
@@ -42,11 +42,8 @@ class AvatarParticipant:
         self._video = video or VideoOptions()
         self._fitter = VideoFitter(self._video)
         self._room = rtc.Room()
-        # No queue: it would add its length to the voice's latency. It wants exactly 10 ms frames.
-        self._microphone = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
-        self._microphone_track = rtc.LocalAudioTrack.create_audio_track(
-            "avatar-voice", self._microphone
-        )
+        self.microphone = LiveMicrophone()
+        self._microphone_track = self._voice_track()
         self._camera: rtc.VideoSource | None = None
         self._camera_track: rtc.LocalVideoTrack | None = None
         self._url = ""
@@ -130,9 +127,7 @@ class AvatarParticipant:
             await asyncio.sleep(delay)
             delay = min(2 * delay, _SLOWEST_REJOIN)
             self._room = room = rtc.Room()
-            self._microphone_track = rtc.LocalAudioTrack.create_audio_track(
-                "avatar-voice", self._microphone
-            )
+            self._microphone_track = self._voice_track()
             try:
                 await self._enter(room)
                 if self._camera is not None:
@@ -143,12 +138,16 @@ class AvatarParticipant:
             else:
                 return
 
+    def _voice_track(self) -> rtc.LocalAudioTrack:
+        return rtc.LocalAudioTrack.create_audio_track("avatar-voice", self.microphone.source)
+
     async def push_audio(self, pcm: bytes) -> None:
         """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect after `aclose()`."""
-        if self._closed:
-            return
-        frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
-        await self._microphone.capture_frame(frame)
+        self.microphone.write(pcm)
+
+    def keep_alive(self) -> None:
+        """See `LiveMicrophone.keep_alive`."""
+        self.microphone.keep_alive()
 
     async def open_camera(self, frame: rtc.VideoFrame, timestamp_us: int) -> None:
         """Publish the camera, with its first picture, if that was not done yet. As `push_video`."""
@@ -206,6 +205,6 @@ class AvatarParticipant:
         since = asyncio.get_running_loop().time() - self._published_at
         await asyncio.sleep(max(0.0, _NEGOTIATION - since))
         await self._room.disconnect()
-        await asyncio.gather(
-            self._microphone.aclose(), *([self._camera.aclose()] if self._camera else [])
-        )
+        await self.microphone.aclose()
+        if self._camera is not None:
+            await self._camera.aclose()

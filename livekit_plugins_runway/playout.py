@@ -52,7 +52,8 @@ def _hops(pcm: NDArray[np.int16]) -> Levels:
 def hop_levels(pcm: NDArray[np.int16]) -> Levels:
     """Level in dBFS of each hop, of a whole number of them."""
     x = _hops(pcm)
-    levels: Levels = (10.0 * np.log10(np.mean(x * x, axis=1) + 1e-10)).astype(np.float32)
+    power = np.einsum("ht,ht->h", x, x) / HOP
+    levels: Levels = (10.0 * np.log10(power + 1e-10)).astype(np.float32)
     return levels
 
 

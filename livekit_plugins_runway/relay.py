@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +17,9 @@ from .audio_output import AvatarAudioOutput
 from .lip_sync import LipSync
 from .participant import AvatarParticipant
 from .playout import SILENCE
+from .sdk_audio import Tap
 from .speech import RelayAction
 from .video import MIN_FRAME_SIDE
-from .worker import sound
 
 _VIDEO_CAPACITY = 2
 _BLANK_RANGE = 8
@@ -115,17 +114,23 @@ class Relay:
             self._active = False  # nor are pictures shown that still wait
 
     async def _relay_audio(self) -> None:
-        async with aclosing(sound(self._audio)) as hops:
-            async for pcm in hops:
-                if not self._active:
-                    continue
-                self.stats.audio_frames += 1
-                action = self._output.relayed(pcm)
-                if action is RelayAction.PASS:
-                    await self._participant.push_audio(pcm)
-                elif action is RelayAction.SILENCE:
-                    self.stats.gated_audio_frames += 1
-                    await self._participant.push_audio(SILENCE)
+        voice = Tap(self._audio, self._pass_on)
+        try:
+            await voice.wait_until_ended()
+        finally:
+            voice.close()
+
+    def _pass_on(self, pcm: bytes) -> None:
+        """In a thread of the SDK."""
+        if not self._active:
+            return
+        self.stats.audio_frames += 1
+        action = self._output.relayed(pcm)
+        if action is RelayAction.PASS:
+            self._participant.microphone.write(pcm)
+        elif action is RelayAction.SILENCE:
+            self.stats.gated_audio_frames += 1
+            self._participant.microphone.write(SILENCE)
 
     async def _relay_video(self) -> None:
         loop = asyncio.get_running_loop()

@@ -15,6 +15,10 @@ class Microphone(Protocol):
 
     async def push_audio(self, pcm: bytes) -> None: ...
 
+    def keep_alive(self) -> None:
+        """Nobody else writes for now: be silent, so that no receiver loses the first words. To be
+        called again at least once a second."""
+
     @property
     def subscribed(self) -> bool:
         """Somebody listens."""

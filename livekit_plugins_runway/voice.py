@@ -84,6 +84,9 @@ class AgentVoice:
         frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
         await self._source.capture_frame(frame)
 
+    def keep_alive(self) -> None:
+        """Its source is silent by itself."""
+
     async def aclose(self) -> None:
         """Take the track off the room, which goes on without it. Idempotent."""
         if self._closed:

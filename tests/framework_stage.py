@@ -97,7 +97,7 @@ WITH_AVATAR = (Sink.STREAM, Sink.TRACK)
 LATENCY = 0.25
 _WORKERS: dict[Sink, dict[str, Any]] = {
     Sink.STREAM: {"latency": LATENCY},
-    Sink.TRACK: {"latency": LATENCY, "lead": 0.06, "clear": "unsupported"},
+    Sink.TRACK: {"latency": LATENCY, "lead": 0.3, "clear": "unsupported"},
 }
 
 

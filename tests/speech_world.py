@@ -32,10 +32,15 @@ class Ear:
         self.subscribed = True
         self.reachable = True
         self.frames: list[tuple[float, bytes]] = []
+        self.kept_alive: list[float] = []
+        """When it was told that nobody else writes."""
 
     async def push_audio(self, pcm: bytes) -> None:
         assert len(pcm) == len(SILENCE)
         self.frames.append((asyncio.get_running_loop().time(), pcm))
+
+    def keep_alive(self) -> None:
+        self.kept_alive.append(asyncio.get_running_loop().time())
 
     def pcm(self, since: float = 0.0) -> Any:
         """What was heard from `since` on, as one recording without the holes."""
@@ -74,7 +79,7 @@ class Worker:
         self._ear = ear
         self._latency = latency
         self.lead = lead
-        self.batch = 9600 if lead > 1 else 1
+        self.batch = 9600 if lead > 1 else 4800
         self._clear = clear
         self._clear_delay = clear_delay
         self._queue: deque[tuple[float, bytes]] = deque()  # due, 10 ms
@@ -155,7 +160,11 @@ class Worker:
             self._queue.clear()
             self._rest.clear()
             return True
-        return False  # "unsupported": a track has no such call, and plays out what it heard
+        # "unsupported": a track has no such call. What was not sent yet is dropped, and the worker
+        # says what it has heard.
+        while len(self._queue) > round(self._latency / 0.01):
+            self._queue.pop()
+        return False
 
     async def _play(self) -> None:
         due = self._loop.time()

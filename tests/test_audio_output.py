@@ -49,6 +49,40 @@ async def test_the_avatar_speaks_all_and_the_segment_ends_when_the_user_has_hear
 
 
 @timers_only
+async def test_the_first_words_are_sent_as_they_come() -> None:
+    async with world() as w:
+        worker = w.attach()
+        frames = list(SHORT.frames(24_000, 20))
+        await w.output.capture_frame(frames[0])
+        await asyncio.sleep(0.001)
+        began = w.now
+        for frame in frames[1:8]:
+            await w.output.capture_frame(frame)
+        assert w.now == began
+        assert worker.sent >= 7 * 960
+
+
+@timers_only
+async def test_a_microphone_that_nobody_else_writes_to_is_told_so_every_second() -> None:
+    async with world(wait_for_avatar=0.0) as w:
+        await asyncio.sleep(3.0)
+        await w.say(SHORT)  # by the voice
+        await w.spoken()
+        spoken = w.now
+        await asyncio.sleep(3.0)
+        told = w.ear.kept_alive
+        quiet = [t for t in told if t < 3.0], [t for t in told if t > spoken]
+        assert quiet[0][0] < 0.1
+        assert quiet[1][0] < spoken + 0.1
+        for times in quiet:
+            assert max(b - a for a, b in itertools.pairwise(times)) < 1.0
+        w.attach()
+        attached = w.now
+        await asyncio.sleep(3.0)
+        assert [t for t in told if t > attached + 0.1] == []
+
+
+@timers_only
 async def test_a_worker_that_starves_for_a_second_is_waited_for_and_not_cut_short() -> None:
     async with world(stall_timeout=3.0) as w:
         worker = w.attach()
@@ -327,8 +361,8 @@ async def test_words_that_the_avatar_makes_up_do_not_count_as_heard() -> None:
 BARGE_INS = [
     ({}, 1.1),
     ({"clear": "ignores"}, 1.1),
-    ({"clear": "unsupported", "lead": 0.06}, 1.1),
-    ({"clear": "unsupported", "lead": 0.06, "latency": 1.2}, 2.5),
+    ({"clear": "unsupported", "lead": 0.3}, 1.1),
+    ({"clear": "unsupported", "lead": 0.3, "latency": 1.2}, 2.5),
     ({"clear_delay": 0.7}, 1.1),
     ({"latency": 1.0}, 0.4),  # before anything was heard
 ]
@@ -426,7 +460,7 @@ async def test_a_barge_in_over_the_voice_is_silent_at_once() -> None:
 
 
 @timers_only
-@pytest.mark.parametrize("options", [{}, {"clear": "unsupported", "lead": 0.06}])
+@pytest.mark.parametrize("options", [{}, {"clear": "unsupported", "lead": 0.3}])
 async def test_after_a_pause_it_goes_on_from_the_word_that_was_not_heard(
     options: dict[str, float],
 ) -> None:

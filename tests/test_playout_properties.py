@@ -136,7 +136,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule(
         clear=st.sampled_from(["obeys", "ignores", "unsupported"]),
-        lead=st.sampled_from([0.06, 2.0]),
+        lead=st.sampled_from([0.3, 2.0]),
     )
     def attach(self, clear: str, lead: float) -> None:
         async def attach() -> None:
