@@ -101,6 +101,7 @@ class _Attempt:
     confirmed: bool = False  # the worker says that it has finished
     first_spoken_sent: float | None = None
     heard_at: float | None = None
+    unseen: bool = False  # begun before the avatar had a face
     progress: int = 0
     waiting_since: float | None = None
 
@@ -155,6 +156,7 @@ class AvatarAudioOutput(AudioOutput):
 
         self._delivery: SpeechDelivery | None = None
         self._expected = True  # an avatar is on its way
+        self._seen = True
         self._successor: tuple[SpeechDelivery | None, Callable[[], None]] | None = None
         self._hurried_at: float | None = None
         self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
@@ -242,12 +244,24 @@ class AvatarAudioOutput(AudioOutput):
 
     # -- what the owner calls -------------------------------------------------------------------
 
-    def attach_avatar(self, delivery: SpeechDelivery) -> None:
-        """The avatar shows its face: it speaks the segment that waits for it, or the next one."""
-        self._attach(delivery)
+    def attach_avatar(self, delivery: SpeechDelivery, *, seen: bool = True) -> None:
+        """The avatar shows its face: it speaks the segment that waits for it, or the next one.
 
-    def _attach(self, delivery: SpeechDelivery | None) -> None:
+        Args:
+            seen: False if it does not show its face yet. It gets what waits all the same, and may
+                be silent until `avatar_seen()`, but for no longer than `wait_for_avatar`.
+        """
+        self._attach(delivery, seen=seen)
+        if self._segments and not self._segments[0].cleared:
+            self._send_first(self._segments[0])
+
+    def avatar_seen(self) -> None:
+        """The avatar that was attached unseen shows its face."""
+        self._seen = True
+
+    def _attach(self, delivery: SpeechDelivery | None, *, seen: bool = True) -> None:
         self._delivery = delivery
+        self._seen = seen
         self._expected = False
         self._drain = None
         self._gate_open = False
@@ -442,17 +456,19 @@ class AvatarAudioOutput(AudioOutput):
         if not self._microphone.reachable:
             self._stop_attempt(now)  # nothing is heard; begun again from there
             return None
-        if self._attempt is None:
-            route = self._choose_route(now)
-            if route is None:
-                return None
-            self._begin_attempt(segment, route, now)
-        attempt = self._attempt
-        assert attempt is not None
+        attempt = self._begin(segment, now)
+        if attempt is None:
+            return None
         if attempt.route is _Route.VOICE:
             return self._speak(segment, now)
         self._deliver(segment, attempt, now)
         return None
+
+    def _begin(self, segment: Segment, now: float) -> _Attempt | None:
+        """The attempt at this segment, begun if need be; None if nobody may speak it yet."""
+        if self._attempt is None and (route := self._choose_route(now)) is not None:
+            self._begin_attempt(segment, route, now)
+        return self._attempt
 
     def _choose_route(self, now: float) -> _Route | None:
         if not self._microphone.subscribed:
@@ -462,22 +478,26 @@ class AvatarAudioOutput(AudioOutput):
                 return None
         else:
             self._unsubscribed_wait = None
-        if self._delivery is not None:
+        if self._delivery is not None and (self._seen or self._is_patient(now)):
             if self._drain is None or self._drain.over(now, self._latency or FIRST_LATENCY):
                 self._drain = None
                 return _Route.AVATAR
             return _Route.VOICE if self._drain.late(now) else None
-        if self._expected:
-            if self._first_wait is None:
-                self._first_wait = now
-            if now - self._first_wait < self._wait_for_avatar:
-                return None
+        if self._expected and self._is_patient(now):
+            return None
         return _Route.VOICE
+
+    def _is_patient(self, now: float) -> bool:
+        """Whether the first speech may still wait for the avatar's face."""
+        if self._first_wait is None:
+            self._first_wait = now
+        return now - self._first_wait < self._wait_for_avatar
 
     def _begin_attempt(self, segment: Segment, route: _Route, now: float) -> None:
         start = segment.heard
+        tracker, unseen = SpeechTracker(segment, start), not self._seen
         self._attempt = _Attempt(
-            route, start, now, SpeechTracker(segment, start), sent=start, progress=start
+            route, start, now, tracker, sent=start, progress=start, unseen=unseen
         )
         self._gate_open = route is _Route.AVATAR
         self._deadline = None
@@ -485,11 +505,16 @@ class AvatarAudioOutput(AudioOutput):
     # -- the avatar's route ---------------------------------------------------------------------
 
     def _send_first(self, segment: Segment) -> None:
-        """Send what was just taken, if it is of the first words: they do not wait for a tick."""
-        attempt, now = self._attempt, self._loop.time()
+        """Send the first words of a segment: they do not wait for a tick."""
+        if segment is not self._segments[0] or self._successor is not None or self._paused:
+            return
+        if self._delivery is None or not self._microphone.reachable:
+            return
+        now = self._loop.time()
+        attempt = self._begin(segment, now)
         if attempt is None or attempt.route is not _Route.AVATAR:
             return
-        if segment is self._segments[0] and attempt.sent - attempt.start < _MOST_AT_ONCE:
+        if attempt.sent - attempt.start < _MOST_AT_ONCE:
             self._send(segment, attempt, now)
 
     def _send(self, segment: Segment, attempt: _Attempt, now: float) -> None:
@@ -526,6 +551,11 @@ class AvatarAudioOutput(AudioOutput):
             # First, while it is known who speaks: detaching may bring the next avatar.
             self._report(SpeechForeign())
             self.detach_avatar()
+            return
+        if not self._seen and not attempt.tracker.onset:
+            if not self._is_patient(now):
+                self._stop_attempt(now)
+                self._begin_attempt(segment, _Route.VOICE, now)
             return
         if self._hurried_at is not None and self._leave_off(segment, attempt, now):
             return
@@ -587,9 +617,10 @@ class AvatarAudioOutput(AudioOutput):
         attempt.heard_at = now - HOP_SECONDS
         segment = self._segments[0]
         if attempt.first_spoken_sent is not None:
-            self._latency = attempt.heard_at - attempt.first_spoken_sent
+            latency = None if attempt.unseen else attempt.heard_at - attempt.first_spoken_sent
+            self._latency = latency or self._latency
             if segment.state is SegmentState.WAITING:
-                self._report(FirstSpeechHeard(self._latency))
+                self._report(FirstSpeechHeard(latency))
         self._started(segment, attempt.heard_at)
 
     def _watch_stall(self, segment: Segment, attempt: _Attempt, position: int, now: float) -> None:

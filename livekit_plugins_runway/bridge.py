@@ -122,6 +122,10 @@ class BridgePassage:
         assert self._room is not None
         await self._room.wait_for_worker(timeout)
 
+    async def may_speak_unseen(self, timeout: float) -> bool:
+        """Nothing is known of a worker in the room that Runway hosts: it might drop the speech."""
+        return False
+
     async def wait_for_face(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Relay:
         assert self._room is not None
         assert self._on_lost is not None

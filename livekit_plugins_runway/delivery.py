@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 
 from livekit import rtc
@@ -67,36 +68,42 @@ class DataStreamDelivery:
         self._room = room
         self._worker = worker
         self._on_failed = on_failed
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._waiting: deque[bytes | None] = deque()  # None: the end of a segment
+        self._more = asyncio.Event()
         self._writer: rtc.ByteStreamWriter | None = None
         self._resampler: Resampler | None = None
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
 
     def send(self, pcm: bytes) -> None:
-        self._queue.put_nowait(pcm)
+        self._waiting.append(pcm)
+        self._more.set()
 
     def finish(self) -> None:
-        self._queue.put_nowait(None)
+        self._waiting.append(None)
+        self._more.set()
 
     async def clear(self) -> bool:
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        self._queue.put_nowait(None)
+        self._waiting.clear()
+        self.finish()
         return await clear_buffer(self._room, self._worker)
 
     async def _run(self) -> None:
         try:
             while True:
-                pcm = await self._queue.get()
-                if pcm is None:
-                    await self._end_stream()
-                else:
-                    await self._write(pcm)
+                self._more.clear()
+                while self._waiting:
+                    if self._waiting[0] is None:
+                        self._waiting.popleft()
+                        await self._end_stream()
+                    else:
+                        await self._write_on()
+                await self._more.wait()
         except rtc.StreamError as error:
             logger.warning("the speech stream failed", extra={"error": type(error).__name__})
             self._on_failed()
 
-    async def _write(self, pcm: bytes) -> None:
+    async def _write_on(self) -> None:
+        """All that waits of a segment at once: each write is awaited, and more comes meanwhile."""
         if self._writer is None:
             self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
             self._writer = await self._room.local_participant.stream_bytes(
@@ -106,7 +113,11 @@ class DataStreamDelivery:
                 attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
             )
         assert self._resampler is not None
-        if data := self._resampler.push(pcm):
+        pieces = []
+        while self._waiting and (piece := self._waiting[0]) is not None:
+            pieces.append(piece)
+            self._waiting.popleft()
+        if data := self._resampler.push(b"".join(pieces)):
             await self._writer.write(data)
 
     async def _end_stream(self) -> None:

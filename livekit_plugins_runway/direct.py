@@ -186,6 +186,13 @@ class DirectPassage:
         state = await session.wait_until_ended(_STATUS_INTERVAL)
         raise session_failed(session.id, state)
 
+    async def may_speak_unseen(self, timeout: float) -> bool:
+        """As soon as the user can hear it: the first picture may take longer."""
+        assert self._session is not None
+        assert self._watch is not None
+        await self._watch.wait_for_others(self._session.id, timeout)
+        return True
+
     async def wait_for_face(
         self, timeout: float, *, on_first_frame: Callable[[], None]
     ) -> Listener:

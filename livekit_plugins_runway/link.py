@@ -91,11 +91,14 @@ class AvatarLink:
     def _seconds_since(self, then: float | None) -> float:
         return 0.0 if then is None else asyncio.get_running_loop().time() - then
 
-    async def open(self, *, standby: bool) -> SpeechDelivery:
+    async def open(
+        self, *, standby: bool, on_ready: Callable[[SpeechDelivery], None] | None = None
+    ) -> SpeechDelivery:
         """From a created session to an avatar that has a face and takes speech.
 
         Args:
             standby: nothing of it is shown before `show()`; else its face is, at once.
+            on_ready: called as soon as it may be given speech.
 
         Raises:
             AvatarLostError: it was lost before its first picture.
@@ -114,6 +117,9 @@ class AvatarLink:
         session.worker_joined()
         self._worker_joined_at = asyncio.get_running_loop().time()
         self._on_stage("worker_joined")
+        early = await passage.may_speak_unseen(options.join_timeout)
+        if early:
+            delivery = await self._open_delivery(on_ready)
         self._face = await passage.wait_for_face(
             options.join_timeout, on_first_frame=self._on_first_frame
         )
@@ -121,10 +127,19 @@ class AvatarLink:
             self._face.activate()
         self._face_task = asyncio.create_task(self._face.run(), name="runway_face")
         await self._wait_for_first_frame()
-        self.delivery_kind, delivery = await passage.open_delivery(options.delivery)
-        logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
+        if not early:
+            delivery = await self._open_delivery(on_ready)
         self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
         self._live_at = asyncio.get_running_loop().time()
+        return delivery
+
+    async def _open_delivery(
+        self, on_ready: Callable[[SpeechDelivery], None] | None
+    ) -> SpeechDelivery:
+        self.delivery_kind, delivery = await self.passage.open_delivery(self._options.delivery)
+        logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
+        if on_ready is not None:
+            on_ready(delivery)
         return delivery
 
     async def _wait_for_first_frame(self) -> None:

@@ -85,11 +85,15 @@ class Passage(Protocol):
     async def wait_for_worker(self, timeout: float) -> None:
         """Raises `AvatarJoinError` after `timeout` seconds, or what ended the session."""
 
+    async def may_speak_unseen(self, timeout: float) -> bool:
+        """Whether the worker may be given speech before its first picture. If so, returns when that
+        may begin, and raises `AvatarJoinError` after `timeout` seconds."""
+
     async def wait_for_face(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Face:
         """Raises `AvatarJoinError` if a track had not come after `timeout` seconds."""
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
-        """Only after `wait_for_face`."""
+        """After `wait_for_face`, or earlier where the worker may speak unseen."""
 
     async def send_end_call(self) -> bool:
         """Tell the worker that the call is over. False if nothing could be sent."""

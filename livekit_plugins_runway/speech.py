@@ -60,8 +60,9 @@ class RelayAction(enum.Enum):
 class FirstSpeechHeard:
     """The avatar was heard for the first time in a segment."""
 
-    latency: float
-    """Seconds from sending the first spoken sample to relaying it."""
+    latency: float | None
+    """Seconds from sending the first spoken sample to relaying it; None if the avatar had no face
+    yet when it was sent, and so had to wait."""
 
 
 @dataclass(frozen=True)

@@ -217,12 +217,16 @@ class Succession:
                 if self._link is None:
                     self._link = await self._make(request)
                 link = self._link
-                delivery = await link.open(standby=self._seen)
                 if self._seen:
+                    delivery = await link.open(standby=True)
                     await self._hand_over(link, delivery, hurry_in=None)
                     await self._replaced(cause, link, overlap=0.0, by_voice=True)
                 else:
-                    self._attach_first(link, delivery)
+                    await link.open(standby=False, on_ready=self._attach_first)
+                    self._around.output.avatar_seen()
+                    self._seen = True
+                    # Said once in a call, not by each of its sessions.
+                    self._request = self._request.model_copy(update={"start_script": None})
         except RunwayException as error:
             self._to_voice(self._link, error, "the avatar did not come")
             return error, 0.0
@@ -230,13 +234,10 @@ class Succession:
         self._around.move_to(AvatarState.LIVE, "the avatar is there")
         return await self._hold()
 
-    def _attach_first(self, link: AvatarLink, delivery: SpeechDelivery) -> None:
-        self._seen = True
-        self._around.output.attach_avatar(delivery)
+    def _attach_first(self, delivery: SpeechDelivery) -> None:
+        self._around.output.attach_avatar(delivery, seen=False)
         if self._request.start_script:
             self._around.output.open_gate()
-            # Said once in a call, not by each of its sessions.
-            self._request = self._request.model_copy(update={"start_script": None})
 
     async def _hold(self) -> tuple[RunwayException, float]:
         """Until the face is lost; renewed and swapped meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -101,8 +102,11 @@ class WorkerWatch:
         self._room = room
         self._is_worker = is_worker
         self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._wanted = {rtc.TrackKind.KIND_AUDIO, rtc.TrackKind.KIND_VIDEO}
+        self._published_at: dict[rtc.TrackKind.ValueType, float] = {}  # as seen here
+        self._subscribed_at: dict[rtc.TrackKind.ValueType, float] = {}
         self._tracks: dict[rtc.TrackKind.ValueType, rtc.RemoteTrack] = {}
         self._watching = False
         self._lost = False
@@ -143,6 +147,22 @@ class WorkerWatch:
     async def wait_for_worker(self, session_id: str, timeout: float) -> None:
         """Wait for the worker to be in the room; `AvatarJoinError` after `timeout` seconds."""
         await self._wait(lambda: self.identity is not None, "participant", session_id, timeout)
+
+    async def wait_for_others(self, session_id: str, timeout: float) -> None:
+        """Wait until others in the room will have subscribed to the worker's tracks as well.
+
+        Nobody tells an agent when they have. This end has to subscribe to both as they do; once it
+        has the first, as much time again is enough: a busy machine makes that longer by itself.
+
+        Raises:
+            AvatarJoinError: a track was not published after `timeout` seconds.
+        """
+        video, audio = rtc.TrackKind.KIND_VIDEO, rtc.TrackKind.KIND_AUDIO
+        await self._wait(lambda: video in self._tracks, "video", session_id, timeout)
+        await self._wait(lambda: audio in self._published_at, "audio", session_id, timeout)
+        took = self._subscribed_at[video] - self._published_at[video]
+        with contextlib.suppress(AvatarJoinError):
+            await self._wait(lambda: audio in self._tracks, "audio", session_id, took)
 
     async def wait_for_media(
         self, session_id: str, timeout: float
@@ -195,6 +215,7 @@ class WorkerWatch:
                 continue
             self.identity = identity
             for publication in participant.track_publications.values():
+                self._published_at.setdefault(publication.kind, self._loop.time())
                 if not publication.subscribed and publication.kind in self._wanted:
                     publication.set_subscribed(True)
         if self._watching and self.identity not in self._room.remote_participants:
@@ -212,6 +233,7 @@ class WorkerWatch:
     ) -> None:
         if self._is_here(participant):
             self._tracks[track.kind] = track
+            self._subscribed_at.setdefault(track.kind, self._loop.time())
             self._changed.set()
 
     def _on_track_unpublished(

@@ -209,10 +209,10 @@ class World:
     def worker(self) -> Worker:
         return self.workers[-1]
 
-    def attach(self, **options: Any) -> Worker:
+    def attach(self, *, seen: bool = True, **options: Any) -> Worker:
         worker = Worker(self.output, self.ear, **options)
         self.workers.append(worker)
-        self.output.attach_avatar(worker)
+        self.output.attach_avatar(worker, seen=seen)
         return worker
 
     def stand_by(self, **options: Any) -> tuple[Worker, list[float]]:

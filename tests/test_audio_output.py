@@ -292,6 +292,48 @@ async def test_a_worker_that_claims_to_have_finished_a_word_nobody_heard_is_not_
 
 
 @timers_only
+async def test_an_avatar_without_a_face_yet_gets_the_first_words_and_may_take_its_time() -> None:
+    async with world(stall_timeout=1.0, wait_for_avatar=10.0) as w:
+        worker = w.attach(seen=False)
+        worker.starved = True
+        await w.say(SHORT)
+        await asyncio.sleep(6.0)
+        assert worker.sent == SHORT.duration_s * 48_000
+        worker.starved = False
+        w.output.avatar_seen()
+        await w.spoken()
+        assert missing(SHORT, w.ear.tones(), fraction=0.9) == []
+        assert w.reports == [FirstSpeechHeard(None)]  # the wait was not for its answer
+        assert w.output.latency is None
+        await w.say(OTHER)
+        await w.spoken()
+        assert w.output.latency == pytest.approx(0.25, abs=0.03)
+
+
+@timers_only
+async def test_a_face_that_does_not_come_in_time_leaves_the_first_words_to_the_voice() -> None:
+    async with world(stall_timeout=1.0, wait_for_avatar=2.0) as w:
+        worker = w.attach(seen=False)
+        worker.starved = True
+        await w.say(SHORT)
+        await w.spoken()
+        assert w.now == pytest.approx(2.0 + SHORT.duration_s, abs=0.1)
+        await w.say(OTHER)
+        await w.spoken()
+        sent = worker.sent
+        assert sent == SHORT.duration_s * 48_000  # of what was said after that, nothing
+        worker.starved = False
+        w.output.avatar_seen()
+        since = w.now
+        await w.say(SHORT)
+        await w.spoken()
+        assert worker.sent > sent
+        assert repeated_seconds(SHORT, w.ear.tones(since)) == 0
+        assert missing(SHORT, w.ear.tones(since)) == missing(OTHER, w.ear.tones()) == []
+        assert w.reports == [FirstSpeechHeard(pytest.approx(0.25, abs=0.03))]
+
+
+@timers_only
 async def test_a_late_report_of_the_segment_before_does_not_end_this_one() -> None:
     script = ToneScript(4)
     async with world() as w:

@@ -98,6 +98,40 @@ def sources_of(call: Call, identity: str) -> list[str]:
     )
 
 
+async def test_the_first_word_does_not_wait_for_the_first_picture(
+    livekit_server: LiveKitServer,
+) -> None:
+    """Of which the worker may take its time: longer than one that is seen may be silent."""
+    async with calling(livekit_server, simulated={"first_frame_delay": 6.0}, **DIRECT) as call:
+        await call.start()
+        began = now()
+        handle = call.say(OTHER)
+        await call.user.wait_until(lambda: len(call.runway.speech_received) > 0, 3.0)
+        assert call.avatar.state is AvatarState.STARTING
+        await handle
+        await heard_whole(call, OTHER, began)
+        await call.until(AvatarState.LIVE)
+        assert call.errors == []
+        await said_whole(call, UTTERANCE)
+
+
+async def test_a_face_that_is_late_leaves_the_first_words_to_the_voice_and_then_speaks(
+    livekit_server: LiveKitServer,
+) -> None:
+    late = {"first_frame_delay": 4.0}
+    async with calling(livekit_server, simulated=late, wait_for_avatar=2.0, **DIRECT) as call:
+        await call.start()
+        began = now()
+        await call.say(OTHER)
+        assert call.avatar.state is AvatarState.STARTING
+        await heard_whole(call, OTHER, began)
+        await call.until(AvatarState.LIVE)
+        assert call.errors == []
+        said = now()
+        await said_whole(call, UTTERANCE)
+        assert foreign(UTTERANCE, call.heard(said)) == []
+
+
 async def test_a_worker_that_leaves_before_its_first_picture_is_not_waited_for(
     livekit_server: LiveKitServer,
 ) -> None:
