@@ -50,7 +50,8 @@ class LiveMicrophone:
 
     def _pace(self) -> None:
         while not self._closed:
-            self._silent.wait()
+            # Now and then, for a word from another thread may undo the call to wake up and close.
+            self._silent.wait(SILENT_FOR)
             due = time.monotonic()
             while self._silent.is_set() and not self._closed:
                 if time.monotonic() > self._silent_until:

@@ -95,6 +95,6 @@ class Tap:
 
     def close(self) -> None:
         """Nothing is given any more once this has returned. Idempotent."""
-        FfiClient.instance.queue.unsubscribe(self._subscription)
         if self._handle is not None:
             self._handle.dispose()
+        FfiClient.instance.queue.unsubscribe(self._subscription)
