@@ -92,13 +92,13 @@ class AvatarLink:
         return 0.0 if then is None else asyncio.get_running_loop().time() - then
 
     async def open(
-        self, *, standby: bool, on_ready: Callable[[SpeechDelivery], None] | None = None
+        self, *, standby: bool, on_ready: Callable[[SpeechDelivery, bool], None] | None = None
     ) -> SpeechDelivery:
         """From a created session to an avatar that has a face and takes speech.
 
         Args:
             standby: nothing of it is shown before `show()`; else its face is, at once.
-            on_ready: called as soon as it may be given speech.
+            on_ready: called as soon as it may be given speech, with whether its face was seen.
 
         Raises:
             AvatarLostError: it was lost before its first picture.
@@ -119,7 +119,7 @@ class AvatarLink:
         self._on_stage("worker_joined")
         early = await passage.may_speak_unseen(options.join_timeout)
         if early:
-            delivery = await self._open_delivery(on_ready)
+            delivery = await self._open_delivery(on_ready, seen=False)
         self._face = await passage.wait_for_face(
             options.join_timeout, on_first_frame=self._on_first_frame
         )
@@ -128,18 +128,18 @@ class AvatarLink:
         self._face_task = asyncio.create_task(self._face.run(), name="runway_face")
         await self._wait_for_first_frame()
         if not early:
-            delivery = await self._open_delivery(on_ready)
+            delivery = await self._open_delivery(on_ready, seen=True)
         self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
         self._live_at = asyncio.get_running_loop().time()
         return delivery
 
     async def _open_delivery(
-        self, on_ready: Callable[[SpeechDelivery], None] | None
+        self, on_ready: Callable[[SpeechDelivery, bool], None] | None, *, seen: bool
     ) -> SpeechDelivery:
         self.delivery_kind, delivery = await self.passage.open_delivery(self._options.delivery)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
         if on_ready is not None:
-            on_ready(delivery)
+            on_ready(delivery, seen)
         return delivery
 
     async def _wait_for_first_frame(self) -> None:

@@ -234,8 +234,8 @@ class Succession:
         self._around.move_to(AvatarState.LIVE, "the avatar is there")
         return await self._hold()
 
-    def _attach_first(self, delivery: SpeechDelivery) -> None:
-        self._around.output.attach_avatar(delivery, seen=False)
+    def _attach_first(self, delivery: SpeechDelivery, seen: bool) -> None:
+        self._around.output.attach_avatar(delivery, seen=seen)
         if self._request.start_script:
             self._around.output.open_gate()
 

@@ -283,6 +283,7 @@ async def test_a_greeting_in_on_enter_is_heard_whole(
         if avatar_first:
             assert missing(SHORT, call.heard(began)) == []
             assert call.history() == [(SHORT.text, False)]
+            assert call.avatar.speech_latency is not None  # its face was there: it did not wait
         after = now()
         await call.say(OTHER)
         await call.user.wait_for_silence(0.4, 5.0)
