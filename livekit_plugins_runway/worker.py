@@ -63,7 +63,7 @@ def says_interrupted(payload: str) -> bool:
     return not isinstance(told, dict) or told.get("interrupted") is not False
 
 
-async def sound(track: rtc.RemoteAudioTrack, hops: int = 1) -> AsyncGenerator[bytes, None]:
+async def sound(track: rtc.RemoteAudioTrack, hops: int) -> AsyncGenerator[bytes, None]:
     """The sound of a track, int16 mono PCM at 48 kHz, until the track ends.
 
     Args:
