@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .playout import AUDIBLE_DB, SHAPE_DB, SPOKEN_DB, Levels, shape_of
+from .playout import AUDIBLE_DB, SHAPE_DB, SPOKEN_DB, Hops, Levels
 
 # Costs of one hop; a sound that is unlike all that was said costs up to 2.
 _WORST_DB = 20.0
@@ -20,6 +20,7 @@ _HELD = 0.3  # the same, of sound that does not change: a receiver without packe
 _WAIT = 0.1  # silence while the avatar waits for more to say
 _BACK = 160
 _SPAN = 240
+_AT_ONCE = 25  # hops: twice as many are left to look at ahead of the place
 _CHANGE_DB = 3.0
 _GAIN_HOPS = 20
 _GAIN_SWING_DB = 12.0
@@ -46,34 +47,52 @@ class Alignment:
         """Hops heard, counted from the start of the speech."""
         return self._low + int(np.argmin(self._costs)) + 1
 
-    def hear(self, level: float, bands: Levels, said_levels: Levels, said_shapes: Levels) -> None:
-        """Account for 10 ms. Of the speech only what was sent so far is given."""
+    def hear(self, heard: Hops, since: int, said: Hops) -> list[int]:
+        """Account for what was heard from hop `since` on. Of the speech only what was sent so far
+        is given.
+
+        Returns:
+            `place` after each of these hops.
+        """
+        places = []
+        for first in range(since, heard.count, _AT_ONCE):
+            places += self._hear(heard, slice(first, min(first + _AT_ONCE, heard.count)), said)
+        return places
+
+    def _hear(self, heard: Hops, hops: slice, said: Hops) -> list[int]:
         self._follow()
         low = max(self._low, 0)
-        said = slice(low, self._low + _SPAN)
-        levels = said_levels[said]
-        at = slice(low - self._low, low - self._low + len(levels))
+        near = slice(low, self._low + _SPAN)
+        said_levels = said.levels
+        at = slice(low - self._low, low - self._low + len(said_levels[near]))
+        levels = heard.levels[hops]
+        costs = self._costs_of(levels, heard.shapes[hops], said_levels[near], said.shapes[near])
+        changes = self._changes(heard.bands[hops])
+        places = []
+        for level, changed, cost in zip(levels.tolist(), changes, costs, strict=True):
+            self._step(level > AUDIBLE_DB, changed, at, cost)
+            place = self.place
+            places.append(place)
+            if level > AUDIBLE_DB and 0 < place <= len(said_levels):
+                said_level = float(said_levels[place - 1])
+                if said_level > SPOKEN_DB:
+                    self._learn_gain(level - said_level)
+        return places
+
+    def _step(self, sounds: bool, changed: bool, at: slice, cost: Levels) -> None:
+        """Go on by one hop heard, of which `cost` tells how it goes with the hops said."""
         before, after = self._costs, np.full(_SPAN, np.inf, np.float32)
-        sounds = level > AUDIBLE_DB
-        steps = before + (_WARP if self._changed(bands) else _HELD)
-        if sounds:
-            cost = self._unlikeness(level, shape_of(bands), levels, said_shapes[said])
-        else:
-            steps[:] = np.inf
-            cost = np.where(levels > SPOKEN_DB, np.float32(_MISSING), np.float32(0.0))
-        steps[1:] = np.minimum(steps[1:], before[:-1])
-        steps[2:] = np.minimum(steps[2:], before[:-2] + _WARP)
-        after[at] = steps[at] + cost
+        steps = before + (_WARP if changed else _HELD) if sounds else after.copy()
+        np.minimum(steps[1:], before[:-1], out=steps[1:])
+        np.minimum(steps[2:], before[:-2] + _WARP, out=steps[2:])
+        np.add(steps[at], cost, out=after[at])
         if not sounds:
-            after = np.minimum(after, before + _WAIT)
+            np.minimum(after, before + _WAIT, out=after)
         least = float(after.min())
-        self._costs = after - least
-        if not sounds:
-            return
-        self.strain += _STRAIN_WEIGHT * (least - self.strain)
-        place = self.place - 1
-        if 0 <= place < len(said_levels) and said_levels[place] > SPOKEN_DB:
-            self._learn_gain(level - float(said_levels[place]))
+        after -= least
+        self._costs = after
+        if sounds:
+            self.strain += _STRAIN_WEIGHT * (least - self.strain)
 
     def move_to(self, place: int) -> None:
         """Begin again where `place` hops were heard."""
@@ -82,29 +101,47 @@ class Alignment:
         self._costs[0] = 0.0
         self.strain = 0.0
 
-    def _unlikeness(self, level: float, shape: Levels, levels: Levels, shapes: Levels) -> Levels:
-        """How unlike a sound is to each hop said. Softer than said costs nothing: a receiver fades
+    def _costs_of(
+        self, levels: Levels, shapes: Levels, said_levels: Levels, said_shapes: Levels
+    ) -> Levels:
+        """What each hop heard (row) costs as each hop said (column)."""
+        silence = np.where(said_levels > SPOKEN_DB, np.float32(_MISSING), np.float32(0.0))
+        costs = np.repeat(silence[np.newaxis], len(levels), axis=0)
+        sounds = np.flatnonzero(levels > AUDIBLE_DB)
+        if len(sounds):
+            heard = shapes[sounds, np.newaxis]
+            costs[sounds] = self._unlikeness(levels[sounds], heard, said_levels, said_shapes)
+        return costs
+
+    def _unlikeness(
+        self, levels: Levels, shapes: Levels, said_levels: Levels, said_shapes: Levels
+    ) -> Levels:
+        """How unlike sounds are to each hop said. Softer than said costs nothing: a receiver fades
         out what it holds. Louder does: sound was not made of silence."""
-        apart = shapes - shape
+        apart = said_shapes - shapes
         np.abs(apart, out=apart)
         np.minimum(apart, _WORST_DB, out=apart)
         # What is quiet in both says little: a vowel has its energy in few bands.
-        weight = np.maximum(shapes, shape)
+        weight = np.maximum(said_shapes, shapes)
         weight += 1.0
-        louder = np.minimum(np.maximum(np.float32(level - self._gain) - levels, 0.0), _WORST_DB)
-        total = weight.sum(axis=1)
+        gained = (levels - np.float32(self._gain))[:, np.newaxis]
+        louder = np.clip(gained - said_levels, 0.0, _WORST_DB)
+        each = np.ones(weight.shape[-1], np.float32)  # a product with it is the fastest sum
+        total = weight @ each
         np.multiply(apart, weight, out=apart)
-        cost: Levels = np.maximum(apart.sum(axis=1) / total, louder) / np.float32(10.0)
+        cost: Levels = np.maximum((apart @ each) / total, louder) / np.float32(10.0)
         return cost
 
-    def _changed(self, bands: Levels) -> bool:
-        """Whether the sound is another than 10 ms ago, whatever its level."""
-        loudest = bands.max()
-        relative = bands - loudest
-        before, self._relative = self._relative, relative
+    def _changes(self, bands: Levels) -> list[bool]:
+        """Whether each sound is another than 10 ms before, whatever its level."""
+        relative = bands - bands.max(axis=1, keepdims=True)
+        before = np.empty_like(relative)
+        before[0], before[1:] = self._relative, relative[:-1]
+        self._relative = relative[-1]
         counts = relative > -SHAPE_DB
-        change = float(np.abs(relative - before)[counts].sum())
-        return change > _CHANGE_DB * int(np.count_nonzero(counts))
+        change = np.einsum("hb,hb->h", np.abs(relative - before), counts)
+        changed: list[bool] = (change > _CHANGE_DB * np.count_nonzero(counts, axis=1)).tolist()
+        return changed
 
     def _learn_gain(self, gain: float) -> None:
         """How much louder the avatar is than what was said; what fades is left out."""

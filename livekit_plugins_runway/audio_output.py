@@ -77,6 +77,8 @@ _KEEP_ALIVE = 0.5
 """Seconds after which an idle microphone without an avatar is told again that it is alone."""
 _AHEAD = 0.15
 """Seconds by which speech is far enough ahead of real time to look after it less often."""
+_LISTEN_EVERY = 0.075
+"""Seconds of sound that are looked at together in mid-speech: in one go that takes least."""
 _MOST_AT_ONCE = SAMPLE_RATE // 5
 """Samples that are sent in one step: the first words do not wait until all is prepared."""
 _MOST_ARRIVALS = 300
@@ -104,6 +106,10 @@ class _Attempt:
     unseen: bool = False  # begun before the avatar had a face
     progress: int = 0
     waiting_since: float | None = None
+
+    def ahead(self, now: float) -> float:
+        """Seconds by which what was sent is ahead of real time."""
+        return self.began + (self.sent - self.start) / SAMPLE_RATE - now
 
 
 @dataclass(frozen=True)
@@ -396,10 +402,21 @@ class AvatarAudioOutput(AudioOutput):
         attempt = self._attempt
         if attempt is None or attempt.route is _Route.VOICE:
             return HOP_SECONDS
-        ahead = attempt.began + (attempt.sent - attempt.start) / SAMPLE_RATE - self._loop.time()
-        if ahead >= _AHEAD:
+        if attempt.ahead(self._loop.time()) >= _AHEAD:
             return 4 * HOP_SECONDS
         return 2 * HOP_SECONDS if attempt.ended else HOP_SECONDS
+
+    def _may_listen_later(self, now: float) -> bool:
+        """Whether nothing depends on what has just arrived: the avatar is in mid-speech."""
+        attempt = self._attempt
+        return (
+            attempt is not None
+            and attempt.heard_at is not None
+            and attempt.ahead(now) >= _AHEAD
+            and self._hurried_at is None
+            and bool(self._arrived)
+            and now - self._arrived[0].at < _LISTEN_EVERY
+        )
 
     def _listen(self) -> None:
         """Account for what has arrived. Not as it arrives: looking at some of it at once takes much
@@ -409,23 +426,23 @@ class AvatarAudioOutput(AudioOutput):
             return
         samples = np.frombuffer(b"".join(arrival.pcm for arrival in arrived), dtype=np.int16)
         levels = hop_levels(samples)
-        heard = self._attempt is not None and self._attempt.route is _Route.AVATAR
-        bands = hop_bands(samples) if heard else None
-        hop = 0
+        times, mine = [], 0
         for arrival in arrived:
             count = len(arrival.pcm) // len(SILENCE)
-            for ago in range(count - 1, -1, -1):
-                at, level = arrival.at - ago * HOP_SECONDS, float(levels[hop])
-                if level > AUDIBLE_DB:
-                    self._sounded_at = at
-                if self._drain is not None:
-                    self._drain.hear(level > AUDIBLE_DB, at)
-                attempt = self._attempt
-                if bands is not None and attempt is not None and attempt is arrival.attempt:
-                    attempt.tracker.hear(level, bands[hop])
-                    if attempt.tracker.onset and attempt.heard_at is None:
-                        self._on_heard(attempt, at)
-                hop += 1
+            times += [arrival.at - ago * HOP_SECONDS for ago in range(count - 1, -1, -1)]
+            mine += count if arrival.attempt is self._attempt else 0
+        for level, at in zip(levels.tolist(), times, strict=True):
+            if level > AUDIBLE_DB:
+                self._sounded_at = at
+            if self._drain is not None:
+                self._drain.hear(level > AUDIBLE_DB, at)
+        attempt = self._attempt
+        if attempt is None or attempt.route is not _Route.AVATAR or not mine:
+            return
+        # An attempt is not taken up again: what is heard of it came last.
+        onset = attempt.tracker.hear(levels[-mine:], hop_bands(samples[-mine * HOP :]))
+        if onset is not None and attempt.heard_at is None:
+            self._on_heard(attempt, times[onset - mine])
 
     def _falling_silent(self, now: float) -> bool:
         """Whether the avatar still says the end of what counts as heard: its place is known to
@@ -438,7 +455,8 @@ class AvatarAudioOutput(AudioOutput):
 
     def _tick(self, now: float) -> bytes | None:
         """One step; returns what the plain voice says in its 10 ms."""
-        self._listen()
+        if not self._may_listen_later(now):
+            self._listen()
         if self._successor is not None and self._attempt is None:
             if self._falling_silent(now):
                 return None

@@ -114,41 +114,60 @@ class SpeechTracker:
         """Seconds for which nothing was audible, up to now."""
         return self._silent_run * HOP_SECONDS
 
-    def hear(self, level: float, bands: Levels) -> None:
-        """Account for 10 ms that came back from the avatar."""
-        self._heard.append(np.array([level], np.float32), bands.reshape(1, -1))
-        if level > AUDIBLE_DB:
-            self._loud_run += 1
-        else:
-            self._loud_run = 0
-            self._silent_run += 1
-            self._armed = self._armed or self._silent_run >= _ONSET_HOPS
+    def hear(self, levels: Levels, bands: Levels) -> int | None:
+        """Account for what came back from the avatar: hops in a row, 10 ms each.
+
+        Returns:
+            Which of them it was at which the avatar was noticed to speak, counted from 0; None if
+            it was none of them.
+        """
+        onset = None
+        first = 0
+        while first < len(levels):
+            until = first + _MATCH_EVERY_HOPS - self._heard.count % _MATCH_EVERY_HOPS
+            found = self._hear(levels[first:until], bands[first:until])
+            onset = onset if found is None else first + found
+            first = until
+        return onset
+
+    def _hear(self, levels: Levels, bands: Levels) -> int | None:
+        since, onset = self._heard.count, None
+        self._heard.append(levels, bands)
         if self._alignment is None:
-            self._alignment = self._begin()
-            if self._alignment is None:
-                return
-            for ago in range(self._loud_run, 1, -1):
-                self._follow(self._alignment, self._heard.count - ago)
-        self._follow(self._alignment, self._heard.count - 1)
+            onset = self._listen_for_onset(levels, since)
+            if self._alignment is None or onset is None:
+                return None
+            since += onset + 1 - self._loud_run
+        self._places += self._alignment.hear(self._heard, since, self._segment.hops)
+        loud = np.flatnonzero(self._heard.levels[since:] > AUDIBLE_DB)
+        if len(loud):
+            self._silent_run, since = 0, since + int(loud[-1]) + 1
+        self._silent_run += self._heard.count - since
         if self._heard.count % _MATCH_EVERY_HOPS == 0:
             self._match(self._alignment)
+        return onset
 
-    def _begin(self) -> Alignment | None:
-        """An alignment if the avatar has begun to speak. The end of the segment before may still
-        sound; speech begins after a silence."""
-        armed = self._armed or self._heard.count > _ARM_HOPS
+    def _listen_for_onset(self, levels: Levels, since: int) -> int | None:
+        for hop, loud in enumerate((levels > AUDIBLE_DB).tolist()):
+            if loud:
+                self._loud_run += 1
+            else:
+                self._loud_run = 0
+                self._silent_run += 1
+                self._armed = self._armed or self._silent_run >= _ONSET_HOPS
+            self._alignment = self._begin(since + hop + 1)
+            if self._alignment is not None:
+                return hop
+        return None
+
+    def _begin(self, heard: int) -> Alignment | None:
+        """An alignment if the avatar has begun to speak, `heard` hops on. The end of the segment
+        before may still sound; speech begins after a silence."""
+        armed = self._armed or heard > _ARM_HOPS
         if not armed or self._loud_run < _ONSET_HOPS:
             return None
         first = self._first_spoken()
         return None if first is None else Alignment(first)
-
-    def _follow(self, alignment: Alignment, heard: int) -> None:
-        said = self._segment.hops
-        level = float(self._heard.levels[heard])
-        alignment.hear(level, self._heard.bands[heard], said.levels, said.shapes)
-        self._places.append(alignment.place)
-        if level > AUDIBLE_DB:
-            self._silent_run = 0
 
     def _first_spoken(self) -> int | None:
         spoken = np.flatnonzero(self._segment.hops.levels[self._start_hop :] > SPOKEN_DB)

@@ -120,8 +120,8 @@ def follow(said: Pcm, walk: Walk, *, gain: float = 1.0, noise: float = 0.0) -> l
     late = np.concatenate([np.zeros(LATENCY_HOPS * HOP + 137), heard]).astype(np.int16)
     levels, bands = hop_features(late[: len(late) // HOP * HOP])
     errors = []
-    for hop, level in enumerate(levels):
-        tracker.hear(float(level), bands[hop])
+    for hop in range(len(levels)):
+        tracker.hear(levels[hop : hop + 1], bands[hop : hop + 1])
         since = hop - LATENCY_HOPS
         if tracker.onset and since < len(walk.truth):
             errors.append(tracker.position // HOP - walk.truth[since])

@@ -130,7 +130,7 @@ class Witness:
         else:
             self._silent_hops += 1
         if (tracker := self._tracker) is not None:
-            tracker.hear(level, bands)
+            tracker.hear(levels, bands)
             if tracker.onset and self._onset_at is None:
                 self._onset_at = self._loop.time()
             if tracker.confidence is not None:
