@@ -17,7 +17,7 @@ from livekit.agents import utils
 from .log import logger
 from .playout import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 from .resampling import Resampler
-from .sdk_audio import send
+from .sdk_media import send
 
 RPC_CLEAR_BUFFER = "lk.clear_buffer"
 RPC_PLAYBACK_FINISHED = "lk.playback_finished"

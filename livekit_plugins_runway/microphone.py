@@ -8,8 +8,8 @@ import time
 
 from livekit import rtc
 
-from .playout import HOP_SECONDS, SAMPLE_RATE, SILENCE
-from .sdk_audio import send
+from .playout import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
+from .sdk_media import send
 
 SILENT_FOR = 2.0
 """Seconds for which `keep_alive()` holds: longer than an event loop is blocked when a session
@@ -26,16 +26,26 @@ class LiveMicrophone:
 
     def __init__(self) -> None:
         self.source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        self._sent = 0  # hops
         self._silent_until = 0.0  # time.monotonic()
         self._silent = threading.Event()
         self._closed = False
         self._pacer: threading.Thread | None = None
 
     def write(self, pcm: bytes) -> None:
-        """Send 10 ms of int16 mono PCM at 48 kHz, from any thread. Ends the silence."""
+        """Send int16 mono PCM at 48 kHz, a whole number of 10 ms, from any thread. Ends the
+        silence."""
         self._silent.clear()
         if not self._closed:
-            send(self.source, pcm)
+            self._send(pcm)
+
+    def _send(self, pcm: bytes) -> None:
+        if len(pcm) > len(SILENCE) and self._sent % 2:
+            # The second half of what comes would wait for the next to fill its packet.
+            pcm = SILENCE + pcm
+        for start in range(0, len(pcm), len(SILENCE)):
+            send(self.source, pcm[start : start + len(SILENCE)])
+            self._sent += 1
 
     def keep_alive(self) -> None:
         """Be silent from now on until something is written, for `SILENT_FOR` seconds at most. From
@@ -57,8 +67,8 @@ class LiveMicrophone:
                 if time.monotonic() > self._silent_until:
                     self._silent.clear()
                     break
-                send(self.source, SILENCE)
-                due = max(due + HOP_SECONDS, time.monotonic() - _MAX_CATCH_UP)
+                self._send(bytes(PACKET * BYTES_PER_SAMPLE))
+                due = max(due + PACKET / SAMPLE_RATE, time.monotonic() - _MAX_CATCH_UP)
                 time.sleep(max(0.0, due - time.monotonic()))
 
     async def aclose(self) -> None:

@@ -22,6 +22,8 @@ SAMPLE_RATE = 48_000
 HOP = SAMPLE_RATE // 100
 """Samples in 10 ms: the grain of all accounting, and the frame size of a zero-queue AudioSource."""
 HOP_SECONDS = HOP / SAMPLE_RATE
+PACKET = 2 * HOP
+"""Samples that an encoder takes before it sends any: 20 ms, libwebrtc's frame of Opus."""
 BYTES_PER_SAMPLE = 2
 SILENCE = bytes(HOP * BYTES_PER_SAMPLE)
 """10 ms."""

@@ -16,8 +16,7 @@ from livekit import rtc
 from .audio_output import AvatarAudioOutput
 from .lip_sync import LipSync
 from .participant import AvatarParticipant
-from .playout import SILENCE
-from .sdk_audio import Tap
+from .sdk_media import Picture, PictureTap, VoiceTap
 from .speech import RelayAction
 from .video import MIN_FRAME_SIDE
 
@@ -114,7 +113,7 @@ class Relay:
             self._active = False  # nor are pictures shown that still wait
 
     async def _relay_audio(self) -> None:
-        voice = Tap(self._audio, self._pass_on)
+        voice = VoiceTap(self._audio, self._pass_on)
         try:
             await voice.wait_until_ended()
         finally:
@@ -130,17 +129,16 @@ class Relay:
             self._participant.microphone.write(pcm)
         elif action is RelayAction.SILENCE:
             self.stats.gated_audio_frames += 1
-            self._participant.microphone.write(SILENCE)
+            self._participant.microphone.write(bytes(len(pcm)))
 
     async def _relay_video(self) -> None:
         loop = asyncio.get_running_loop()
-        stream = rtc.VideoStream(self._video, capacity=_VIDEO_CAPACITY)
+        pictures = PictureTap(self._video, _VIDEO_CAPACITY)
         stats = self.stats
         try:
-            async for event in stream:
-                frame = event.frame
-                tiny = min(frame.width, frame.height) < MIN_FRAME_SIDE
-                if tiny or (self._last_frame is None and is_blank(frame)):
+            async for picture in pictures:
+                tiny = min(picture.width, picture.height) < MIN_FRAME_SIDE
+                if tiny or (self._last_frame is None and is_blank(picture)):
                     stats.unfit_video_frames += 1
                     continue
                 first, self._last_frame = self._last_frame is None, loop.time()
@@ -149,26 +147,26 @@ class Relay:
                 if not self._active:
                     continue
                 if self._shown.done():
-                    loop.call_at(self._lips.due(self._last_frame), self._show, event)
+                    loop.call_at(self._lips.due(self._last_frame), self._show, picture)
                 else:  # the first one publishes the camera
-                    await self._participant.open_camera(frame, self._stamp(event))
-                    self._show(event)
+                    await self._participant.open_camera(picture, self._stamp(picture))
+                    self._show(picture)
         finally:
-            await stream.aclose()
+            pictures.close()
 
-    def _stamp(self, event: rtc.VideoFrameEvent) -> int:
+    def _stamp(self, picture: Picture) -> int:
         """The time at which the voice of a picture comes, in microseconds of the SDK's clock."""
-        return event.timestamp_us + round(self._lips.lead * 1e6)
+        return picture.timestamp_us + round(self._lips.lead * 1e6)
 
-    def _show(self, event: rtc.VideoFrameEvent) -> None:
+    def _show(self, picture: Picture) -> None:
         """Hand a picture to the user's track."""
-        if not self._active or not self._participant.push_video(event.frame, self._stamp(event)):
+        if not self._active or not self._participant.push_video(picture, self._stamp(picture)):
             return
-        frame, stats = event.frame, self.stats
+        stats = self.stats
         stats.video_frames += 1
-        if (frame.width, frame.height) != (stats.width, stats.height):
+        if (picture.width, picture.height) != (stats.width, stats.height):
             stats.resolution_changes += stats.width > 0
-            stats.width, stats.height = frame.width, frame.height
+            stats.width, stats.height = picture.width, picture.height
         if not self._shown.done():
             self._shown.set_result(asyncio.get_running_loop().time())
 

@@ -1,0 +1,224 @@
+"""Sound and pictures to and from the LiveKit SDK, past its queues.
+
+Of each event the SDK tells every room and every stream of the process, through the event loop. What
+blocks that loop for 50 ms delays all that passes it by as much, the user's receiver keeps a longer
+jitter buffer for ten seconds and more, and most of the work is done for nobody (docs/relay.md). The
+functions here ask the native library as the SDK's own streams and sources do (livekit 1.1.21
+`audio_stream.py`, `audio_source.py`, `video_stream.py`), by parts of the SDK that are not public.
+They are used nowhere else; tests/test_sdk_media.py holds the SDK to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from livekit import rtc
+from livekit.rtc._ffi_client import FfiClient, FfiHandle, FfiQueue
+from livekit.rtc._proto import audio_frame_pb2, ffi_pb2, video_frame_pb2
+
+from .playout import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE
+
+_NOBODY = 1 << 62
+"""Who waits for the answer to `send()`; the SDK counts those who do wait from 1."""
+
+
+class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
+    """The SDK's queue of events, in its place: what concerns this module goes straight to whom it
+    concerns, in the thread of the SDK in which it arrives; all else goes its usual way."""
+
+    def __init__(self, former: FfiQueue[ffi_pb2.FfiEvent]) -> None:
+        self._lock = former._lock
+        self._subscribers = former._subscribers
+        self._thread = threading.local()
+        self.streams: dict[int, Callable[[ffi_pb2.FfiEvent], None]] = {}
+
+    def put(self, item: ffi_pb2.FfiEvent) -> None:
+        kind = item.WhichOneof("message")
+        stream = None
+        if kind == "audio_stream_event":
+            stream = self.streams.get(item.audio_stream_event.stream_handle)
+        elif kind == "video_stream_event":
+            stream = self.streams.get(item.video_stream_event.stream_handle)
+        elif kind == "capture_audio_frame" and item.capture_audio_frame.async_id == _NOBODY:
+            self._stay_known()
+            return
+        if stream is None:
+            super().put(item)
+            return
+        self._stay_known()
+        stream(item)
+
+    def _stay_known(self) -> None:
+        """Let Python keep its record of this thread. It would make one for each call from a thread
+        that it does not know, which takes as long as all that is done in such a call (60 us of 240
+        for 10 ms sent). The SDK sends what concerns this module from threads that last."""
+        if not hasattr(self._thread, "known"):
+            self._thread.known = True
+            ctypes.pythonapi.PyGILState_Ensure()  # never released
+
+
+_installing = threading.Lock()
+
+
+def _exchange() -> _Exchange:
+    client = FfiClient.instance
+    queue = client.queue
+    if isinstance(queue, _Exchange):
+        return queue
+    with _installing:
+        if not isinstance(client.queue, _Exchange):
+            client._queue = _Exchange(client.queue)
+    return _exchange()
+
+
+def send(source: rtc.AudioSource, pcm: bytes) -> None:
+    """Give a source int16 mono PCM at 48 kHz, from any thread, and do not wait until it was sent.
+
+    Args:
+        source: of `SAMPLE_RATE` and one channel. One without a queue takes 10 ms exactly; to one
+            with a queue no more may be given than there is room for. Without effect once it was
+            closed.
+    """
+    if source._ffi_handle.disposed:
+        return
+    _exchange()
+    request = ffi_pb2.FfiRequest()
+    capture = request.capture_audio_frame
+    capture.source_handle = source._ffi_handle.handle
+    capture.request_async_id = _NOBODY
+    capture.buffer.data_ptr = ctypes.cast(ctypes.c_char_p(pcm), ctypes.c_void_p).value or 0
+    capture.buffer.num_channels = 1
+    capture.buffer.sample_rate = SAMPLE_RATE
+    capture.buffer.samples_per_channel = len(pcm) // BYTES_PER_SAMPLE
+    _ask(request)  # the library has its own copy of the sound when this returns
+
+
+def _ask(request: ffi_pb2.FfiRequest) -> None:
+    """Make a request whose answer says nothing that is wanted."""
+    library, data = FfiClient.instance._ffi_lib, request.SerializeToString()
+    answer, size = ctypes.POINTER(ctypes.c_ubyte)(), ctypes.c_size_t()
+    there = ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_ubyte))
+    _drop(library.livekit_ffi_request(there, len(data), ctypes.byref(answer), ctypes.byref(size)))
+
+
+def _drop(handle: int) -> None:
+    FfiClient.instance._ffi_lib.livekit_ffi_drop_handle(handle)
+
+
+class VoiceTap:
+    """Gives what comes out of a track's jitter buffer, as it comes, in a thread of the SDK.
+
+    Args:
+        on_sound: called with `PACKET` samples of int16 mono PCM at 48 kHz; must not block, wait or
+            raise. It holds up all events of the SDK.
+    """
+
+    def __init__(self, track: rtc.RemoteAudioTrack, on_sound: Callable[[bytes], None]) -> None:
+        self._on_sound = on_sound
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._closed = False
+        request = ffi_pb2.FfiRequest()
+        stream = request.new_audio_stream
+        stream.track_handle = track._ffi_handle.handle
+        stream.type = audio_frame_pb2.AudioStreamType.AUDIO_STREAM_NATIVE
+        stream.sample_rate = SAMPLE_RATE
+        stream.num_channels = 1
+        stream.queue_size_frames = 0
+        stream.frame_size_ms = 1000 * PACKET // SAMPLE_RATE
+        exchange = _exchange()
+        opened = FfiClient.instance.request(request)
+        self._handle = FfiHandle(opened.new_audio_stream.stream.handle.id)
+        exchange.streams[self._handle.handle] = self._on_event
+
+    def _on_event(self, event: ffi_pb2.FfiEvent) -> None:
+        audio = event.audio_stream_event
+        if not audio.HasField("frame_received"):
+            _exchange().streams.pop(self._handle.handle, None)
+            if not self._closed:
+                self._loop.call_soon_threadsafe(self._ended.set)
+            return
+        frame = audio.frame_received.frame
+        size = frame.info.samples_per_channel * BYTES_PER_SAMPLE
+        pcm = ctypes.string_at(frame.info.data_ptr, size)
+        _drop(frame.handle.id)
+        if size == PACKET * BYTES_PER_SAMPLE and not self._closed:
+            self._on_sound(pcm)
+
+    async def wait_until_ended(self) -> None:
+        """Until the track has ended."""
+        await self._ended.wait()
+
+    def close(self) -> None:
+        """Nothing is given any more but what is being given when this is called. Idempotent."""
+        self._closed = True
+        self._handle.dispose()  # which ends the stream, and that is told
+
+
+class Picture(rtc.VideoFrame):
+    """A picture where the native library keeps it: nothing is copied. Valid as long as it is held.
+
+    Of any buffer type; `timestamp_us` is its capture time in microseconds of the SDK's clock.
+    """
+
+    def __init__(self, received: video_frame_pb2.VideoFrameReceived) -> None:
+        info = received.buffer.info
+        self.timestamp_us = received.timestamp_us
+        self._owner = FfiHandle(received.buffer.handle.id)  # frees it when it is collected
+        size = sum(component.size for component in info.components)
+        there = (ctypes.c_uint8 * size).from_address(info.data_ptr)
+        super().__init__(info.width, info.height, info.type, memoryview(there).cast("B"))
+
+
+class PictureTap:
+    """The pictures of a track, as an asynchronous iterator of `Picture`; it ends with the track.
+
+    Args:
+        capacity: so many are kept until they are taken; then the oldest is dropped.
+    """
+
+    def __init__(self, track: rtc.RemoteVideoTrack, capacity: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pictures: deque[Picture] = deque(maxlen=capacity)
+        self._more = asyncio.Event()
+        self._ended = self._closed = False
+        request = ffi_pb2.FfiRequest()
+        stream = request.new_video_stream
+        stream.track_handle = track._ffi_handle.handle
+        stream.type = video_frame_pb2.VideoStreamType.VIDEO_STREAM_NATIVE
+        stream.normalize_stride = True
+        exchange = _exchange()
+        opened = FfiClient.instance.request(request)
+        self._handle = FfiHandle(opened.new_video_stream.stream.handle.id)
+        exchange.streams[self._handle.handle] = self._on_event
+
+    def _on_event(self, event: ffi_pb2.FfiEvent) -> None:
+        """In a thread of the SDK."""
+        video = event.video_stream_event
+        if video.HasField("frame_received"):
+            self._pictures.append(Picture(video.frame_received))
+        else:
+            _exchange().streams.pop(self._handle.handle, None)
+            self._ended = True
+        if not self._closed:
+            self._loop.call_soon_threadsafe(self._more.set)
+
+    def __aiter__(self) -> PictureTap:
+        return self
+
+    async def __anext__(self) -> Picture:
+        while not self._pictures:
+            if self._ended:
+                raise StopAsyncIteration
+            self._more.clear()
+            await self._more.wait()
+        return self._pictures.popleft()
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._closed = True
+        self._handle.dispose()  # which ends the stream, and that is told
