@@ -24,6 +24,7 @@ class Bridge:
 
     def __init__(
         self,
+        room: rtc.Room,
         access: AgentRoomAccess,
         *,
         identity: str,
@@ -31,11 +32,13 @@ class Bridge:
         stall_timeout: float,
         video: VideoOptions | None = None,
     ) -> None:
+        self._agent_room = room
         self._access = access
         self._identity = identity
         self._name = name
         self._stall_timeout = stall_timeout
         self.participant = AvatarParticipant(video)
+        self._joined = False
 
     @property
     def microphone(self) -> AvatarParticipant:
@@ -47,6 +50,8 @@ class Bridge:
 
     async def join(self) -> None:
         access = self._access
+        self._agent_room.on("track_subscribed", self._on_track_subscribed)
+        self._joined = True
         await self.participant.join(
             access.url, lambda: access.participant_token(self._identity, self._name)
         )
@@ -57,7 +62,22 @@ class Bridge:
     def hide_face(self) -> None:
         self.participant.mute_camera()
 
+    def _on_track_subscribed(
+        self,
+        _track: rtc.RemoteTrack,
+        publication: rtc.RemoteTrackPublication,
+        participant: rtc.RemoteParticipant,
+    ) -> None:
+        """An agent subscribes to all there is (the framework's default), but has no use for what it
+        publishes itself, and would decode it. Not before it is subscribed: of what is undone as
+        soon as it is published, livekit 1.1.21 makes a loop that takes a whole core."""
+        if participant.identity == self._identity:
+            publication.set_subscribed(False)
+
     async def aclose(self) -> None:
+        if self._joined:
+            self._joined = False
+            self._agent_room.off("track_subscribed", self._on_track_subscribed)
         await self.participant.aclose()
 
 

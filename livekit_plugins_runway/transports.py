@@ -53,6 +53,7 @@ def make_transport(
     """Raises `ConfigurationError` where Runway would refuse the LiveKit URL."""
     if kind == "bridge":
         return Bridge(
+            room,
             access,
             identity=identity,
             name=name,

@@ -129,6 +129,22 @@ async def test_the_user_sees_one_participant_with_a_camera_and_a_microphone(
         assert min(min(f.width, f.height) for f in call.user.frames) >= 16
 
 
+async def test_the_agent_does_not_receive_what_its_own_avatar_shows_and_says(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server) as call:
+        await call.start()
+        await call.user.wait_for_video(10.0)
+        avatar = call.room.remote_participants["runway-avatar-agent"]
+        tracks = avatar.track_publications.values()
+        await call.user.wait_until(lambda: not any(track.subscribed for track in tracks), 5.0)
+        assert len(tracks) == 2
+        seen = len(call.user.frames)
+        await call.user.wait_until(lambda: len(call.user.frames) > seen + 5, 5.0)
+        (users_voice,) = call.room.remote_participants["user"].track_publications.values()
+        assert users_voice.subscribed
+
+
 async def test_after_close_the_session_is_completed_and_nobody_is_left(
     livekit_server: LiveKitServer,
 ) -> None:
