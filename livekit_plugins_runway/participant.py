@@ -79,7 +79,7 @@ class AvatarParticipant:
     async def _enter(self, room: rtc.Room) -> None:
         for event, handler in self._handlers(room).items():
             room.on(event, handler)
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
             await connect(room, self._url, self._make_token())
             await room.local_participant.publish_track(self._microphone_track, options)
