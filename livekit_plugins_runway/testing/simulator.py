@@ -107,6 +107,8 @@ class RunwaySimulator:
         """Listen on loopback; `url` is known from then on."""
         async with AsyncExitStack() as stack:
             if self._has_livekit:
+                sizes = (self.options.start_size, self.options.full_size)
+                await asyncio.to_thread(self._face.prepare, *sizes)
                 await stack.enter_async_context(self._rooms)
             app = web.Application(middlewares=[self._answer])
             app.add_routes(
