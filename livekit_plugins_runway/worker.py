@@ -21,6 +21,9 @@ END_CALL = json.dumps({"type": "END_CALL"}).encode()
 """Ends a session as COMPLETED, with transcript and recording (runwayml/avatars-sdk-react)."""
 PATIENCE = 2.0
 """Seconds in which a worker that was sent END_CALL may leave by itself."""
+_ANSWER = 0.1
+"""Seconds that a worker takes at the least from speech to voice; Runway states a turn-around of
+1.75 s (runwayml.com, "Building Runway Characters")."""
 _AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
 
 DeliveryOption = Literal["auto", "datastream", "track"]
@@ -152,8 +155,8 @@ class WorkerWatch:
         """Wait until others in the room will have subscribed to the worker's tracks as well.
 
         Nobody tells an agent when they have. This end has to subscribe to both as they do; once it
-        has the first, half as much time again is enough, for a worker takes 0.15 s and more to
-        answer. A busy machine makes that longer by itself.
+        has the first, as much time again is enough, less what a worker takes to answer. A busy
+        machine makes that longer by itself.
 
         Raises:
             AvatarJoinError: a track was not published after `timeout` seconds.
@@ -163,7 +166,9 @@ class WorkerWatch:
         await self._wait(lambda: audio in self._published_at, "audio", session_id, timeout)
         took = self._subscribed_at[video] - self._published_at[video]
         with contextlib.suppress(AvatarJoinError):
-            await self._wait(lambda: audio in self._tracks, "audio", session_id, took / 2)
+            await self._wait(
+                lambda: audio in self._tracks, "audio", session_id, max(0.0, took - _ANSWER)
+            )
 
     async def wait_for_media(
         self, session_id: str, timeout: float
