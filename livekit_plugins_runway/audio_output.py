@@ -82,7 +82,7 @@ _LISTEN_EVERY = 0.075
 _MOST_AT_ONCE = SAMPLE_RATE // 5
 """Samples that are sent in one step: the first words do not wait until all is prepared."""
 _MOST_ARRIVALS = 300
-"""Pieces of sound to remember until they are looked at: 3 s of a relay's."""
+"""Pieces of sound to remember until they are looked at: 6 s of a relay's."""
 
 
 class _Route(enum.Enum):

@@ -72,7 +72,9 @@ def _exchange() -> _Exchange:
     with _installing:
         if not isinstance(client.queue, _Exchange):
             client._queue = _Exchange(client.queue)
-    return _exchange()
+        queue = client.queue
+    assert isinstance(queue, _Exchange)
+    return queue
 
 
 def send(source: rtc.AudioSource, pcm: bytes) -> None:
