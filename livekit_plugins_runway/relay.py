@@ -117,7 +117,7 @@ class Relay:
         try:
             await voice.wait_until_ended()
         finally:
-            voice.close()
+            await voice.aclose()
 
     def _pass_on(self, pcm: bytes) -> None:
         """In a thread of the SDK."""
@@ -152,7 +152,7 @@ class Relay:
                     await self._participant.open_camera(picture, self._stamp(picture))
                     self._show(picture)
         finally:
-            pictures.close()
+            await pictures.aclose()
 
     def _stamp(self, picture: Picture) -> int:
         """The time at which the voice of a picture comes, in microseconds of the SDK's clock."""

@@ -141,8 +141,7 @@ class VoiceTap:
         audio = event.audio_stream_event
         if not audio.HasField("frame_received"):
             _exchange().streams.pop(self._handle.handle, None)
-            if not self._closed:
-                self._loop.call_soon_threadsafe(self._ended.set)
+            self._loop.call_soon_threadsafe(self._ended.set)
             return
         frame = audio.frame_received.frame
         size = frame.info.samples_per_channel * BYTES_PER_SAMPLE
@@ -155,10 +154,12 @@ class VoiceTap:
         """Until the track has ended."""
         await self._ended.wait()
 
-    def close(self) -> None:
-        """Nothing is given any more but what is being given when this is called. Idempotent."""
+    async def aclose(self) -> None:
+        """Nothing is given any more once this has returned. Idempotent. To be awaited before the
+        room is left: the library still holds the track until it tells of the stream's end."""
         self._closed = True
-        self._handle.dispose()  # which ends the stream, and that is told
+        self._handle.dispose()
+        await self._ended.wait()
 
 
 class Picture(rtc.VideoFrame):
@@ -187,7 +188,7 @@ class PictureTap:
         self._loop = asyncio.get_running_loop()
         self._pictures: deque[Picture] = deque(maxlen=capacity)
         self._more = asyncio.Event()
-        self._ended = self._closed = False
+        self._ended = asyncio.Event()
         request = ffi_pb2.FfiRequest()
         stream = request.new_video_stream
         stream.track_handle = track._ffi_handle.handle
@@ -205,22 +206,21 @@ class PictureTap:
             self._pictures.append(Picture(video.frame_received))
         else:
             _exchange().streams.pop(self._handle.handle, None)
-            self._ended = True
-        if not self._closed:
-            self._loop.call_soon_threadsafe(self._more.set)
+            self._loop.call_soon_threadsafe(self._ended.set)
+        self._loop.call_soon_threadsafe(self._more.set)
 
     def __aiter__(self) -> PictureTap:
         return self
 
     async def __anext__(self) -> Picture:
         while not self._pictures:
-            if self._ended:
+            if self._ended.is_set():
                 raise StopAsyncIteration
             self._more.clear()
             await self._more.wait()
         return self._pictures.popleft()
 
-    def close(self) -> None:
-        """Idempotent."""
-        self._closed = True
-        self._handle.dispose()  # which ends the stream, and that is told
+    async def aclose(self) -> None:
+        """Idempotent. To be awaited before the room is left, as that of `VoiceTap`."""
+        self._handle.dispose()
+        await self._ended.wait()

@@ -142,8 +142,8 @@ async def test_what_is_passed_on_is_heard_whole_while_the_event_loop_is_blocked(
         block_the_loop()
         meanwhile = [pcm for at, pcm in heard if began < at < began + BLOCKED]
         await asyncio.sleep(script.duration_s)
-        relay.close()
-        user.close()
+        await relay.aclose()
+        await user.aclose()
         loud = [np.abs(np.frombuffer(pcm, np.int16)).max() > 300 for pcm in meanwhile]
         assert sum(loud) > BLOCKED / (PACKET / SAMPLE_RATE) * 0.5
         sound = np.frombuffer(b"".join(pcm for _, pcm in heard), np.int16)
@@ -177,15 +177,15 @@ async def test_a_closed_tap_gives_nothing_more_and_an_ended_track_ends_it(
     async with heard_at_the_other_end(livekit_server, source) as track:
         closed, open_ = VoiceTap(track, taken), VoiceTap(track, lambda _: None)
         await taken.more(10)
-        closed.close()
+        await closed.aclose()
         count = len(taken.pcm)
-        closed.close()
+        await closed.aclose()
         await asyncio.sleep(0.2)
         assert len(taken.pcm) == count
         assert {len(pcm) for pcm in taken.pcm} == {BYTES_PER_SAMPLE * PACKET}
     async with asyncio.timeout(5.0):
         await open_.wait_until_ended()
-    open_.close()
+    await open_.aclose()
     await source.aclose()
 
 
@@ -283,7 +283,7 @@ async def test_python_keeps_its_record_of_the_threads_that_bring_sound(
     async with heard_at_the_other_end(livekit_server, source) as track:
         tap = VoiceTap(track, hear)
         await taken.more(20)
-        tap.close()
+        await tap.aclose()
     later = [call for number, call in enumerate(calls) if call[0] in {c[0] for c in calls[:number]}]
     assert later
     assert all(was_known for _, was_known in later)
@@ -310,8 +310,8 @@ async def test_pictures_are_seen_where_the_library_keeps_them(
         assert len(both) > 5
         assert all(seen[when] == copied[when] for when in both)
         await copies.aclose()
-        tap.close()
-        tap.close()
+        await tap.aclose()
+        await tap.aclose()
     await source.aclose()
 
 
@@ -342,5 +342,5 @@ async def test_of_pictures_that_nobody_takes_the_newest_are_kept_and_the_end_is_
     async with asyncio.timeout(5.0):
         rest = [picture async for picture in tap]
     assert len(rest) < 100
-    tap.close()
+    await tap.aclose()
     await source.aclose()
