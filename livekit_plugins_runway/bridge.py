@@ -38,7 +38,6 @@ class Bridge:
         self._name = name
         self._stall_timeout = stall_timeout
         self.participant = AvatarParticipant(video)
-        self._joined = False
 
     @property
     def microphone(self) -> AvatarParticipant:
@@ -51,7 +50,6 @@ class Bridge:
     async def join(self) -> None:
         access = self._access
         self._agent_room.on("track_subscribed", self._on_track_subscribed)
-        self._joined = True
         await self.participant.join(
             access.url, lambda: access.participant_token(self._identity, self._name)
         )
@@ -75,9 +73,7 @@ class Bridge:
             publication.set_subscribed(False)
 
     async def aclose(self) -> None:
-        if self._joined:
-            self._joined = False
-            self._agent_room.off("track_subscribed", self._on_track_subscribed)
+        self._agent_room.off("track_subscribed", self._on_track_subscribed)
         await self.participant.aclose()
 
 

@@ -15,6 +15,7 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from livekit import rtc
 from livekit.rtc._ffi_client import FfiClient, FfiHandle, FfiQueue
@@ -34,23 +35,38 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
         self._lock = former._lock
         self._subscribers = former._subscribers
         self._thread = threading.local()
-        self.streams: dict[int, Callable[[ffi_pb2.FfiEvent], None]] = {}
+        self._streams: dict[int, Callable[[Any], None]] = {}
+        self._opening = threading.Lock()
+
+    def open(self, request: ffi_pb2.FfiRequest, on_event: Callable[[Any], None]) -> FfiHandle:
+        """Open a stream; each of its events goes to `on_event`, from the first one on."""
+        with self._opening:
+            answer: Any = FfiClient.instance.request(request)
+            opened = getattr(answer, answer.WhichOneof("message"))
+            handle = FfiHandle(opened.stream.handle.id)
+            self._streams[handle.handle] = on_event
+        return handle
+
+    def forget(self, stream: int) -> None:
+        """Of a stream that has ended."""
+        self._streams.pop(stream, None)
 
     def put(self, item: ffi_pb2.FfiEvent) -> None:
         kind = item.WhichOneof("message")
-        stream = None
-        if kind == "audio_stream_event":
-            stream = self.streams.get(item.audio_stream_event.stream_handle)
-        elif kind == "video_stream_event":
-            stream = self.streams.get(item.video_stream_event.stream_handle)
+        if kind == "audio_stream_event" or kind == "video_stream_event":
+            event = getattr(item, kind)
+            on_event = self._streams.get(event.stream_handle)
+            if on_event is None:
+                with self._opening:  # it may be the first of a stream that is opened right now
+                    on_event = self._streams.get(event.stream_handle)
+            if on_event is not None:
+                self._stay_known()
+                on_event(event)
+                return
         elif kind == "capture_audio_frame" and item.capture_audio_frame.async_id == _NOBODY:
             self._stay_known()
             return
-        if stream is None:
-            super().put(item)
-            return
-        self._stay_known()
-        stream(item)
+        super().put(item)
 
     def _stay_known(self) -> None:
         """Let Python keep its record of this thread. It would make one for each call from a thread
@@ -111,6 +127,45 @@ def _drop(handle: int) -> None:
     FfiClient.instance._ffi_lib.livekit_ffi_drop_handle(handle)
 
 
+class _Stream:
+    """A stream of the native library.
+
+    Args:
+        request: that opens it.
+        on_frame: called with each `frame_received` of its events, in a thread of the SDK.
+        on_end: called in the event loop when it has ended.
+    """
+
+    def __init__(
+        self,
+        request: ffi_pb2.FfiRequest,
+        on_frame: Callable[[Any], None],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self.ended = asyncio.Event()
+        self._handle = _exchange().open(request, self._on_event)
+
+    def _on_event(self, event: Any) -> None:
+        if event.HasField("frame_received"):
+            self._on_frame(event.frame_received)
+            return
+        _exchange().forget(event.stream_handle)
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self.ended.set()
+        self._on_end()
+
+    async def aclose(self) -> None:
+        """Idempotent. To be awaited before the room is left: the library still holds the track
+        until it tells of the stream's end."""
+        self._handle.dispose()
+        await self.ended.wait()
+
+
 class VoiceTap:
     """Gives what comes out of a track's jitter buffer, as it comes, in a thread of the SDK.
 
@@ -121,8 +176,6 @@ class VoiceTap:
 
     def __init__(self, track: rtc.RemoteAudioTrack, on_sound: Callable[[bytes], None]) -> None:
         self._on_sound = on_sound
-        self._loop = asyncio.get_running_loop()
-        self._ended = asyncio.Event()
         self._closed = False
         request = ffi_pb2.FfiRequest()
         stream = request.new_audio_stream
@@ -132,18 +185,10 @@ class VoiceTap:
         stream.num_channels = 1
         stream.queue_size_frames = 0
         stream.frame_size_ms = 1000 * PACKET // SAMPLE_RATE
-        exchange = _exchange()
-        opened = FfiClient.instance.request(request)
-        self._handle = FfiHandle(opened.new_audio_stream.stream.handle.id)
-        exchange.streams[self._handle.handle] = self._on_event
+        self._stream = _Stream(request, self._on_frame)
 
-    def _on_event(self, event: ffi_pb2.FfiEvent) -> None:
-        audio = event.audio_stream_event
-        if not audio.HasField("frame_received"):
-            _exchange().streams.pop(self._handle.handle, None)
-            self._loop.call_soon_threadsafe(self._ended.set)
-            return
-        frame = audio.frame_received.frame
+    def _on_frame(self, received: audio_frame_pb2.AudioFrameReceived) -> None:
+        frame = received.frame
         size = frame.info.samples_per_channel * BYTES_PER_SAMPLE
         pcm = ctypes.string_at(frame.info.data_ptr, size)
         _drop(frame.handle.id)
@@ -152,14 +197,12 @@ class VoiceTap:
 
     async def wait_until_ended(self) -> None:
         """Until the track has ended."""
-        await self._ended.wait()
+        await self._stream.ended.wait()
 
     async def aclose(self) -> None:
-        """Nothing is given any more once this has returned. Idempotent. To be awaited before the
-        room is left: the library still holds the track until it tells of the stream's end."""
+        """Nothing is given any more once this has returned. Idempotent; as `_Stream.aclose`."""
         self._closed = True
-        self._handle.dispose()
-        await self._ended.wait()
+        await self._stream.aclose()
 
 
 class Picture(rtc.VideoFrame):
@@ -188,25 +231,15 @@ class PictureTap:
         self._loop = asyncio.get_running_loop()
         self._pictures: deque[Picture] = deque(maxlen=capacity)
         self._more = asyncio.Event()
-        self._ended = asyncio.Event()
         request = ffi_pb2.FfiRequest()
         stream = request.new_video_stream
         stream.track_handle = track._ffi_handle.handle
         stream.type = video_frame_pb2.VideoStreamType.VIDEO_STREAM_NATIVE
         stream.normalize_stride = True
-        exchange = _exchange()
-        opened = FfiClient.instance.request(request)
-        self._handle = FfiHandle(opened.new_video_stream.stream.handle.id)
-        exchange.streams[self._handle.handle] = self._on_event
+        self._stream = _Stream(request, self._on_frame, self._more.set)
 
-    def _on_event(self, event: ffi_pb2.FfiEvent) -> None:
-        """In a thread of the SDK."""
-        video = event.video_stream_event
-        if video.HasField("frame_received"):
-            self._pictures.append(Picture(video.frame_received))
-        else:
-            _exchange().streams.pop(self._handle.handle, None)
-            self._loop.call_soon_threadsafe(self._ended.set)
+    def _on_frame(self, received: video_frame_pb2.VideoFrameReceived) -> None:
+        self._pictures.append(Picture(received))
         self._loop.call_soon_threadsafe(self._more.set)
 
     def __aiter__(self) -> PictureTap:
@@ -214,13 +247,12 @@ class PictureTap:
 
     async def __anext__(self) -> Picture:
         while not self._pictures:
-            if self._ended.is_set():
+            if self._stream.ended.is_set():
                 raise StopAsyncIteration
             self._more.clear()
             await self._more.wait()
         return self._pictures.popleft()
 
     async def aclose(self) -> None:
-        """Idempotent. To be awaited before the room is left, as that of `VoiceTap`."""
-        self._handle.dispose()
-        await self._ended.wait()
+        """Idempotent; as `_Stream.aclose`."""
+        await self._stream.aclose()
