@@ -413,10 +413,17 @@ class AvatarSession(BaseAvatarSession[Event]):
         return self._output
 
     async def _create_and_join(self, transport: Transport) -> None:
+        """Side by side, but the request leaves first: the avatar's start hangs on it."""
         assert self._succession is not None
-        joining = asyncio.create_task(transport.join(), name="runway_join")
+        sent = asyncio.Event()
+
+        async def join() -> None:
+            await sent.wait()
+            await transport.join()
+
+        joining = asyncio.create_task(join(), name="runway_join")
         try:
-            await self._succession.create()
+            await self._succession.create(sent.set)
             await joining
         finally:
             joining.cancel()

@@ -127,11 +127,16 @@ class RunwayClient:
         """Creates without an outcome: unanswered, or answered too late and not yet deleted."""
         return len(self._creates) + len(self._background)
 
-    async def create(self, request: CreateRealtimeSession) -> str:
+    async def create(
+        self, request: CreateRealtimeSession, *, on_sent: Callable[[], None] | None = None
+    ) -> str:
         """Make a session; from now on it must be ended, by END_CALL in its room or by `delete`.
 
         Safe to cancel: before anything was sent, nothing is sent. After that the request goes on in
         the background, and the session is deleted as soon as its id is known.
+
+        Args:
+            on_sent: called when the request leaves, in each attempt.
 
         Returns:
             The id of the session.
@@ -145,7 +150,9 @@ class RunwayClient:
             content = json.dumps(request.wire(), allow_nan=False).encode()
         except ValueError:
             raise ConfigurationError("A tool parameter holds NaN or infinity.") from None
-        call = Call("create", "POST", _PATH, self._api_secret, content, request.secrets())
+        call = Call(
+            "create", "POST", _PATH, self._api_secret, content, request.secrets(), on_sent=on_sent
+        )
         task = asyncio.create_task(self._create(call), name="runway_create")
         self._creates.add(task)
         task.add_done_callback(self._creates.discard)

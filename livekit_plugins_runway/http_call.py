@@ -73,8 +73,9 @@ class _Body(aiohttp.BytesPayload):
     aiohttp tells that of no other request: a time-out or a cut can come before or after sending.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, on_sent: Callable[[], None] | None) -> None:
         super().__init__(content, content_type="application/json")
+        self._on_sent = on_sent
         self.sent = False
         self.withdrawn = False
 
@@ -92,6 +93,8 @@ class _Body(aiohttp.BytesPayload):
         if self.withdrawn:
             raise ConnectionAbortedError("withdrawn before it was sent")
         self.sent = True
+        if self._on_sent is not None:
+            self._on_sent()
 
 
 @dataclass(slots=True)
@@ -105,6 +108,7 @@ class Call:
     content: bytes | None = field(default=None, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     session_id: str | None = None
+    on_sent: Callable[[], None] | None = None
     body: _Body | None = None
     abandoned: bool = False
 
@@ -197,7 +201,7 @@ class HttpCaller:
         return wait if asked is None else max(wait, asked)
 
     async def _attempt(self, call: Call, seconds: float) -> object:
-        call.body = None if call.content is None else _Body(call.content)
+        call.body = None if call.content is None else _Body(call.content, call.on_sent)
         limit = min(seconds, _ANSWER_SECONDS[call.operation])
         # aiohttp's own total limit can swallow a cancellation that comes at the same moment.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._conn_options.timeout)

@@ -105,9 +105,9 @@ class RealtimeSession:
             extra={"state": state.value, "lk.pii.session_id": self.id},
         )
 
-    async def create(self) -> None:
-        """Raises what `RunwayClient.create` raises. Cancelled, it leaves no session behind."""
-        self.id = await self.client.create(self.request)
+    async def create(self, on_sent: Callable[[], None] | None = None) -> None:
+        """As `RunwayClient.create`. Cancelled, it leaves no session behind."""
+        self.id = await self.client.create(self.request, on_sent=on_sent)
         self.times.created = time.time()
         self._move_to(SessionState.CREATED)
 

@@ -115,9 +115,13 @@ class Succession:
         """The session that is, or is about to be, the face; None while there is none."""
         return self._link
 
-    async def create(self) -> None:
-        """Make the first session, so that a refusal reaches the caller. Raises as Runway does."""
-        self._link = await self._make(self._request)
+    async def create(self, on_sent: Callable[[], None]) -> None:
+        """Make the first session, so that a refusal reaches the caller. Raises as Runway does.
+
+        Args:
+            on_sent: called when the request leaves, in each attempt.
+        """
+        self._link = await self._make(self._request, on_sent)
 
     async def run(self) -> None:
         """Keep a face behind the participant; returns if the options say that this is to end."""
@@ -453,7 +457,9 @@ class Succession:
 
     # -- sessions -------------------------------------------------------------------------------
 
-    async def _make(self, request: CreateRealtimeSession) -> AvatarLink:
+    async def _make(
+        self, request: CreateRealtimeSession, on_sent: Callable[[], None] | None = None
+    ) -> AvatarLink:
         """Repeats a create whose answer was lost. The orphan is never consumed, so it dies unbilled
         about 21 s after READY; one whose worker joins the agent's room is turned away there. Where
         it takes the account's only place, the new one is queued."""
@@ -463,7 +469,7 @@ class Succession:
             session = RealtimeSession(around.client, passage.body(request))
             link = AvatarLink(session, passage, around.link_options, around.on_stage)
             try:
-                await session.create()
+                await session.create(on_sent)
                 break
             except LostAnswerError:
                 passage.disown()

@@ -27,10 +27,8 @@ class AgentVoice:
 
     def __init__(self, room: rtc.Room) -> None:
         self._room = room
-        # A source with a queue sends silence by itself (livekit 1.1.21), so that no receiver loses
-        # the first words.
-        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
-        self._track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
+        self._source: rtc.AudioSource | None = None
+        self._track: rtc.LocalAudioTrack | None = None
         self._audience = Audience()
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None
         self._closed = False
@@ -63,7 +61,11 @@ class AgentVoice:
         """
         for event, handler in self._handlers.items():
             self._room.on(event, handler)
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_UNKNOWN, dtx=False)
+        # Not before: it takes 2 ms, for which the request to Runway would wait. A source with a
+        # queue sends silence by itself (livekit 1.1.21), so that no receiver loses the first words.
+        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
+        self._track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_UNKNOWN)
         self._publishing = asyncio.create_task(
             self._room.local_participant.publish_track(self._track, options),
             name="runway_publish_voice",
@@ -78,8 +80,9 @@ class AgentVoice:
             ) from error
 
     async def push_audio(self, pcm: bytes) -> None:
-        """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect after `aclose()`."""
-        if self._closed:
+        """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect before `publish()` and
+        after `aclose()`."""
+        if self._closed or self._source is None:
             return
         frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
         await self._source.capture_frame(frame)
@@ -102,7 +105,8 @@ class AgentVoice:
             logger.debug("the agent's voice was not taken off its room in time")
         except (PublishTrackError, UnpublishTrackError) as error:
             logger.debug("nothing to unpublish", extra={"error": type(error).__name__})
-        await self._source.aclose()
+        if self._source is not None:
+            await self._source.aclose()
 
     async def _unpublish(self) -> None:
         if self._publishing is None:
@@ -116,7 +120,7 @@ class AgentVoice:
             self._audience.on_over()  # nobody restores it: the job ends
 
     def _on_subscribed(self, track: rtc.Track) -> None:
-        if track.sid == self._track.sid:
+        if self._track is not None and track.sid == self._track.sid:
             self._audience.on_subscribed()
 
     def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:

@@ -221,12 +221,25 @@ async def test_a_refusal_reaches_the_caller_typed_and_the_agents_output_is_as_be
         assert chain(call.session.output.audio) == before
         assert call.avatar.state is AvatarState.CLOSED
         assert call.simulator.leaked() == []
+        assert await others_in(call) == ["user"]
         if avatar_first:
             await call.start_session()
         # The agent is not mute: its own voice is there, as if no avatar had been asked for.
         began = now()
         await call.say(SHORT)
         await call.user.wait_for_audio(5.0, since=began)
+
+
+async def test_while_runway_is_not_reached_nobody_joins_the_room(
+    livekit_server: LiveKitServer,
+) -> None:
+    patient = APIConnectOptions(max_retry=2, retry_interval=0.2, timeout=5.0)
+    nowhere = "http://127.0.0.1:9"
+    async with calling(livekit_server, api_url=nowhere, conn_options=patient) as call:
+        with pytest.raises(UnavailableError):
+            await call.start_avatar()
+        joined = {participant.identity for participant in call.user.participants}
+        assert "runway-avatar-agent" not in joined
 
 
 def chain(output: AudioOutput | None) -> list[AudioOutput]:
@@ -405,6 +418,8 @@ async def test_start_cancelled_at_any_step_leaves_no_session_and_the_output_as_b
     async with calling(livekit_server, simulated={"create_delay": create_delay}) as call:
         before = chain(call.session.output.audio)
         task = asyncio.create_task(call.start_avatar())
+        if create_delay:  # the participant joins while Runway takes its time
+            await call.simulator.wait_until(lambda: bool(call.simulator.requests), 5.0)
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()

@@ -88,6 +88,14 @@ async def test_create_sends_the_body_as_published_and_returns_the_id() -> None:
         assert seen.headers["Content-Length"] == str(len(seen.body))
 
 
+@virtual_clock
+async def test_a_create_tells_when_its_request_leaves_in_each_attempt() -> None:
+    async with runway(Reply(503)) as (server, client):
+        seen: list[int] = []
+        await client.create(REQUEST, on_sent=lambda: seen.append(len(server.seen)))
+        assert seen == [0, 1]
+
+
 @each_call
 async def test_every_call_names_the_version_the_key_and_the_package(name: str) -> None:
     async with runway() as (server, client):
@@ -261,6 +269,17 @@ async def test_a_connection_that_was_never_made_is_tried_again(name: str) -> Non
         await CALLS[name](client)
     assert round(asyncio.get_running_loop().time(), 3) == 3
     assert await client.aclose() == []
+
+
+async def test_of_a_create_that_finds_no_connection_nothing_has_left() -> None:
+    server = ScriptedRunway()
+    async with server.running():
+        gone = server.url
+    client = RunwayClient(KEY, base_url=gone, conn_options=APIConnectOptions(max_retry=0))
+    told: list[bool] = []
+    with pytest.raises(e.UnavailableError):
+        await client.create(REQUEST, on_sent=lambda: told.append(True))
+    assert told == []
 
 
 # -- answers that get lost --
