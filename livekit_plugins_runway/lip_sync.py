@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 from .log import logger
 
-ENCODING = 0.008
-"""Seconds by which encoding it again delays the voice more than the picture: 11.5 ms for sound
-(a packet has two times 10 ms, and Opus looks 6.5 ms ahead), 3 to 5 for a picture."""
+ONWARD = 0.013
+"""Seconds by which the way from here delays the voice more than the picture. 8 ms for encoding it
+again: 11.5 for sound (a packet has two times 10 ms, and Opus looks 6.5 ms ahead), 3 to 5 for a
+picture. 5 ms for the user's receiver, which keeps a voice that has come a longer way for longer:
+by so much the voice was late without them (mean of 60 calls in docs/bench.md's runs)."""
 MAX_HOLD = 0.08
 """Seconds. What is more is not the relay's doing; a receiver evens out more than 30 ms itself."""
 _USUAL_LEAD = 0.02
@@ -41,7 +43,7 @@ class LipSync:
     @property
     def hold(self) -> float:
         """For which a picture waits before it is sent."""
-        return self.lead + ENCODING
+        return self.lead + ONWARD
 
     def due(self, now: float) -> float:
         """When to send the picture that has come now: never before the one before it."""
@@ -71,7 +73,7 @@ class LipSync:
         if voice is not None and picture is not None:
             # In small steps: a picture that jumps is worse than lips that are 10 ms off.
             step = min(max(voice - picture - self.lead, -_STEP), _STEP)
-            self.lead = min(max(self.lead + step, 0.0), MAX_HOLD - ENCODING)
+            self.lead = min(max(self.lead + step, 0.0), MAX_HOLD - ONWARD)
 
     async def _buffered(self, number: int) -> float | None:
         """Seconds for which what came out since the last call was in the jitter buffer."""

@@ -11,7 +11,7 @@ import pytest
 from livekit.rtc._proto.stats_pb2 import RtcStats
 from virtual_clock import timers_only
 
-from livekit_plugins_runway.lip_sync import ENCODING, MAX_HOLD, LipSync
+from livekit_plugins_runway.lip_sync import ONWARD, MAX_HOLD, LipSync
 
 
 class Track:
@@ -51,10 +51,10 @@ async def test_a_picture_waits_for_as_long_as_its_voice_is_behind() -> None:
     lips = LipSync(voice, picture)
     async with following(lips):
         await asyncio.sleep(10)
-        assert lips.hold == pytest.approx(0.033 + ENCODING, abs=0.001)
+        assert lips.hold == pytest.approx(0.033 + ONWARD, abs=0.001)
         picture.delay = 0.040
         await asyncio.sleep(10)
-        assert lips.hold == pytest.approx(0.005 + ENCODING, abs=0.001)
+        assert lips.hold == pytest.approx(0.005 + ONWARD, abs=0.001)
 
 
 @timers_only
@@ -70,12 +70,10 @@ async def test_it_changes_in_steps_that_nobody_sees() -> None:
             await asyncio.sleep(1)
     steps = [after - before for before, after in itertools.pairwise(holds)]
     assert max(steps) <= 0.0101
-    assert holds[-1] == pytest.approx(0.060 + ENCODING, abs=0.001)
+    assert holds[-1] == pytest.approx(0.060 + ONWARD, abs=0.001)
 
 
-@pytest.mark.parametrize(
-    ("voice", "picture", "hold"), [(0.5, 0.01, MAX_HOLD), (0.02, 0.4, ENCODING)]
-)
+@pytest.mark.parametrize(("voice", "picture", "hold"), [(0.5, 0.01, MAX_HOLD), (0.02, 0.4, ONWARD)])
 def test_no_network_makes_it_wait_longer_than_eyes_bear(
     voice: float, picture: float, hold: float
 ) -> None:
@@ -96,7 +94,7 @@ async def test_pictures_keep_their_order_when_the_wait_becomes_shorter() -> None
     first = lips.due(1.0)
     lips.lead = 0.0
     assert lips.due(1.01) >= first
-    assert lips.due(2.0) == pytest.approx(2.0 + ENCODING)
+    assert lips.due(2.0) == pytest.approx(2.0 + ONWARD)
 
 
 @timers_only

@@ -29,8 +29,9 @@ from bench_views import View
 
 from livekit_plugins_runway.testing import SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.onsets import Onsets
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
-from livekit_plugins_runway.testing.tones import ToneScript, first_sound, silence_after
+from livekit_plugins_runway.testing.tones import Pcm, ToneScript, silence_after
 
 GREETING = ToneScript(3, offset=90)
 BARGE_INS = 4
@@ -226,10 +227,17 @@ async def voice_first(stage: Stage) -> Run:
 async def _greeted(call: _Call, result: Run) -> None:
     starting = await call.line.told("session_starting")
     await call.line.over()
-    heard = first_sound(call.line.user.heard(call.began), SAMPLE_RATE)
+    heard = _first_sound(call.line.user.heard(call.began))
     if heard is not None:
         result.first_word = heard
         result.voice_start = call.began + heard - starting
+
+
+def _first_sound(pcm: Pcm) -> float | None:
+    """Seconds until something is heard. To the sample: in the 5 ms of `tones.first_sound` medians
+    of equals differ by 1 %."""
+    onsets = Onsets(SAMPLE_RATE).push(pcm)
+    return onsets[0] / SAMPLE_RATE if onsets else None
 
 
 async def _barge_in(line: Line, n: int, result: Run) -> None:
@@ -239,7 +247,7 @@ async def _barge_in(line: Line, n: int, result: Run) -> None:
     line.do("interrupt")
     cut = await line.told("interrupting", number=line.number)
     await line.over()
-    if (heard := first_sound(line.user.heard(said, cut), SAMPLE_RATE)) is not None:
+    if (heard := _first_sound(line.user.heard(said, cut))) is not None:
         result.speech.append(heard)
     silent = silence_after(line.user.heard(cut), SAMPLE_RATE, 0.0, hold_s=HOLD)
     if silent is not None:
