@@ -122,8 +122,7 @@ def _ratio(goal: str, name: str, runs: Runs) -> Verdict:
     if ours is None or theirs is None:
         return _unmeasured(goal, limit)
     p50, p95 = ours.p50 / theirs.p50, ours.p95 / theirs.p95
-    # As it is printed: runs as few as these cannot tell half a percent from nothing.
-    return Verdict(goal, limit, f"p50 {p50:.2f}, p95 {p95:.2f}", round(p50, 2) <= 1.0)
+    return Verdict(goal, limit, f"p50 {p50:.2f}, p95 {p95:.2f}", p50 <= 1.0)
 
 
 def _added(goal: str, name: str, runs: Sequence[Run], p50: float, p95: float) -> Verdict:
