@@ -196,6 +196,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._presence: UserPresence | None = None
         self._telemetry: Telemetry | None = None
         self._succession: Succession | None = None
+        self._warming_task: asyncio.Task[None] | None = None
         self._run_task: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
         self._swap_lock = asyncio.Lock()
@@ -255,6 +256,16 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     # -- what it does ---------------------------------------------------------------------------
 
+    def prewarm(self) -> None:
+        """Open the connection to Runway now, so that `start()` within the next 15 s need not.
+
+        Returns at once; wants a running event loop. No key is sent and nothing bills; that Runway
+        cannot be reached is left to `start()` to say. An avatar that is then never started must be
+        closed. No effect the second time, after `start()`, and in `console` mode.
+        """
+        if self._state is AvatarState.NEW and self._warming_task is None and not _in_console():
+            self._warming_task = asyncio.create_task(self._client.prewarm(), name="runway_prewarm")
+
     async def start(
         self,
         agent_session: AgentSession[Any],
@@ -282,14 +293,14 @@ class AvatarSession(BaseAvatarSession[Event]):
             UnavailableError: the avatar participant could not join the agent room, or ("direct")
                 the voice not be published there.
         """
-        job = get_job_context(required=False)
-        if job is not None and job.is_fake_job():
+        if _in_console():
             logger.warning("console mode: the avatar stays off, nothing is created or billed")
             return
         if self._state is not AvatarState.NEW:
             raise ConfigurationError(
                 f"This AvatarSession is {self._state.value}; make a new one for each start()."
             )
+        job = get_job_context(required=False)
         url = required("The LiveKit URL", "livekit_url", livekit_url, "LIVEKIT_URL")
         key = required("The LiveKit key", "livekit_api_key", livekit_api_key, "LIVEKIT_API_KEY")
         secret = required(
@@ -458,9 +469,10 @@ class AvatarSession(BaseAvatarSession[Event]):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_BUDGET
         self._move_to(AvatarState.CLOSED, "aclose")
-        if self._run_task is not None:
-            self._run_task.cancel()
-            await asyncio.gather(self._run_task, return_exceptions=True)
+        for task in (self._warming_task, self._run_task):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._agent_session is not None:
             self._agent_session.off("close", self._on_agent_session_close)
             self._restore_output(self._agent_session)
@@ -524,6 +536,11 @@ class AvatarSession(BaseAvatarSession[Event]):
     def _report_loss(self, loss: Loss) -> None:
         if (link := self._link) is not None:
             link.report_loss(loss)
+
+
+def _in_console() -> bool:
+    job = get_job_context(required=False)
+    return job is not None and job.is_fake_job()
 
 
 def _tail(output: AudioOutput | None) -> AudioOutput | None:

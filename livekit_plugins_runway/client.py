@@ -94,6 +94,11 @@ class RunwayClient:
         """Where Runway is, without a trailing slash."""
         return self._http.base_url
 
+    async def prewarm(self) -> None:
+        """Open the connection that the next call takes, if that comes within about 15 s (aiohttp's
+        `keepalive_timeout`). Sends no key; does not raise where Runway cannot be reached."""
+        await self._http.prewarm()
+
     async def request(
         self,
         method: str,

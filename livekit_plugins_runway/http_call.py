@@ -188,6 +188,17 @@ class HttpCaller:
             await asyncio.sleep(wait)
             attempt += 1
 
+    async def prewarm(self) -> None:
+        """Leave an open connection for the next call. What goes wrong is for that call to tell."""
+        try:
+            async with (
+                asyncio.timeout(self._conn_options.timeout),
+                self._http().head(self.base_url, allow_redirects=False, raise_for_status=False),
+            ):
+                pass
+        except (aiohttp.ClientError, OSError) as error:
+            logger.debug("runway was not reached early", extra={"error": type(error).__name__})
+
     async def aclose(self) -> None:
         """Close the HTTP session if it was made here."""
         self._closed = True

@@ -12,6 +12,7 @@ satisfies both.
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -30,11 +31,13 @@ from pydantic.alias_generators import to_camel
 
 from .errors import ProtocolError
 
+_UTF_16 = codecs.lookup("utf-16-le")
+"""Python imports it where it is first asked for, which would hold up the first call's start."""
 _UUID4 = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$"
 
 
 def _utf16_length(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
+    return len(_UTF_16.encode(text)[0]) // 2
 
 
 def _at_most(longest: int) -> AfterValidator:

@@ -31,6 +31,8 @@ class Seen:
     headers: Mapping[str, str]
     body: bytes
     at: float
+    caller: object
+    """The other end of the connection."""
 
 
 class ScriptedRunway:
@@ -68,7 +70,11 @@ class ScriptedRunway:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         at = asyncio.get_running_loop().time()
-        self.seen.append(Seen(request.method, request.path, dict(request.headers), body, at))
+        assert request.transport is not None
+        caller = request.transport.get_extra_info("peername")
+        self.seen.append(
+            Seen(request.method, request.path, dict(request.headers), body, at, caller)
+        )
         script = self.delete_script if request.method == "DELETE" else self.script
         reply = script.pop(0) if script else self._untroubled(request)
         if reply.delay:
@@ -96,6 +102,8 @@ class ScriptedRunway:
         if request.method == "DELETE":
             self.deleted.append(request.path.rpartition("/")[2])
             return Reply(204)
+        if request.method == "HEAD":
+            return Reply(404)
         if request.method == "GET":
             return Reply(payload=state("READY"))
         if request.path.endswith("/consume"):

@@ -29,7 +29,7 @@ from livekit_plugins_runway.errors import (
     SessionFailedError,
     UnavailableError,
 )
-from livekit_plugins_runway.testing import CallFault, Faults, SessionStatus
+from livekit_plugins_runway.testing import CallFault, Faults, RunwaySimulator, SessionStatus
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import (
     ToneScript,
@@ -330,6 +330,17 @@ async def test_an_agent_session_without_audio_output_is_warned_about_once(
         assert "before" in warnings[0].getMessage()
 
 
+async def test_an_avatar_that_is_prewarmed_and_never_started_asks_once_and_can_be_closed() -> None:
+    async with RunwaySimulator() as runway:
+        avatar = AvatarSession(preset_id="influencer", api_key="key_x", api_url=runway.url)
+        avatar.prewarm()
+        avatar.prewarm()
+        await runway.wait_until(lambda: bool(runway.requests))
+        await avatar.aclose()
+        assert [request.method for request in runway.requests] == ["HEAD"]
+        assert avatar.state is AvatarState.CLOSED
+
+
 def test_console_mode_does_nothing_says_so_and_costs_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -338,6 +349,8 @@ def test_console_mode_does_nothing_says_so_and_costs_nothing(
             preset_id="influencer", api_key="key_x", api_url="http://127.0.0.1:9"
         )
         session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
+        avatar.prewarm()
+        assert "runway_prewarm" not in {task.get_name() for task in asyncio.all_tasks()}
         await avatar.start(session, room=Mock())
         assert session.output.audio is None
         assert avatar.state is AvatarState.NEW

@@ -282,6 +282,37 @@ async def test_of_a_create_that_finds_no_connection_nothing_has_left() -> None:
     assert told == []
 
 
+# -- prewarming --
+
+
+async def test_the_next_call_takes_the_connection_that_was_prewarmed() -> None:
+    async with runway() as (server, client):
+        await client.prewarm()
+        await client.create(REQUEST)
+        warm, create = server.seen
+        assert warm.method == "HEAD"
+        assert "Authorization" not in warm.headers
+        assert create.caller == warm.caller
+
+
+async def test_prewarming_where_nobody_is_leaves_it_to_the_call_to_say_so() -> None:
+    server = ScriptedRunway()
+    async with server.running():
+        gone = server.url
+    client = RunwayClient(KEY, base_url=gone, conn_options=APIConnectOptions(max_retry=0))
+    await client.prewarm()
+    with pytest.raises(e.UnavailableError):
+        await client.create(REQUEST)
+    await client.aclose()
+
+
+@virtual_clock
+async def test_prewarming_takes_no_longer_than_connecting_may() -> None:
+    async with runway(Reply(delay=300.0)) as (_, client):
+        await client.prewarm()
+        assert round(asyncio.get_running_loop().time(), 3) == 5
+
+
 # -- answers that get lost --
 
 LOST = {
