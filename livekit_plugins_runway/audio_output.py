@@ -101,6 +101,7 @@ class _Attempt:
     sent: int
     ended: bool = False
     confirmed: bool = False  # the worker says that it has finished
+    sent_at: float = 0.0  # the last of what was sent
     first_spoken_sent: float | None = None
     heard_at: float | None = None
     unseen: bool = False  # begun before the avatar had a face
@@ -212,9 +213,11 @@ class AvatarAudioOutput(AudioOutput):
         segment, self._open = self._open, None
         if segment is None:
             return
-        if self._resampler is not None and not segment.cleared:
-            segment.push(self._resampler.flush())
-        self._resampler = None
+        if self._resampler is not None:
+            if not segment.cleared:
+                segment.push(self._resampler.flush())
+            # For the next segment: its first words shall not wait for it to be made.
+            self._resampler = Resampler(self._resampler.input_rate, SAMPLE_RATE)
         segment.flush()
         if self._closed:
             # Not within this call: wrappers above have not noted the flush yet.
@@ -542,17 +545,21 @@ class AvatarAudioOutput(AudioOutput):
         if allowed < segment.pushed:  # as far ahead as it may be: no hurry
             allowed -= (allowed - attempt.start) % self._delivery.batch
         end = min(segment.pushed, allowed, attempt.sent + _MOST_AT_ONCE)
-        segment.describe(end)
         if end > attempt.sent:
             self._delivery.send(segment.read(attempt.sent, end))
             self.stats.sent += end - attempt.sent
-            if attempt.first_spoken_sent is None and segment.spoken_after(attempt.start, end):
-                attempt.first_spoken_sent = now
-            attempt.sent = end
+            attempt.sent, attempt.sent_at = end, now
+
+    def _describe(self, segment: Segment, attempt: _Attempt) -> None:
+        """Look at what was sent; not while it is being sent, for it would wait."""
+        segment.describe(attempt.sent)
+        if attempt.first_spoken_sent is None and segment.spoken_after(attempt.start, attempt.sent):
+            attempt.first_spoken_sent = attempt.sent_at
 
     def _deliver(self, segment: Segment, attempt: _Attempt, now: float) -> None:
         assert self._delivery is not None
         self._send(segment, attempt, now)
+        self._describe(segment, attempt)
         if segment.flushed and attempt.sent == segment.pushed and not attempt.ended:
             attempt.ended = True
             self._delivery.finish()
@@ -721,6 +728,7 @@ class AvatarAudioOutput(AudioOutput):
             return
         segment = self._segments[0]
         if attempt.route is _Route.AVATAR:
+            self._describe(segment, attempt)
             position = self._position(segment, attempt, now)
             if attempt.tracker.foreign:
                 position = attempt.start  # none of what was heard were its words

@@ -17,7 +17,7 @@ from livekit.agents import utils
 from .log import logger
 from .playout import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 from .resampling import Resampler
-from .sdk_media import send
+from .sdk_media import ByteStreamOpening, send
 
 RPC_CLEAR_BUFFER = "lk.clear_buffer"
 RPC_PLAYBACK_FINISHED = "lk.playback_finished"
@@ -70,22 +70,34 @@ class DataStreamDelivery:
         self._on_failed = on_failed
         self._waiting: deque[bytes | None] = deque()  # None: the end of a segment
         self._more = asyncio.Event()
+        self._idle = True
+        self._opening: ByteStreamOpening | None = None
         self._writer: rtc.ByteStreamWriter | None = None
-        self._resampler: Resampler | None = None
+        self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
 
     def send(self, pcm: bytes) -> None:
-        self._waiting.append(pcm)
+        if self._idle and not self._task.done():
+            # At once: the event loop may have much to do before it comes to `_run`.
+            self._idle = False
+            self._opening = self._open()
+        self._waiting.append(self._resampler.push(pcm))
         self._more.set()
 
     def finish(self) -> None:
-        self._waiting.append(None)
-        self._more.set()
+        if tail := self._resampler.flush():
+            self._waiting.append(tail)
+        self._end_segment()
 
     async def clear(self) -> bool:
         self._waiting.clear()
-        self.finish()
+        self._end_segment()
         return await clear_buffer(self._room, self._worker)
+
+    def _end_segment(self) -> None:
+        self._waiting.append(None)
+        self._more.set()
+        self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
 
     async def _run(self) -> None:
         try:
@@ -97,41 +109,46 @@ class DataStreamDelivery:
                         await self._end_stream()
                     else:
                         await self._write_on()
+                self._idle = self._writer is None
                 await self._more.wait()
         except rtc.StreamError as error:
             logger.warning("the speech stream failed", extra={"error": type(error).__name__})
             self._on_failed()
 
+    def _open(self) -> ByteStreamOpening:
+        return ByteStreamOpening(
+            self._room.local_participant,
+            name=utils.shortuuid("AUDIO_"),
+            topic=AUDIO_STREAM_TOPIC,
+            attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
+            destination_identities=[self._worker],
+        )
+
     async def _write_on(self) -> None:
         """All that waits of a segment at once: each write is awaited, and more comes meanwhile."""
         if self._writer is None:
-            self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
-            self._writer = await self._room.local_participant.stream_bytes(
-                name=utils.shortuuid("AUDIO_"),
-                topic=AUDIO_STREAM_TOPIC,
-                destination_identities=[self._worker],
-                attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
-            )
-        assert self._resampler is not None
+            self._idle = False
+            opening, self._opening = self._opening or self._open(), None
+            self._writer = await opening.writer()
         pieces = []
         while self._waiting and (piece := self._waiting[0]) is not None:
             pieces.append(piece)
             self._waiting.popleft()
-        if data := self._resampler.push(b"".join(pieces)):
+        if data := b"".join(pieces):
             await self._writer.write(data)
 
     async def _end_stream(self) -> None:
+        if self._opening is not None:  # what was to be written was cleared
+            self._writer, self._opening = await self._opening.writer(), None
         writer, self._writer = self._writer, None
-        resampler, self._resampler = self._resampler, None
-        if writer is None or resampler is None:
-            return
-        if tail := resampler.flush():
-            await writer.write(tail)
-        await writer.aclose()
+        if writer is not None:
+            await writer.aclose()
 
     async def aclose(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if self._opening is not None:
+            self._opening.close()
 
 
 class TrackDelivery:

@@ -7,6 +7,8 @@ PyAV's resampler keeps back 1 ms until more speech comes (2 ms at 8 kHz). The SD
 
 from __future__ import annotations
 
+import math
+
 import av
 
 from .playout import BYTES_PER_SAMPLE
@@ -18,6 +20,12 @@ class Resampler:
     def __init__(self, input_rate: int, output_rate: int) -> None:
         self.input_rate = input_rate
         self._resampler = av.AudioResampler(format="s16", layout="mono", rate=output_rate)
+        self._silence_left = 0
+        # With the first sound it gets it builds its filter, for 0.3 ms: that shall not be speech.
+        step = input_rate // math.gcd(input_rate, output_rate)
+        silent = step * math.ceil(input_rate / 100 / step)
+        given = len(self.push(bytes(silent * BYTES_PER_SAMPLE)))
+        self._silence_left = silent * output_rate // input_rate * BYTES_PER_SAMPLE - given
 
     def push(self, pcm: bytes) -> bytes:
         """What can be given now of all that was pushed."""
@@ -34,7 +42,10 @@ class Resampler:
         return self._given(None)
 
     def _given(self, frame: av.AudioFrame | None) -> bytes:
-        return b"".join(
+        given = b"".join(
             bytes(out.planes[0])[: out.samples * BYTES_PER_SAMPLE]
             for out in self._resampler.resample(frame)
         )
+        silent = min(self._silence_left, len(given))
+        self._silence_left -= silent
+        return given[silent:]
