@@ -96,8 +96,8 @@ def test_latency_is_held_against_that_of_the_official_plugin(
     scores: Any, ours: float, met: bool
 ) -> None:
     both = {
-        "direct": runs(scores, speech=[ours], first_word=0.5),
-        "official": runs(scores, speech=[0.3], first_word=1.0),
+        "direct": runs(scores, speech=[ours], first_word=[0.5]),
+        "official": runs(scores, speech=[0.3], first_word=[1.0]),
     }
     verdicts = scores.judge(both, [], {})
     assert verdict(verdicts, "speech latency, ours").met is met

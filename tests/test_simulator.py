@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 
 from livekit_plugins_runway.testing import (
     CallFault,
@@ -96,6 +98,20 @@ async def runway() -> AsyncIterator[Caller]:
 
 
 # What it refuses.
+
+
+async def test_with_a_certificate_it_is_https() -> None:
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with (
+        RunwaySimulator(tls=tls) as simulator,
+        aiohttp.ClientSession() as http,
+        http.get(simulator.url + "/v1/organization", ssl=trusting) as answer,
+    ):
+        assert simulator.url.startswith("https://")
+        assert answer.status == 401
 
 
 async def test_call_without_key_is_refused(runway: Caller) -> None:

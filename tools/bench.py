@@ -18,10 +18,12 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import trustme
 from bench_candidates import BRIDGES, CANDIDATES, Candidate, parse
 from bench_lines import Child, keep_for_good
 from bench_pages import ROOT, Results, publish, report, to_json
@@ -41,16 +43,25 @@ SMALL = SimulatorOptions().start_size
 
 @contextlib.asynccontextmanager
 async def staged(server: LiveKitServer, size: tuple[int, int], log: Path) -> AsyncIterator[Stage]:
-    """Simulated Runways whose pictures have this size in pixels."""
-    environment = {
-        "LIVEKIT_URL": server.url,
-        "LIVEKIT_API_KEY": server.api_key,
-        "LIVEKIT_API_SECRET": server.api_secret,
-    }
-    stage = Stage(server, {}, {}, environment, log)
+    """Simulated Runways whose pictures have this size in pixels, behind TLS as Runway is."""
     async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        authority, certificate = trustme.CA(), folder / "certificate.pem"
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+        authority.cert_pem.write_to_path(folder / "authority.pem")
+        environment = {
+            "LIVEKIT_URL": server.url,
+            "LIVEKIT_API_KEY": server.api_key,
+            "LIVEKIT_API_SECRET": server.api_secret,
+            "SSL_CERT_FILE": str(folder / "authority.pem"),
+        }
+        stage = Stage(server, {}, {}, environment, log)
         for speech in ("datastream", "track"):
-            own = {"BENCH_DELIVERY": speech, "BENCH_PICTURE": "{}x{}".format(*size)}
+            own = {
+                "BENCH_DELIVERY": speech,
+                "BENCH_PICTURE": "{}x{}".format(*size),
+                "BENCH_CERTIFICATE": str(certificate),
+            }
             child = Child.running("bench_runway.py", environment | own, log)
             stage.runways[speech] = await stack.enter_async_context(child)
             stage.addresses[speech] = await stage.runways[speech].told("ready")

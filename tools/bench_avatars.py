@@ -54,7 +54,13 @@ def official() -> Avatar:
     return avatar
 
 
-_ours = partial(AvatarSession, preset_id=_PRESET)
+def _ours(**options: Any) -> AvatarSession:
+    """Made before the agent's room is connected, as a job does, and prewarmed meanwhile."""
+    avatar = AvatarSession(preset_id=_PRESET, **options)
+    avatar.prewarm()
+    return avatar
+
+
 direct = partial(_ours, transport="direct", allow_private_livekit_url=True)
 bridge_datastream = partial(_ours, delivery="datastream")
 bridge_track = partial(_ours, delivery="track")

@@ -51,8 +51,9 @@ _SESSION_TIMEOUT = 5.0
 class Run:
     """What one call gave; seconds, cores (1.0: one core), bytes."""
 
-    first_frame: float | None = None
-    first_word: float | None = None
+    first_frame: list[float] = field(default_factory=list)
+    """Of this call, and of those of which only the start was measured; the next one likewise."""
+    first_word: list[float] = field(default_factory=list)
     voice_start: float | None = None
     """From `session.start()` to the first word."""
     speech: list[float] = field(default_factory=list)
@@ -191,20 +192,17 @@ async def _call(stage: Stage, agent: Child, candidate: Candidate) -> AsyncIterat
 
 
 async def run(stage: Stage, candidate: Candidate) -> Run:
-    """Begin a call, be greeted, interrupt a few times, listen for a while.
+    """Begin a call or several, be greeted, interrupt a few times, listen for a while.
 
     Raises:
         TimeoutError: something that must happen did not.
     """
     result = Run()
-    async with (
-        stage.agent(candidate.speech) as agent,
-        _call(stage, agent, candidate) as call,
-    ):
-        first = await call.view.wait_for_picture(_START_TIMEOUT)
-        result.first_frame = first - call.began
-        await _greeted(call, result)
-        await asyncio.sleep(first + SETTLED - time.monotonic())
+    for _ in range(candidate.starts):
+        async with _started(stage, candidate, result):
+            pass
+    async with _started(stage, candidate, result) as call:
+        await asyncio.sleep(call.began + result.first_frame[-1] + SETTLED - time.monotonic())
         for n in range(BARGE_INS):
             await _barge_in(call.line, n, result)
         await _watch(stage, candidate, call, result)
@@ -215,22 +213,25 @@ async def run(stage: Stage, candidate: Candidate) -> Run:
 async def voice_first(stage: Stage) -> Run:
     """Only the start, with an avatar that speaks before it is seen."""
     result = Run()
+    async with _started(stage, VOICE_FIRST, result):
+        return result
+
+
+@contextlib.asynccontextmanager
+async def _started(stage: Stage, candidate: Candidate, result: Run) -> AsyncIterator[_Call]:
+    """A call in which the agent was seen and has greeted."""
     async with (
-        stage.agent(VOICE_FIRST.speech) as agent,
-        _call(stage, agent, VOICE_FIRST) as call,
+        stage.agent(candidate.speech) as agent,
+        _call(stage, agent, candidate) as call,
     ):
-        await _greeted(call, result)
-        result.first_frame = await call.view.wait_for_picture(_START_TIMEOUT) - call.began
-    return result
-
-
-async def _greeted(call: _Call, result: Run) -> None:
-    starting = await call.line.told("session_starting")
-    await call.line.over()
-    heard = _first_sound(call.line.user.heard(call.began))
-    if heard is not None:
-        result.first_word = heard
-        result.voice_start = call.began + heard - starting
+        result.first_frame.append(await call.view.wait_for_picture(_START_TIMEOUT) - call.began)
+        starting = await call.line.told("session_starting")
+        await call.line.over()
+        heard = _first_sound(call.line.user.heard(call.began))
+        if heard is not None:
+            result.first_word.append(heard)
+            result.voice_start = call.began + heard - starting
+        yield call
 
 
 def _first_sound(pcm: Pcm) -> float | None:

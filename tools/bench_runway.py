@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import ssl
 from dataclasses import replace
 from typing import Literal
 
@@ -93,12 +94,22 @@ async def obey(simulator: RunwaySimulator) -> None:
                 tell("record", session=session.id, captured=done.captured, onsets=done.onsets)
 
 
+def tls() -> ssl.SSLContext | None:
+    """Of the certificate that `bench.py` made, if it did."""
+    if not (certificate := os.environ.get("BENCH_CERTIFICATE")):
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
+
+
 async def main() -> None:
     async with RunwaySimulator(
         livekit_url=os.environ["LIVEKIT_URL"],
         livekit_api_key=os.environ["LIVEKIT_API_KEY"],
         livekit_api_secret=os.environ["LIVEKIT_API_SECRET"],
         options=chosen_options(),
+        tls=tls(),
     ) as simulator:
         tell("ready", url=simulator.url, api_secret=simulator.api_secret)
         announcing = asyncio.create_task(announce(simulator), name="announce")

@@ -41,8 +41,8 @@ class Figure:
 
 
 FIGURES: dict[str, Figure] = {
-    "first_frame": Figure("`start()` to first frame", "ms", 1e3, lambda r: [r.first_frame]),
-    "first_word": Figure("`start()` to first word", "ms", 1e3, lambda r: [r.first_word]),
+    "first_frame": Figure("`start()` to first frame", "ms", 1e3, lambda r: r.first_frame),
+    "first_word": Figure("`start()` to first word", "ms", 1e3, lambda r: r.first_word),
     "speech": Figure("speech: `say()` to heard", "ms", 1e3, lambda r: r.speech),
     "barge_in": Figure("barge-in: `interrupt()` to silence", "ms", 1e3, lambda r: r.barge_in),
     "voice": Figure("voice: captured by the worker to heard", "ms", 1e3, lambda r: r.voice),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -60,8 +61,10 @@ class RunwaySimulator:
         options: SimulatorOptions | None = None,
         api_secret: str | None = None,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`port` 0 takes a free one; without `api_secret` one is made up.
+        """`port` 0 takes a free one; without `api_secret` one is made up; with `tls`, a server's
+        context for 127.0.0.1, `url` is https.
 
         Raises:
             ValueError: only some of the `livekit_*` arguments were given.
@@ -77,6 +80,7 @@ class RunwaySimulator:
         """By id, in order of creation; those that ended stay."""
         self.account = SimulatedAccount()
         self._port = port
+        self._tls = tls
         self._has_livekit = all(livekit)
         # Without a server the credentials that /consume hands out lead nowhere.
         self._rooms = Rooms(
@@ -127,9 +131,10 @@ class RunwaySimulator:
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, "127.0.0.1", self._port)
+            site = web.TCPSite(runner, "127.0.0.1", self._port, ssl_context=self._tls)
             await site.start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            scheme = "http" if self._tls is None else "https"
+            self.url = f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
             self._stack = stack.pop_all()
 
     async def aclose(self) -> None:
