@@ -17,8 +17,8 @@ class Candidate:
         speech: how the simulated worker takes speech.
         places: in which rooms a viewer is: the agent's, the one that Runway hosts. The first one is
             the user's; a second one shows what the candidate adds.
-        starts: calls before each run of which only the start is measured: those of equals differ by
-            less than ten starts can tell.
+        short_calls: so many before each run, for start, speech and barge-in only: those of equals
+            differ by less than ten calls can tell.
     """
 
     name: str
@@ -26,16 +26,15 @@ class Candidate:
     avatar: str
     speech: Literal["datastream", "track"] = "datastream"
     places: tuple[Place, ...] = ("agent",)
-    starts: int = 0
+    short_calls: int = 0
 
 
-_STARTS = 3
 _BOTH: tuple[Place, ...] = ("agent", "runway")
 CANDIDATES = {
     candidate.name: candidate
     for candidate in (
-        Candidate("official", "official, direct", "bench_avatars:official", starts=_STARTS),
-        Candidate("direct", "ours, direct", "bench_avatars:direct", starts=_STARTS),
+        Candidate("official", "official, direct", "bench_avatars:official", short_calls=3),
+        Candidate("direct", "ours, direct", "bench_avatars:direct", short_calls=3),
         Candidate(
             "bridge-datastream",
             "ours, bridge, data stream",

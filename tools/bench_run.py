@@ -52,7 +52,7 @@ class Run:
     """What one call gave; seconds, cores (1.0: one core), bytes."""
 
     first_frame: list[float] = field(default_factory=list)
-    """Of this call, and of those of which only the start was measured; the next one likewise."""
+    """Of this call and of the short ones before it, as are words, speech and barge-ins."""
     first_word: list[float] = field(default_factory=list)
     voice_start: float | None = None
     """From `session.start()` to the first word."""
@@ -198,13 +198,11 @@ async def run(stage: Stage, candidate: Candidate) -> Run:
         TimeoutError: something that must happen did not.
     """
     result = Run()
-    for _ in range(candidate.starts):
-        async with _started(stage, candidate, result):
-            pass
+    for _ in range(candidate.short_calls):
+        async with _started(stage, candidate, result) as call:
+            await _barge_ins(call, SETTLE, result)
     async with _started(stage, candidate, result) as call:
-        await asyncio.sleep(call.began + result.first_frame[-1] + SETTLED - time.monotonic())
-        for n in range(BARGE_INS):
-            await _barge_in(call.line, n, result)
+        await _barge_ins(call, SETTLED, result)
         await _watch(stage, candidate, call, result)
         result.size, result.unread = call.view.size, call.view.unread
     return result
@@ -239,6 +237,14 @@ def _first_sound(pcm: Pcm) -> float | None:
     of equals differ by 1 %."""
     onsets = Onsets(SAMPLE_RATE).push(pcm)
     return onsets[0] / SAMPLE_RATE if onsets else None
+
+
+async def _barge_ins(call: _Call, settled: float, result: Run) -> None:
+    """From `settled` seconds after the first picture on."""
+    first_frame = call.began + result.first_frame[-1]
+    await asyncio.sleep(first_frame + settled - time.monotonic())
+    for n in range(BARGE_INS):
+        await _barge_in(call.line, n, result)
 
 
 async def _barge_in(line: Line, n: int, result: Run) -> None:
