@@ -101,7 +101,7 @@ class _Attempt:
     sent: int
     ended: bool = False
     confirmed: bool = False  # the worker says that it has finished
-    sent_at: float = 0.0  # the last of what was sent
+    undescribed_since: float | None = None  # when the first was sent that was not looked at yet
     first_spoken_sent: float | None = None
     heard_at: float | None = None
     unseen: bool = False  # begun before the avatar had a face
@@ -548,13 +548,16 @@ class AvatarAudioOutput(AudioOutput):
         if end > attempt.sent:
             self._delivery.send(segment.read(attempt.sent, end))
             self.stats.sent += end - attempt.sent
-            attempt.sent, attempt.sent_at = end, now
+            attempt.sent = end
+            if attempt.undescribed_since is None:
+                attempt.undescribed_since = now
 
     def _describe(self, segment: Segment, attempt: _Attempt) -> None:
         """Look at what was sent; not while it is being sent, for it would wait."""
         segment.describe(attempt.sent)
         if attempt.first_spoken_sent is None and segment.spoken_after(attempt.start, attempt.sent):
-            attempt.first_spoken_sent = attempt.sent_at
+            attempt.first_spoken_sent = attempt.undescribed_since
+        attempt.undescribed_since = None
 
     def _deliver(self, segment: Segment, attempt: _Attempt, now: float) -> None:
         assert self._delivery is not None

@@ -70,16 +70,14 @@ class DataStreamDelivery:
         self._on_failed = on_failed
         self._waiting: deque[bytes | None] = deque()  # None: the end of a segment
         self._more = asyncio.Event()
-        self._idle = True
         self._opening: ByteStreamOpening | None = None
         self._writer: rtc.ByteStreamWriter | None = None
         self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
 
     def send(self, pcm: bytes) -> None:
-        if self._idle and not self._task.done():
+        if not (self._waiting or self._opening or self._writer or self._task.done()):
             # At once: the event loop may have much to do before it comes to `_run`.
-            self._idle = False
             self._opening = self._open()
         self._waiting.append(self._resampler.push(pcm))
         self._more.set()
@@ -109,7 +107,6 @@ class DataStreamDelivery:
                         await self._end_stream()
                     else:
                         await self._write_on()
-                self._idle = self._writer is None
                 await self._more.wait()
         except rtc.StreamError as error:
             logger.warning("the speech stream failed", extra={"error": type(error).__name__})
@@ -124,25 +121,27 @@ class DataStreamDelivery:
             destination_identities=[self._worker],
         )
 
+    async def _opened(self) -> rtc.ByteStreamWriter:
+        if self._writer is None:
+            self._opening = self._opening or self._open()
+            self._writer = await self._opening.writer()
+            self._opening = None
+        return self._writer
+
     async def _write_on(self) -> None:
         """All that waits of a segment at once: each write is awaited, and more comes meanwhile."""
-        if self._writer is None:
-            self._idle = False
-            opening, self._opening = self._opening or self._open(), None
-            self._writer = await opening.writer()
+        writer = await self._opened()
         pieces = []
         while self._waiting and (piece := self._waiting[0]) is not None:
             pieces.append(piece)
             self._waiting.popleft()
         if data := b"".join(pieces):
-            await self._writer.write(data)
+            await writer.write(data)
 
     async def _end_stream(self) -> None:
-        if self._opening is not None:  # what was to be written was cleared
-            self._writer, self._opening = await self._opening.writer(), None
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await writer.aclose()
+        if self._writer or self._opening:  # opened, and what was to be written may be cleared
+            await (await self._opened()).aclose()
+            self._writer = None
 
     async def aclose(self) -> None:
         self._task.cancel()

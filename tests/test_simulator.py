@@ -97,9 +97,6 @@ async def runway() -> AsyncIterator[Caller]:
         yield caller
 
 
-# What it refuses.
-
-
 async def test_with_a_certificate_it_is_https() -> None:
     authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
@@ -112,6 +109,9 @@ async def test_with_a_certificate_it_is_https() -> None:
     ):
         assert simulator.url.startswith("https://")
         assert answer.status == 401
+
+
+# What it refuses.
 
 
 async def test_call_without_key_is_refused(runway: Caller) -> None:
