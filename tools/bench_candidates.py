@@ -33,8 +33,8 @@ _BOTH: tuple[Place, ...] = ("agent", "runway")
 CANDIDATES = {
     candidate.name: candidate
     for candidate in (
-        Candidate("official", "official, direct", "bench_avatars:official", short_calls=3),
-        Candidate("direct", "ours, direct", "bench_avatars:direct", short_calls=3),
+        Candidate("official", "official, direct", "bench_avatars:official", short_calls=6),
+        Candidate("direct", "ours, direct", "bench_avatars:direct", short_calls=6),
         Candidate(
             "bridge-datastream",
             "ours, bridge, data stream",
