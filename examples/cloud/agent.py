@@ -23,7 +23,7 @@ LONGEST_CALL = 1200  # seconds; a deploy waits for calls under way
 CORES = max(1, int(get_cpu_monitor().cpu_count()))
 
 server = AgentServer(
-    # An avatar takes 0.3 to 0.45 of a core, the rest of a voice agent up to as much again. LiveKit
+    # An avatar takes up to a quarter of a core, the rest of a voice agent as much or more. LiveKit
     # Cloud has a measure of its own, and says so in the log.
     load_fnc=lambda worker: min(len(worker.active_jobs) / CORES, 1.0),
     load_threshold=0.99,
