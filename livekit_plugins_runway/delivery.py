@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from livekit import rtc
 from livekit.agents import utils
+from livekit.rtc.participant import UnpublishTrackError
 
 from .log import logger
 from .playout import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
@@ -202,10 +203,10 @@ class TrackDelivery:
         await self._source.aclose()
 
     async def withdraw(self) -> None:
-        """Stop, and take the track off the room, which goes on without it."""
+        """Stop, and take the track off the room, which goes on without it. At most 2 s."""
         await self.aclose()
         assert self._publication is not None
         # Never answered if the room is lost meanwhile (livekit 1.1.21).
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, UnpublishTrackError):
             async with asyncio.timeout(_UNPUBLISH_TIMEOUT):
                 await self._room.local_participant.unpublish_track(self._publication.sid)

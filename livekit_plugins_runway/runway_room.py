@@ -80,6 +80,7 @@ class RunwayRoom:
         self._token = ""
         self._microphone: TrackDelivery | None = None
         self._stream: DataStreamDelivery | None = None
+        self._withdrawing: asyncio.Task[None] | None = None
 
     @property
     def worker_gone(self) -> asyncio.Event:
@@ -156,8 +157,10 @@ class RunwayRoom:
             self._room, worker, lambda: self._on_lost(Loss.SPEECH_FAILED)
         )
         if self._microphone is not None:
-            microphone, self._microphone = self._microphone, None
-            await microphone.withdraw()
+            # The first words do not wait for the server's answer.
+            withdrawal = self._microphone.withdraw()
+            self._withdrawing = asyncio.create_task(withdrawal, name="runway_withdraw")
+            self._microphone = None
         return kind, self._stream
 
     async def _probe(self, worker: str) -> DeliveryKind:
@@ -177,10 +180,13 @@ class RunwayRoom:
         self._watch.close()
         stream, self._stream = self._stream, None
         microphone, self._microphone = self._microphone, None
+        withdrawing, self._withdrawing = self._withdrawing, None
         if stream is not None:
             await stream.aclose()
         if microphone is not None:
             await microphone.aclose()
+        if withdrawing is not None:
+            await withdrawing
         await self._room.disconnect()
 
     # -- calls from the worker --------------------------------------------------------------------

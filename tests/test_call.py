@@ -11,10 +11,11 @@ from unittest.mock import Mock
 import jsonschema
 import pytest
 from call import RATE, REAL_PICTURE, Call, calling, now, tts
-from livekit import api
+from livekit import api, rtc
 from livekit.agents import Agent, AgentSession, APIConnectOptions
 from livekit.agents.testing import fake_job_context
 from livekit.agents.voice.io import AudioOutput
+from livekit.rtc.participant import UnpublishTrackError
 
 from livekit_plugins_runway import AvatarSession, AvatarState
 from livekit_plugins_runway.errors import (
@@ -68,6 +69,36 @@ async def test_all_of_a_ten_second_utterance_is_heard_in_order(
         stages = vars(call.avatar.timings)
         assert None not in stages.values()
         assert list(stages.values()) == sorted(stages.values())
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_the_first_words_do_not_wait_until_the_unused_microphone_is_withdrawn(
+    livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    unpublish, answer = rtc.LocalParticipant.unpublish_track, asyncio.Event()
+    ended = []
+
+    async def unpublish_late(me: rtc.LocalParticipant, sid: str) -> None:
+        try:
+            await answer.wait()
+            if refused:
+                raise UnpublishTrackError("refused")
+            await unpublish(me, sid)
+        finally:
+            ended.append(sid)
+
+    monkeypatch.setattr(rtc.LocalParticipant, "unpublish_track", unpublish_late)
+    async with calling(livekit_server, delivery="datastream") as call:
+        await call.start()
+        handle = call.say(SHORT)
+        await call.simulator.wait_until(lambda: call.runway.speech_received != [], 10.0)
+        assert ended == []  # nor given up, as after 2 s
+        answer.set()
+        await handle
+        assert call.history() == [(SHORT.text, False)]
+        await call.avatar.aclose()
+        await call.simulator.wait_until(lambda: not call.simulator.leaked(), 5.0)
+    assert len(ended) == 1
 
 
 async def test_the_wire_is_what_runway_published(livekit_server: LiveKitServer) -> None:
