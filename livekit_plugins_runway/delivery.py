@@ -206,7 +206,8 @@ class TrackDelivery:
         """Stop, and take the track off the room, which goes on without it. At most 2 s."""
         await self.aclose()
         assert self._publication is not None
-        # Never answered if the room is lost meanwhile (livekit 1.1.21).
+        # Never answered if the room is lost meanwhile (livekit 1.1.21); if it is refused, a silent
+        # track stays, which does no harm.
         with contextlib.suppress(TimeoutError, UnpublishTrackError):
             async with asyncio.timeout(_UNPUBLISH_TIMEOUT):
                 await self._room.local_participant.unpublish_track(self._publication.sid)

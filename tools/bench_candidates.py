@@ -29,12 +29,13 @@ class Candidate:
     short_calls: int = 0
 
 
+_EQUALS = 6  # short calls of each of the two that are compared with each other
 _BOTH: tuple[Place, ...] = ("agent", "runway")
 CANDIDATES = {
     candidate.name: candidate
     for candidate in (
-        Candidate("official", "official, direct", "bench_avatars:official", short_calls=6),
-        Candidate("direct", "ours, direct", "bench_avatars:direct", short_calls=6),
+        Candidate("official", "official, direct", "bench_avatars:official", short_calls=_EQUALS),
+        Candidate("direct", "ours, direct", "bench_avatars:direct", short_calls=_EQUALS),
         Candidate(
             "bridge-datastream",
             "ours, bridge, data stream",
