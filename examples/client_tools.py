@@ -18,7 +18,7 @@ from livekit.agents.voice.room_io import RoomOptions
 from offline_speech import EspeakTTS, ScriptedLLM
 
 from livekit_plugins_runway import AvatarSession, ToolCall
-from livekit_plugins_runway.models import BackendRpcTool, ClientEventTool, StringParameter
+from livekit_plugins_runway.runway.models import BackendRpcTool, ClientEventTool, StringParameter
 
 logger = logging.getLogger("client_tools")
 ORDERS = {"A1": "on its way"}

@@ -4,15 +4,15 @@ from livekit.agents import Plugin
 
 from .avatar import AvatarSession
 from .errors import RunwayException
+from .lifecycle.recovery import RecoveryOptions
+from .lifecycle.state import AvatarState, StateChanged
+from .lifecycle.supervisor import AvatarReplaced, Restarting
+from .lifecycle.tools import ToolCall
 from .log import logger
-from .realtime import SessionEnd
-from .recovery import RecoveryOptions
-from .state import AvatarState, StateChanged
-from .succession import AvatarReplaced, Restarting
-from .tool_calls import ToolCall
-from .usage import CallUsage
+from .media.video import VideoOptions
+from .runway.billing import CallUsage
+from .runway.session import SessionEnd
 from .version import __version__
-from .video import VideoOptions
 
 __all__ = [
     "AvatarReplaced",

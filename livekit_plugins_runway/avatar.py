@@ -22,19 +22,19 @@ from livekit.agents.utils import is_given
 from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
 
-from .access import AgentRoomAccess
-from .arguments import check_choice, check_seconds, realtime_request, required
-from .audio_output import AvatarAudioOutput
-from .client import DEFAULT_BASE_URL, RunwayClient
 from .errors import ConfigurationError
-from .link import AvatarLink, LinkOptions
+from .lifecycle.instance import AvatarLink, LinkOptions
+from .lifecycle.presence import UserPresence
+from .lifecycle.recovery import RecoveryOptions
+from .lifecycle.state import ALLOWED, AvatarState, StateChanged
+from .lifecycle.supervisor import Succession, Surroundings
+from .lifecycle.telemetry import Telemetry
+from .lifecycle.timings import StageTimings
+from .lifecycle.tools import ToolDesk, ToolHandler, checked_handlers
 from .log import logger
-from .metrics import StageTimings
-from .models import Tool
-from .passage import Transport
-from .presence import UserPresence
-from .recovery import RecoveryOptions
-from .speech import (
+from .media.video import VideoOptions
+from .playout.output import AvatarAudioOutput
+from .playout.ports import (
     FirstSpeechHeard,
     Microphone,
     PlayoutForced,
@@ -43,14 +43,14 @@ from .speech import (
     SpeechForeign,
     SpeechStalled,
 )
-from .state import ALLOWED, AvatarState, StateChanged
-from .succession import Succession, Surroundings
-from .telemetry import Telemetry
-from .tool_calls import ToolDesk, ToolHandler, checked_handlers
-from .transports import TransportKind, check_transport, make_transport
-from .usage import CallUsage
-from .video import VideoOptions
-from .worker import DeliveryKind, DeliveryOption, Loss
+from .runway.billing import CallUsage
+from .runway.client import DEFAULT_BASE_URL, RunwayClient
+from .runway.models import Tool
+from .runway.requests import check_choice, check_seconds, realtime_request, required
+from .transport.base import Transport
+from .transport.factory import TransportKind, check_transport, make_transport
+from .transport.tokens import AgentRoomAccess
+from .transport.worker_watch import DeliveryKind, DeliveryOption, Loss
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""

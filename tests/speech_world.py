@@ -16,8 +16,8 @@ from livekit.agents.voice.io import (
     PlaybackStartedEvent,
 )
 
-from livekit_plugins_runway.audio_output import AvatarAudioOutput
-from livekit_plugins_runway.speech import PlayoutReport, RelayAction
+from livekit_plugins_runway.playout.output import AvatarAudioOutput
+from livekit_plugins_runway.playout.ports import PlayoutReport, RelayAction
 from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
 
 RATE = 48_000

@@ -11,7 +11,7 @@ from livekit import rtc
 from speech_world import world
 from virtual_clock import timers_only
 
-from livekit_plugins_runway.speech import (
+from livekit_plugins_runway.playout.ports import (
     FirstSpeechHeard,
     PlayoutStats,
     SpeechForeign,

@@ -8,7 +8,7 @@ import pytest
 from livekit import rtc
 
 from livekit_plugins_runway.testing import barcode
-from livekit_plugins_runway.testing.face import Face
+from livekit_plugins_runway.testing.worker.face import Face
 
 FULL, SMALL = (1088, 704), (556, 360)
 NUMBERS = (0, 1, 255, 256, 21_845, 43_690, 65_535)

@@ -22,7 +22,7 @@ from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.cli.output import HIDDEN, Output, masked, printable
 from livekit_plugins_runway.cli.settings import Settings
 from livekit_plugins_runway.testing import Faults, RunwaySimulator, SessionStatus
-from livekit_plugins_runway.testing.account import RECORDING, avatar, document, voice
+from livekit_plugins_runway.testing.simulator.account import RECORDING, avatar, document, voice
 
 ROOT = Path(__file__).resolve().parent.parent
 SESSIONS = "/v1/realtime_sessions"
@@ -433,7 +433,7 @@ async def test_each_kind_of_failure_has_its_exit_code(
 async def test_a_bad_key_and_an_unreachable_runway_are_told_apart(
     unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("livekit_plugins_runway.http_call._LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr("livekit_plugins_runway.runway.http._LONGEST_BACKOFF", 0.01)
     async with command_line() as (run, _):
         run.secrets.append(KEY)
         bad = await run("auth", "status", env={"RUNWAYML_API_SECRET": KEY})

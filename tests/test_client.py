@@ -18,8 +18,8 @@ from scripted_runway import Reply, ScriptedRunway, state
 from virtual_clock import virtual_clock
 
 from livekit_plugins_runway import errors as e
-from livekit_plugins_runway.client import DEFAULT_BASE_URL, RunwayClient
-from livekit_plugins_runway.models import (
+from livekit_plugins_runway.runway.client import DEFAULT_BASE_URL, RunwayClient
+from livekit_plugins_runway.runway.models import (
     CreateRealtimeSession,
     LiveKitIntegration,
     PresetAvatar,

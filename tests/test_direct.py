@@ -19,8 +19,6 @@ from livekit.agents import AgentSession, APIConnectOptions
 from livekit.agents.voice.io import AudioOutput
 
 from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, avatar
-from livekit_plugins_runway import recovery as recovery_module
-from livekit_plugins_runway.access import AgentRoomAccess, check_public
 from livekit_plugins_runway.errors import (
     AvatarJoinError,
     AvatarLostError,
@@ -28,7 +26,8 @@ from livekit_plugins_runway.errors import (
     CreditsError,
     SessionFailedError,
 )
-from livekit_plugins_runway.link import LinkOptions
+from livekit_plugins_runway.lifecycle import recovery as recovery_module
+from livekit_plugins_runway.lifecycle.instance import LinkOptions
 from livekit_plugins_runway.testing import CallFault, Faults, SessionStatus
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import (
@@ -38,7 +37,8 @@ from livekit_plugins_runway.testing.tones import (
     missing,
     silence_after,
 )
-from livekit_plugins_runway.transports import worker_token_ttl
+from livekit_plugins_runway.transport.factory import worker_token_ttl
+from livekit_plugins_runway.transport.tokens import AgentRoomAccess, check_public
 
 UTTERANCE = ToneScript(9)
 LONG = ToneScript(13)

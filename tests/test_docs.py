@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import livekit_plugins_runway as ours
-from livekit_plugins_runway import telemetry
+from livekit_plugins_runway.lifecycle import telemetry
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

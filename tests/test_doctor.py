@@ -18,10 +18,11 @@ from aiohttp import web
 from command_line import command_line
 from livekit import api
 
-from livekit_plugins_runway.cli import doctor, phrase
-from livekit_plugins_runway.cli.doctor_live import Findings
-from livekit_plugins_runway.cli.doctor_verdict import MOUTHPIECE, judge
-from livekit_plugins_runway.cli.doctor_witness import Heard
+from livekit_plugins_runway.cli.doctor import command as doctor
+from livekit_plugins_runway.cli.doctor import phrase
+from livekit_plugins_runway.cli.doctor.live import Findings
+from livekit_plugins_runway.cli.doctor.verdict import MOUTHPIECE, judge
+from livekit_plugins_runway.cli.doctor.witness import Heard
 from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.cli.output import Output
 from livekit_plugins_runway.cli.settings import Settings
@@ -32,8 +33,8 @@ from livekit_plugins_runway.errors import (
     RunwayException,
     SessionNotReadyError,
 )
-from livekit_plugins_runway.playout import SAMPLE_RATE
-from livekit_plugins_runway.realtime import SessionEnd
+from livekit_plugins_runway.playout.segment import SAMPLE_RATE
+from livekit_plugins_runway.runway.session import SessionEnd
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 
 SPEAKS = Heard("speaks", 0.97, 0.3, 2.4)

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from command_line import command_line
 
-from livekit_plugins_runway.cli import doctor, phrase
-from livekit_plugins_runway.cli.doctor_live import Patience, examine
-from livekit_plugins_runway.cli.doctor_verdict import judge
+from livekit_plugins_runway.cli.doctor import command as doctor
+from livekit_plugins_runway.cli.doctor import phrase
+from livekit_plugins_runway.cli.doctor.live import Patience, examine
+from livekit_plugins_runway.cli.doctor.verdict import judge
 from livekit_plugins_runway.cli.exits import ExitCode
-from livekit_plugins_runway.client import RunwayClient
 from livekit_plugins_runway.errors import AvatarJoinError, AvatarLostError
-from livekit_plugins_runway.models import CreateRealtimeSession, PresetAvatar
+from livekit_plugins_runway.runway.client import RunwayClient
+from livekit_plugins_runway.runway.models import CreateRealtimeSession, PresetAvatar
 from livekit_plugins_runway.testing import (
     Faults,
     RunwaySimulator,

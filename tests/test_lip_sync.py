@@ -11,7 +11,7 @@ import pytest
 from livekit.rtc._proto.stats_pb2 import RtcStats
 from virtual_clock import timers_only
 
-from livekit_plugins_runway.lip_sync import MAX_HOLD, ONWARD, LipSync
+from livekit_plugins_runway.media.lip_sync import MAX_HOLD, ONWARD, LipSync
 
 
 class Track:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from schema_bodies import values_of
 
 from livekit_plugins_runway.errors import ProtocolError
-from livekit_plugins_runway.models import (
+from livekit_plugins_runway.runway.models import (
     BackendRpcTool,
     ClientEventTool,
     Completed,

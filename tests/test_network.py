@@ -13,9 +13,9 @@ from call import DIRECT, Call, calling, now
 from livekit import rtc
 
 from livekit_plugins_runway import AvatarState, RecoveryOptions
-from livekit_plugins_runway.bridge import Bridge, BridgePassage
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
+from livekit_plugins_runway.transport.bridge import Bridge, BridgePassage
 
 UTTERANCE = ToneScript(14)
 OTHER = ToneScript(6, offset=40)

@@ -20,13 +20,13 @@ from livekit.agents import Agent, AgentSession
 from livekit.agents.voice.room_io import RoomOptions
 
 from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, RunwayException
-from livekit_plugins_runway import recovery as recovery_module
 from livekit_plugins_runway.errors import (
     AvatarLostError,
     ConfigurationError,
     CreditsError,
     NotFoundError,
 )
+from livekit_plugins_runway.lifecycle import recovery as recovery_module
 from livekit_plugins_runway.testing import CallFault, Faults, SimulatedSession
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, gaps, in_order, missing

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from livekit.agents import APIConnectOptions
 
-from livekit_plugins_runway.client import RunwayClient
-from livekit_plugins_runway.models import CreateRealtimeSession, PresetAvatar
-from livekit_plugins_runway.realtime import RealtimeSession, SessionState
+from livekit_plugins_runway.runway.client import RunwayClient
+from livekit_plugins_runway.runway.models import CreateRealtimeSession, PresetAvatar
+from livekit_plugins_runway.runway.session import RealtimeSession, SessionState
 from livekit_plugins_runway.testing import (
     CallFault,
     Faults,

@@ -23,7 +23,7 @@ from livekit_plugins_runway.errors import (
     SessionFailedError,
     UnavailableError,
 )
-from livekit_plugins_runway.recovery import STABLE_AFTER, Cap, Restarts, is_final
+from livekit_plugins_runway.lifecycle.recovery import STABLE_AFTER, Cap, Restarts, is_final
 
 
 @pytest.mark.parametrize(

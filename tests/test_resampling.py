@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livekit_plugins_runway.resampling import Resampler
+from livekit_plugins_runway.playout.resampler import Resampler
 
 RATES = [8_000, 16_000, 22_050, 24_000, 44_100, 48_000]
 

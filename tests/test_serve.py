@@ -14,7 +14,7 @@ from livekit_plugins_runway.errors import ConfigurationError
 from livekit_plugins_runway.serve.options import ServeOptions
 from livekit_plugins_runway.serve.server import run
 from livekit_plugins_runway.testing import CallFault, Faults
-from livekit_plugins_runway.testing.session import SessionStatus
+from livekit_plugins_runway.testing.simulator.session import SessionStatus
 
 UUID = "0f7a6a1e-93c1-4b43-9d2b-0d1b6b2f6a11"
 SLOW = quick(provisioning_delay=NEVER)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from livekit_plugins_runway.cli.app import app
 from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.testing import RunwaySimulator
-from livekit_plugins_runway.testing.session import SessionStatus
+from livekit_plugins_runway.testing.simulator.session import SessionStatus
 
 ROOT = Path(__file__).resolve().parent.parent
 

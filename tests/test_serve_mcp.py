@@ -18,7 +18,7 @@ from serving import NEVER, TOKEN, Served, quick, served
 
 from livekit_plugins_runway.errors import ConfigurationError
 from livekit_plugins_runway.testing import Faults
-from livekit_plugins_runway.testing.session import SessionStatus
+from livekit_plugins_runway.testing.simulator.session import SessionStatus
 
 CREATE = "create-new-realtime-session"
 GET = "get-realtime-session"

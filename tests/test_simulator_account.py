@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from livekit_plugins_runway.testing import RunwaySimulator, SessionStatus, SimulatorOptions
-from livekit_plugins_runway.testing.account import avatar, document, voice
+from livekit_plugins_runway.testing.simulator.account import avatar, document, voice
 
 PUBLISHED = json.loads((Path(__file__).parent / "schema" / "account.json").read_text())
 LISTS = {

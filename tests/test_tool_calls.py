@@ -10,21 +10,16 @@ import pytest
 from livekit import rtc
 
 from livekit_plugins_runway import AvatarSession
-from livekit_plugins_runway.client import RunwayClient
 from livekit_plugins_runway.errors import ConfigurationError, NotFoundError, RunwayException
-from livekit_plugins_runway.models import (
+from livekit_plugins_runway.lifecycle.tools import SessionTools, ToolCall, ToolDesk, arguments_of
+from livekit_plugins_runway.runway.client import RunwayClient
+from livekit_plugins_runway.runway.models import (
     BackendRpcTool,
     ClientEventTool,
     ObjectParameter,
     StringParameter,
 )
 from livekit_plugins_runway.testing import RunwaySimulator
-from livekit_plugins_runway.tool_calls import (
-    SessionTools,
-    ToolCall,
-    ToolDesk,
-    arguments_of,
-)
 
 CARD = ClientEventTool(name="card", description="A card.")
 LOOKUP = BackendRpcTool(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from livekit_plugins_runway.playout import HOP, Segment, hop_features
+from livekit_plugins_runway.playout.segment import HOP, Segment, hop_features
+from livekit_plugins_runway.playout.tracker import SpeechTracker
 from livekit_plugins_runway.testing.tones import Pcm, ToneScript
-from livekit_plugins_runway.tracker import SpeechTracker
 
 TONES = ToneScript(16).pcm(48_000)
 LATENCY_HOPS = 20

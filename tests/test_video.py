@@ -13,8 +13,8 @@ from livekit import rtc
 
 from livekit_plugins_runway import AvatarSession, VideoOptions
 from livekit_plugins_runway.errors import ConfigurationError
-from livekit_plugins_runway.scaling import Box, Scaler, Scaling, placement
-from livekit_plugins_runway.video import Pace, VideoFitter, publish_options
+from livekit_plugins_runway.media.scaling import Box, Scaler, Scaling, placement
+from livekit_plugins_runway.media.video import Pace, VideoFitter, publish_options
 
 RUNWAY = (1088, 704)
 BLACK = (16, 128, 128)

@@ -12,11 +12,11 @@ from call import REAL_PICTURE, calling, now
 from livekit import rtc
 
 from livekit_plugins_runway import AvatarState, VideoOptions
-from livekit_plugins_runway.participant import AvatarParticipant
-from livekit_plugins_runway.testing.face import Face
+from livekit_plugins_runway.media.participant import AvatarParticipant
+from livekit_plugins_runway.media.video import Codec
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.user import SimulatedUser
-from livekit_plugins_runway.video import Codec
+from livekit_plugins_runway.testing.worker.face import Face
 
 
 async def test_a_phone_gets_an_upright_picture_of_one_size_on_one_track(

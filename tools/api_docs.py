@@ -16,8 +16,8 @@ PACKAGE = "livekit_plugins_runway"
 PUBLIC = (
     "",
     ".errors",
-    ".models",
-    ".client",
+    ".runway.models",
+    ".runway.client",
     ".testing",
     ".testing.livekit_server",
     ".testing.user",

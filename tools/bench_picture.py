@@ -16,7 +16,7 @@ import numpy as np
 from livekit import rtc
 
 from livekit_plugins_runway import VideoOptions
-from livekit_plugins_runway.video import VideoFitter
+from livekit_plugins_runway.media.video import VideoFitter
 
 SOURCE = (1088, 704)
 FPS = 25

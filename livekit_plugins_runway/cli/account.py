@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigurationError, ProtocolError
-from ..usage import USD_PER_CREDIT
+from ..runway.billing import USD_PER_CREDIT
 from .calls import Request, run, send
 from .settings import KEY_VARIABLES, Settings, settings_of
 

@@ -10,11 +10,12 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import RunwayException
-from ..serve.command import serve
 from ..version import __version__
-from . import account, catalog, conversations, doctor, livekit_project, raw, sessions
+from . import account, catalog, conversations, livekit_project, raw, sessions
+from .doctor import command as doctor
 from .exits import ExitCode, exit_code
 from .output import Output
+from .serve import serve
 from .settings import (
     KEY_VARIABLES,
     LIVEKIT_VARIABLES,

@@ -13,9 +13,9 @@ from urllib.parse import urlencode
 import typer
 from livekit.agents import APIConnectOptions
 
-from ..client import RunwayClient
 from ..errors import ConfigurationError, ProtocolError
-from ..http_call import request_headers
+from ..runway.client import RunwayClient
+from ..runway.http import request_headers
 from .output import HIDDEN, masked
 from .settings import Settings
 

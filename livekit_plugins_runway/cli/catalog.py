@@ -9,7 +9,7 @@ from urllib.parse import quote
 import typer
 
 from ..errors import ProtocolError
-from ..models import PresetId
+from ..runway.models import PresetId
 from .calls import Request, run, send, send_list
 from .settings import settings_of
 

@@ -12,17 +12,17 @@ from urllib.parse import quote
 
 import typer
 
-from ..arguments import realtime_request
-from ..client import RunwayClient
 from ..errors import ConfigurationError, RunwayException, TimedOutError
-from ..models import (
+from ..runway.client import RunwayClient
+from ..runway.models import (
     TERMINAL_STATES,
     CreateRealtimeSession,
     Failed,
     PresetId,
     RealtimeSessionState,
 )
-from ..realtime import RealtimeSession
+from ..runway.requests import realtime_request
+from ..runway.session import RealtimeSession
 from .calls import Request, ask, json_argument, preview, run, runway, send
 from .exits import ExitCode, exit_code
 from .settings import Settings, settings_of

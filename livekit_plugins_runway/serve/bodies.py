@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from ..errors import ConfigurationError
-from ..models import (
+from ..runway.models import (
     Avatar,
     CreateRealtimeSession,
     CustomAvatar,

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 
 from ..errors import RunwayException
 from ..log import logger
-from ..models import Ready, RealtimeSessionState
+from ..runway.models import Ready, RealtimeSessionState
 from .bodies import Bodies, parse_json
 from .guard import MAX_BODY, Guard
 from .options import Response

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
-from ..client import DEFAULT_BASE_URL, RunwayClient
 from ..errors import ConfigurationError
+from ..runway.client import DEFAULT_BASE_URL, RunwayClient
 from .bodies import Bodies
 from .guard import Guard
 from .options import MCP_PATH, ServeOptions

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from ..client import RunwayClient
 from ..errors import NotFoundError, RunwayException
 from ..log import logger
-from ..models import TERMINAL_STATES, CreateRealtimeSession, RealtimeSessionState
-from ..realtime import RealtimeSession, SessionState
+from ..runway.client import RunwayClient
+from ..runway.models import TERMINAL_STATES, CreateRealtimeSession, RealtimeSessionState
+from ..runway.session import RealtimeSession, SessionState
 from .guard import RateLimit, too_many
 from .options import Response, ServeOptions
 from .refusals import Refused

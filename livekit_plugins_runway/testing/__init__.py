@@ -1,11 +1,11 @@
 """A Runway on this machine: for tests, demos and your own CI."""
 
-from .account import SimulatedAccount
 from .options import CallFault, Faults, SimulatorOptions, Speech
-from .performance import HeardSegment, Performance
-from .rest import RecordedRequest
-from .session import SessionStatus, SimulatedSession
-from .simulator import RunwaySimulator
+from .simulator.account import SimulatedAccount
+from .simulator.rest import RecordedRequest
+from .simulator.service import RunwaySimulator
+from .simulator.session import SessionStatus, SimulatedSession
+from .worker.performance import HeardSegment, Performance
 
 __all__ = [
     "CallFault",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .options import SimulatorOptions, Speech
-from .simulator import RunwaySimulator
+from .simulator.service import RunwaySimulator
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

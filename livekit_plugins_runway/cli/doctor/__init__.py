@@ -1,0 +1,1 @@
+"""`runway-avatar doctor`: checks without and with a live session."""

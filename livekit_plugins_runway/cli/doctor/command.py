@@ -1,0 +1,276 @@
+"""`doctor`: the checks, the examination of a live session, and its report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...errors import ConfigurationError, RoomTokenError
+from ...playout.segment import BYTES_PER_SAMPLE, SAMPLE_RATE
+from ...runway.billing import USD_PER_CREDIT, credits_for
+from ...runway.client import DEFAULT_BASE_URL
+from ...runway.models import CreateRealtimeSession
+from ...runway.requests import realtime_request
+from ..account import ORGANIZATION
+from ..calls import Request, preview, run, runway
+from ..exits import ExitCode
+from ..output import masked
+from ..sessions import PATH, Avatar, Preset
+from ..settings import STAGE_BASE_URL, Settings, settings_of
+from . import phrase
+from .live import Findings, examine
+from .offline import LIVE_SECONDS, Check, offline_checks, package_versions
+from .verdict import MOUTHPIECE, Verdict, judge
+
+_MAX_DURATION = 120
+_DEFAULT_PRESET = "influencer"
+
+
+def doctor(
+    ctx: typer.Context,
+    live: Annotated[
+        bool, typer.Option("--live", help="Also try a real session. Costs about $0.10; asks first.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    preset: Preset = None,
+    avatar: Avatar = None,
+    speech: Annotated[
+        Path | None,
+        typer.Option(metavar="WAV", help="Say this, 16 bit, instead of a phrase without words."),
+    ] = None,
+    mouthpiece: Annotated[
+        bool,
+        typer.Option(
+            "--mouthpiece",
+            help="Experiment: ask it to repeat what it hears, word for word.",
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write the report of --live.")
+    ] = None,
+) -> None:
+    """Check the set-up, at no cost; with --live also what the account's avatar worker can do.
+
+    --live makes one session, joins its room as the user, says a phrase in both ways in which speech
+    can reach a worker, compares what comes back, ends the session, and says which options to give
+    to AvatarSession. It writes a report that holds no secrets, for bug reports. Ctrl-C ends the
+    session, too. Exit code 1 if a check failed, or the session gave no way of speaking.
+    """
+    settings = settings_of(ctx)
+    if not live and (mouthpiece or speech or report or preset or avatar):
+        raise ConfigurationError("These options are for --live: pass it, too.")
+    request = _live_request(preset, avatar, mouthpiece)
+    pcm = phrase.built_in() if speech is None else phrase.from_wav(speech)
+    create = [Request("POST", PATH, body=request.wire())] if live else []
+    preview(settings, ORGANIZATION, *create)
+    checks = run(_check(settings))
+    if not settings.output.as_json:
+        _show_checks(settings, checks)
+    failed = any(check.status == "fail" for check in checks)
+    if not live:
+        if settings.output.as_json:
+            settings.output.json({"ok": not failed, "checks": [asdict(check) for check in checks]})
+        raise typer.Exit(ExitCode.REFUSED if failed else ExitCode.OK)
+    settings.runway_key()
+    _ask(settings, failed, yes)
+    path = _report_path(report)
+    findings = run(_examine(settings, request, pcm))
+    verdict = judge(findings, mouthpiece=mouthpiece)
+    told = _report(settings, checks, findings, verdict, pcm, mouthpiece)
+    _write(path, told)
+    if settings.output.as_json:
+        settings.output.json(told)
+    else:
+        _show_verdict(settings, findings, verdict, preset, avatar)
+    settings.output.note(f"The report is in {path}.")
+    if verdict.kind not in ("datastream", "track"):
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _live_request(
+    preset: str | None, avatar: str | None, mouthpiece: bool
+) -> CreateRealtimeSession:
+    if preset is None and avatar is None:
+        preset = _DEFAULT_PRESET
+    personality = MOUTHPIECE if mouthpiece else None
+    # If this process dies, Runway ends the session soon.
+    return realtime_request(avatar, preset, _MAX_DURATION, personality, None, None)
+
+
+async def _check(settings: Settings) -> list[Check]:
+    with settings.output.busy("checking"):
+        return await offline_checks(settings)
+
+
+async def _examine(settings: Settings, request: CreateRealtimeSession, pcm: bytes) -> Findings:
+    findings = Findings()
+    async with runway(settings) as client:
+        with settings.output.busy("examining a live session") as busy:
+            try:
+                return await examine(
+                    client,
+                    request,
+                    pcm,
+                    told=lambda stage: busy.update(f"examining a live session: {stage}"),
+                    findings=findings,
+                )
+            except asyncio.CancelledError:
+                settings.output.note(_interrupted(findings))
+                raise
+
+
+def _interrupted(findings: Findings) -> str:
+    if findings.end is None:
+        return "Interrupted before there was a session."
+    if findings.end.confirmed:
+        return "Interrupted; the session was ended."
+    return f"It may still bill: runway-avatar sessions cancel {findings.session_id}"
+
+
+def _ask(settings: Settings, failed: bool, yes: bool) -> None:
+    usual, most = credits_for(LIVE_SECONDS), credits_for(_MAX_DURATION)
+    settings.output.note(
+        f"A live session costs about {usual} credits (${usual * USD_PER_CREDIT:.2f}), at most "
+        f"{most} (${most * USD_PER_CREDIT:.2f}), and one of the day's sessions."
+    )
+    if failed:
+        settings.output.note("Some checks have failed, so it may well fail, too.")
+    if yes:
+        return
+    try:
+        agreed = typer.confirm("Make it?", err=True)
+    except typer.Abort:
+        raise ConfigurationError("Nobody is there to be asked: pass --yes.") from None
+    if not agreed:
+        settings.output.note("Nothing was made.")
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _report_path(report: Path | None) -> Path:
+    """Before money is spent: a place where the report can be written."""
+    path = report or Path(f"runway-avatar-report-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"--report: there is no folder {path.absolute().parent}.")
+    return path
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigurationError(f"--report {path}: {error.strerror}.") from None
+
+
+def _report(
+    settings: Settings,
+    checks: list[Check],
+    findings: Findings,
+    verdict: Verdict,
+    pcm: bytes,
+    mouthpiece: bool,
+) -> dict[str, Any]:
+    """What goes into a bug report: no secrets, no ids, no addresses of rooms."""
+    end = findings.end
+    report = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": package_versions(),
+        "runway": {DEFAULT_BASE_URL: "production", STAGE_BASE_URL: "staging"}.get(
+            settings.base_url, "other"
+        ),
+        "checks": [asdict(check) for check in checks],
+        "verdict": asdict(verdict),
+        "mouthpiece": mouthpiece,
+        "phrase_seconds": round(len(pcm) / BYTES_PER_SAMPLE / SAMPLE_RATE, 2),
+        "stages": findings.stages,
+        "tracks": findings.tracks,
+        "picture_sizes": [list(size) for size in findings.sizes],
+        "pictures_per_second": _rounded(findings.frame_rate),
+        "spoke_unasked_seconds": _rounded(findings.spoke_unasked),
+        "answers_clear_buffer": findings.answers_rpc,
+        "deliveries": _deliveries(findings),
+        "error": findings.error
+        and {"kind": type(findings.error).__name__, "message": findings.error.message},
+        "end": end
+        and {
+            "how": end.how,
+            "status": end.status,
+            "confirmed": end.confirmed,
+            "end_call_obeyed": findings.end_call_obeyed,
+            "billed_seconds": _rounded(end.billed_seconds),
+            "estimated": end.estimated,
+            "credits": credits_for(end.billed_seconds),
+        },
+    }
+    private = [*settings.output.secrets, findings.session_id]
+    if report["runway"] == "other":
+        private.append(settings.base_url)
+    shown: dict[str, Any] = masked(report, private)
+    return shown
+
+
+def _deliveries(findings: Findings) -> dict[str, Any]:
+    return {
+        kind: {"reaction": "not allowed", "missing": list(heard.missing)}
+        if isinstance(heard, RoomTokenError)
+        else {
+            "reaction": heard.reaction,
+            "likeness": _rounded(heard.likeness),
+            "latency": _rounded(heard.latency),
+            "seconds": _rounded(heard.seconds),
+        }
+        for kind, heard in findings.deliveries.items()
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _show_checks(settings: Settings, checks: list[Check]) -> None:
+    for check in checks:
+        settings.output.line(f"{check.status:<4}  {check.name}: {check.detail}")
+        if check.advice:
+            settings.output.line(f"      -> {check.advice}")
+
+
+def _show_verdict(
+    settings: Settings,
+    findings: Findings,
+    verdict: Verdict,
+    preset: str | None,
+    avatar: str | None,
+) -> None:
+    out = settings.output
+    if findings.session_id:
+        out.line(f"session {findings.session_id}")
+    out.table(["stage", "seconds"], list(findings.stages.items()))
+    for track in findings.tracks:
+        out.line(f"{track['kind']} from {track['source']}: {track['codec']}")
+    if findings.sizes:
+        sizes = ", then ".join(f"{width}x{height}" for width, height in findings.sizes)
+        out.line(f"pictures: {sizes}, {_rounded(findings.frame_rate)} a second")
+    for kind, told in _deliveries(findings).items():
+        detail = ", ".join(f"{k} {v}" for k, v in told.items() if k != "reaction" and v is not None)
+        out.line(f"{kind}: {told['reaction']}" + (f" ({detail})" if detail else ""))
+    if (end := findings.end) is not None:
+        confirmed = "confirmed" if end.confirmed else "NOT CONFIRMED: it may still bill"
+        out.line(
+            f"ended: {end.how}, {end.status or 'status not settled'}, {confirmed}; "
+            f"{end.billed_seconds:.0f} s, about {credits_for(end.billed_seconds)} credits"
+        )
+        if not end.confirmed:
+            out.line(f"      -> runway-avatar sessions cancel {findings.session_id}")
+    out.line("")
+    out.line(f"Verdict: {verdict.summary}")
+    if verdict.options:
+        chosen = {"avatar_id": avatar} if avatar else {"preset_id": preset or _DEFAULT_PRESET}
+        given = ", ".join(f"{k}={v!r}" for k, v in {**chosen, **verdict.options}.items())
+        out.line(f"  AvatarSession({given})")
+    for advice in verdict.advice:
+        out.line(f"  -> {advice}")

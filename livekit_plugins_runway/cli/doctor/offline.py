@@ -1,0 +1,293 @@
+"""`doctor`: what can be checked without paying for a session. Each check says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import re
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+from livekit import api
+
+from ...errors import RunwayException
+from ...runway.billing import credits_for
+from ..account import MODEL, ORGANIZATION, summary
+from ..calls import ask, runway
+from ..exits import CredentialsError
+from ..livekit_project import refusal
+from ..settings import KEY_VARIABLES, LIVEKIT_VARIABLES, STAGE_BASE_URL, Settings
+
+Status = Literal["ok", "warn", "fail"]
+
+LIVE_SECONDS = 24
+"""How long a worker is usually there in `doctor --live`."""
+_TIMEOUT = 8.0
+_KEY = re.compile(r"key_[0-9a-f]{128}")
+"""As described by Runway's own agent skills (runwayml/skills); no promise of the API."""
+_SKEW_WARN, _SKEW_FAIL = 5.0, 60.0
+"""Seconds. LiveKit's tokens have a time from which they count, which is checked with a minute's
+grace (livekit/protocol)."""
+_AGENTS = (1, 8, 9)
+_PORTS = (
+    "needed from here: TCP 443 to *.livekit.cloud and *.turn.livekit.cloud, UDP 3478 to "
+    "*.host.livekit.cloud, and for good quality UDP 50000-60000 and TCP 7881 to all hosts "
+    "(docs.livekit.io/deploy/admin/firewall)"
+)
+_PACKAGES = (
+    "livekit-plugins-runway-bridge",
+    "livekit-agents",
+    "livekit",
+    "livekit-api",
+    "aiohttp",
+    "pydantic",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    status: Status
+    detail: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Of a server that was asked nothing in particular; seconds."""
+
+    took: float
+    skew: float | None
+
+
+async def offline_checks(settings: Settings) -> list[Check]:
+    """All of them, in the order in which they are shown. Takes some seconds at most."""
+    asked = await asyncio.gather(_runway(settings), _livekit(settings))
+    return [
+        _python(),
+        *_packages(),
+        _runway_key(settings),
+        *asked[0],
+        _livekit_variables(settings),
+        *asked[1],
+        await asyncio.to_thread(_ports),
+    ]
+
+
+def package_versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _python() -> Check:
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.platform == "win32":
+        return Check("python", "warn", detail, "Windows is not tested.")
+    return Check("python", "ok", detail)
+
+
+def _packages() -> list[Check]:
+    versions = package_versions()
+    detail = ", ".join(f"{name} {number or 'missing'}" for name, number in versions.items())
+    agents = versions["livekit-agents"]
+    numbers = tuple(map(int, re.findall(r"\d+", agents or "")[:3]))
+    if None in versions.values():
+        return [Check("packages", "fail", detail, "Install again: pip install --force-reinstall.")]
+    if not _AGENTS <= numbers < (1, 9):
+        return [Check("packages", "fail", detail, "livekit-agents must be 1.8, from 1.8.9 on.")]
+    return [Check("packages", "ok", detail)]
+
+
+def _runway_key(settings: Settings) -> Check:
+    found = settings.variable(*KEY_VARIABLES)
+    if found is None:
+        return Check(
+            "runway key",
+            "fail",
+            "not set",
+            "Make a key in Runway's developer portal, and set RUNWAYML_API_SECRET.",
+        )
+    where = f"{found.name} from {found.origin}"
+    if found.name != KEY_VARIABLES[0]:
+        return Check(
+            "runway key", "warn", where, "AvatarSession reads RUNWAYML_API_SECRET: set that, too."
+        )
+    if found.origin == ".env":
+        where += ", which this command reads and AvatarSession does not by itself"
+    if not _KEY.fullmatch(found.value.strip()):
+        return Check(
+            "runway key",
+            "warn",
+            f"{where}; unusual: keys are key_ and 128 hexadecimal digits",
+            "Check that it was copied whole, without quotes.",
+        )
+    return Check("runway key", "ok", where)
+
+
+async def _runway(settings: Settings) -> list[Check]:
+    name = "staging" if settings.base_url == STAGE_BASE_URL else settings.base_url
+    try:
+        answer = await _knock(f"{settings.base_url}{ORGANIZATION.path}")
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        return [
+            Check(
+                "runway reachable",
+                "fail",
+                f"{name}: {type(error).__name__}",
+                "Check the network, a proxy, and RUNWAYML_BASE_URL.",
+            )
+        ]
+    checks = [Check("runway reachable", "ok", f"{name} in {answer.took * 1000:.0f} ms")]
+    checks += _skew("clock against runway", answer)
+    return [*checks, *await _account(settings)]
+
+
+async def _account(settings: Settings) -> list[Check]:
+    if settings.variable(*KEY_VARIABLES) is None:
+        return []
+    try:
+        async with runway(settings, retries=0) as client:
+            organization = await ask(client, ORGANIZATION)
+        told = summary(organization)
+    except RunwayException as error:
+        return [Check("runway account", "fail", type(error).__name__, error.message)]
+    detail = ", ".join(f"{name}: {value}" for name, value in told.items())
+    return [_judge_account(organization, detail)]
+
+
+def _judge_account(organization: Any, detail: str) -> Check:
+    limits = organization["tier"]["models"].get(MODEL)
+    used = organization["usage"]["models"].get(MODEL, {}).get("dailyGenerations", 0)
+    if limits is None:
+        return Check(
+            "runway account",
+            "warn",
+            detail,
+            f"The tier does not name {MODEL}: ask Runway whether it includes Characters.",
+        )
+    if organization["creditBalance"] < credits_for(LIVE_SECONDS):
+        return Check("runway account", "fail", detail, "Buy credits in the developer portal.")
+    if used >= limits["maxDailyGenerations"]:
+        return Check("runway account", "fail", detail, "The day's limit is used up: wait.")
+    if limits["maxConcurrentGenerations"] < 2:
+        return Check(
+            "runway account",
+            "warn",
+            detail,
+            "One session at a time: renewals have a gap that the voice bridges, and a second call "
+            "waits. A higher tier has more.",
+        )
+    return Check("runway account", "ok", detail)
+
+
+def _livekit_variables(settings: Settings) -> Check:
+    missing = [name for name in LIVEKIT_VARIABLES if settings.variable(name) is None]
+    if missing:
+        return Check(
+            "livekit settings",
+            "warn",
+            f"not set: {', '.join(missing)}",
+            "AvatarSession needs them, from the environment or as arguments of start().",
+        )
+    return Check("livekit settings", "ok", "LIVEKIT_URL, LIVEKIT_API_KEY, LIVEKIT_API_SECRET")
+
+
+async def _livekit(settings: Settings) -> list[Check]:
+    found = settings.variable("LIVEKIT_URL")
+    if found is None:
+        return []
+    parts = urlsplit(found.value)
+    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+        return [
+            Check(
+                "livekit reachable",
+                "fail",
+                "LIVEKIT_URL is no address",
+                "It must be like wss://project.livekit.cloud.",
+            )
+        ]
+    secure = parts.scheme in ("wss", "https")
+    try:
+        answer = await _knock(f"{'https' if secure else 'http'}://{parts.netloc}")
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        return [
+            Check(
+                "livekit reachable",
+                "fail",
+                type(error).__name__,
+                "Check LIVEKIT_URL, and that the server runs.",
+            )
+        ]
+    checks = [Check("livekit reachable", "ok", f"in {answer.took * 1000:.0f} ms")]
+    checks += _skew("clock against livekit", answer)
+    return [*checks, *await _livekit_key(settings, found.value)]
+
+
+async def _livekit_key(settings: Settings, url: str) -> list[Check]:
+    """Listing rooms is the cheapest call that needs a key."""
+    key, secret = (settings.variable(name) for name in LIVEKIT_VARIABLES[1:])
+    if key is None or secret is None:
+        return []
+    limit = aiohttp.ClientTimeout(total=_TIMEOUT)
+    try:
+        async with api.LiveKitAPI(url, key.value, secret.value, timeout=limit) as livekit:
+            await livekit.room.list_rooms(api.ListRoomsRequest(names=["runway-avatar-doctor"]))
+    except api.TwirpError as error:
+        problem = refusal(error)
+        kind = "not accepted" if isinstance(problem, CredentialsError) else "refused"
+        return [Check("livekit key", "fail", kind, problem.message)]
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return [Check("livekit key", "fail", type(error).__name__, "Try again.")]
+    return [Check("livekit key", "ok", "accepted")]
+
+
+async def _knock(url: str) -> _Answer:
+    """Without a key: whether somebody answers, how fast, and what time it is there."""
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
+    async with aiohttp.ClientSession(timeout=timeout) as http:
+        began = time.monotonic()
+        async with http.get(url, allow_redirects=False) as response:
+            took = time.monotonic() - began
+            date = response.headers.get("Date")
+            skew = None
+            if date is not None:
+                # It has whole seconds, cut off.
+                there = parsedate_to_datetime(date).timestamp() + 0.5
+                skew = time.time() - took / 2 - there
+            return _Answer(took, skew)
+
+
+def _skew(name: str, answer: _Answer) -> list[Check]:
+    if answer.skew is None:
+        return []
+    detail = f"{answer.skew:+.0f} s"
+    advice = "Set this machine's clock (NTP): tokens are refused when clocks disagree."
+    if abs(answer.skew) > _SKEW_FAIL:
+        return [Check(name, "fail", detail, advice)]
+    if abs(answer.skew) > _SKEW_WARN:
+        return [Check(name, "warn", detail, advice)]
+    return [Check(name, "ok", detail)]
+
+
+def _ports() -> Check:
+    """Whether there is a way out for UDP at all. Nothing is sent, and no firewall is tried."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 3478))  # reserved for documentation (RFC 5737)
+        except OSError:
+            return Check(
+                "ports", "warn", f"no route for UDP; {_PORTS}", "Media will go over TCP, if at all."
+            )
+    return Check("ports", "ok", f"{_PORTS}; only --live shows whether media passes")

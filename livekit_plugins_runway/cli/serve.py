@@ -1,0 +1,109 @@
+"""The command `runway-avatar serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigurationError
+from ..log import logger
+from ..serve.options import TOKEN_VARIABLE, Response, ServeOptions
+from ..serve.server import run
+from .settings import Settings, settings_of
+
+
+def serve(
+    ctx: typer.Context,
+    host: Annotated[
+        str, typer.Option(help=f"Address to listen on; a public one needs {TOKEN_VARIABLE}.")
+    ] = ServeOptions.host,
+    port: Annotated[int, typer.Option(help="Port of the REST server; 0: any free one.")] = 8080,
+    mcp: Annotated[bool, typer.Option(help="Serve MCP clients, too (extra 'serve').")] = True,
+    mcp_port: Annotated[int, typer.Option(help="Port of the MCP server; 0: any free one.")] = 9090,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin whose pages may call, like http://localhost:3000; repeatable."),
+    ] = None,
+    avatar: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Preset or avatar id that callers may ask for; repeatable, the first is the "
+            "default. Without it: any."
+        ),
+    ] = None,
+    response: Annotated[
+        Response,
+        typer.Option(
+            help="What front ends get: the room's credentials, or the key to take them with."
+        ),
+    ] = "credentials",
+    rate: Annotated[
+        int, typer.Option(help="Sessions that one client may make per minute.")
+    ] = ServeOptions.rate,
+    max_sessions: Annotated[
+        int, typer.Option(help="Sessions that may be alive at once.")
+    ] = ServeOptions.max_sessions,
+    max_duration: Annotated[
+        int, typer.Option(help="Seconds that a caller may ask for at most, 10 to 1800.")
+    ] = ServeOptions.max_duration,
+    ready_timeout: Annotated[
+        float, typer.Option(help="Seconds for a session to become READY.")
+    ] = ServeOptions.ready_timeout,
+    trust_proxy: Annotated[
+        bool,
+        typer.Option("--trust-proxy", help="Behind a proxy: client address from X-Forwarded-For."),
+    ] = False,
+) -> None:
+    """Serve Runway sessions to front ends (REST) and to tool users (MCP), without an agent.
+
+    Callers must present the token that RUNWAY_AVATAR_TOKEN holds, if it is set. Ends on SIGINT or
+    SIGTERM.
+    """
+    settings = settings_of(ctx)
+    if settings.dry_run:
+        raise ConfigurationError("serve sends nothing by itself: leave --dry-run out.")
+    _log_to_stderr()
+    token = settings.variable(TOKEN_VARIABLE)
+    options = ServeOptions(
+        host=host,
+        port=port,
+        mcp_port=mcp_port if mcp else None,
+        token=None if token is None else token.value,
+        allowed_origins=tuple(allow_origin or ()),
+        avatars=tuple(avatar or ()),
+        response=response,
+        rate=rate,
+        max_sessions=max_sessions,
+        max_duration=max_duration,
+        ready_timeout=ready_timeout,
+        trust_proxy=trust_proxy,
+    )
+    asyncio.run(_until_signalled(options, settings))
+
+
+async def _until_signalled(options: ServeOptions, settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    secret, base_url = settings.runway_key(), settings.base_url
+    await run(options, secret, stop=stop, ready=_announce, base_url=base_url)
+
+
+def _announce(rest_url: str, mcp_url: str | None) -> None:
+    print(f"REST on {rest_url}", flush=True)
+    if mcp_url is not None:
+        print(f"MCP on {mcp_url}", flush=True)
+
+
+def _log_to_stderr() -> None:
+    """With session ids: who runs the server needs them to end a session by hand."""
+    handler = logging.StreamHandler()
+    text = "%(asctime)s %(levelname)s %(message)s %(lk.pii.session_id)s"
+    handler.setFormatter(logging.Formatter(text, defaults={"lk.pii.session_id": ""}))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,232 @@
+"""One Runway session as the avatar's face: the session, its passage to the user, its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import AvatarJoinError, AvatarLostError
+from ..log import logger
+from ..playout.ports import SpeechDelivery
+from ..runway.session import RealtimeSession, SessionEnd
+from ..transport.base import Face, Passage
+from ..transport.worker_watch import PATIENCE, DeliveryKind, DeliveryOption, Loss
+from .tools import SessionTools, ToolDesk
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """Times in seconds."""
+
+    delivery: DeliveryOption = "auto"
+    ready_timeout: float = 60.0
+    join_timeout: float = 30.0
+    """For the worker to join, and again for its first frame; about 8 s are usual."""
+    stall_timeout: float = 1.5
+    tools: ToolDesk | None = None
+    """Where the calls of the session's tools arrive; None: nobody listens."""
+
+
+class AvatarLink:
+    """Opened once, closed once. `lost` resolves when the avatar that was there is no longer.
+
+    Args:
+        on_stage: called with the name of each stage of `metrics.StageTimings` as it is reached.
+    """
+
+    def __init__(
+        self,
+        session: RealtimeSession,
+        passage: Passage,
+        options: LinkOptions,
+        on_stage: Callable[[str], None],
+    ) -> None:
+        self.session = session
+        self.passage = passage
+        self._options = options
+        self._on_stage = on_stage
+        self._tools: SessionTools | None = None
+        self._face: Face | None = None
+        self._face_task: asyncio.Task[None] | None = None
+        self._status_task: asyncio.Task[None] | None = None
+        self._first_frame = asyncio.Event()
+        self._began = asyncio.get_running_loop().time()
+        self._capped_from: float | None = None
+        self._worker_joined_at: float | None = None
+        self._live_at: float | None = None
+        self.retired = False
+        """Set by the one who ends it."""
+        self.queued = asyncio.Event()
+        """Set while Runway says that the session waits for capacity."""
+        self.lost: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
+        self.delivery_kind: DeliveryKind | None = None
+
+    @property
+    def last_frame(self) -> float | None:
+        """Loop time in seconds of the avatar's last picture; None where that is not known."""
+        return None if self._face is None else self._face.last_frame
+
+    @property
+    def startup(self) -> float:
+        """Seconds from the create call to an avatar that takes speech; 0 before."""
+        return 0.0 if self._live_at is None else self._live_at - self._began
+
+    @property
+    def lived(self) -> float:
+        """Seconds since the avatar takes speech; 0 before."""
+        return self._seconds_since(self._live_at)
+
+    @property
+    def age(self) -> float:
+        """Seconds for which Runway's cap has counted; 0 before."""
+        return self._seconds_since(self._capped_from)
+
+    @property
+    def billed(self) -> float:
+        """Seconds since the worker is there; 0 before."""
+        return self._seconds_since(self._worker_joined_at)
+
+    def _seconds_since(self, then: float | None) -> float:
+        return 0.0 if then is None else asyncio.get_running_loop().time() - then
+
+    async def open(
+        self, *, standby: bool, on_ready: Callable[[SpeechDelivery, bool], None] | None = None
+    ) -> SpeechDelivery:
+        """From a created session to an avatar that has a face and takes speech.
+
+        Args:
+            standby: nothing of it is shown before `show()`; else its face is, at once.
+            on_ready: called as soon as it may be given speech, with whether its face was seen.
+
+        Raises:
+            AvatarLostError: it was lost before its first picture.
+            RunwayException: by kind; the session must still be ended with `close()`.
+        """
+        options, session, passage = self._options, self.session, self.passage
+        self._capped_from = await passage.open(
+            session,
+            options.ready_timeout,
+            on_queued=self._on_queued,
+            on_stage=self._on_stage,
+            on_lost=self.report_loss,
+        )
+        self._attend_to_tools()
+        await passage.wait_for_worker(options.join_timeout)
+        session.worker_joined()
+        self._worker_joined_at = asyncio.get_running_loop().time()
+        self._on_stage("worker_joined")
+        early = await passage.may_speak_unseen(options.join_timeout)
+        if early:
+            delivery = await self._open_delivery(on_ready, seen=False)
+        self._face = await passage.wait_for_face(
+            options.join_timeout, on_first_frame=self._on_first_frame
+        )
+        if not standby:
+            self._face.activate()
+        self._face_task = asyncio.create_task(self._face.run(), name="runway_face")
+        await self._wait_for_first_frame()
+        if not early:
+            delivery = await self._open_delivery(on_ready, seen=True)
+        self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
+        self._live_at = asyncio.get_running_loop().time()
+        return delivery
+
+    async def _open_delivery(
+        self, on_ready: Callable[[SpeechDelivery, bool], None] | None, *, seen: bool
+    ) -> SpeechDelivery:
+        self.delivery_kind, delivery = await self.passage.open_delivery(self._options.delivery)
+        logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
+        if on_ready is not None:
+            on_ready(delivery, seen)
+        return delivery
+
+    async def _wait_for_first_frame(self) -> None:
+        waiting = asyncio.create_task(self._first_frame.wait(), name="runway_first_frame")
+        try:
+            events: list[asyncio.Future[Any]] = [waiting, self.lost]
+            timeout = self._options.join_timeout
+            await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        if self._first_frame.is_set():
+            return
+        if self.lost.done():
+            raise AvatarLostError(reason=self.lost.result().value)
+        waited = self._options.join_timeout
+        raise AvatarJoinError(session_id=self.session.id, missing="video", waited=waited)
+
+    def _attend_to_tools(self) -> None:
+        desk, tools = self._options.tools, self.session.request.tools
+        if desk is not None and tools:
+            passage = self.passage
+            self._tools = desk.open(self.session.id, tools, passage.room, passage.is_worker)
+
+    def show(self) -> None:
+        """From now on the user sees and hears this avatar. Only after `open()`."""
+        assert self._face is not None
+        self._face.activate()
+
+    def hide(self) -> None:
+        """From now on the user sees and hears nothing of it, as far as that is in our hands."""
+        if self._face is not None:
+            self._face.deactivate()
+
+    async def wait_until_shown(self, timeout: float) -> float | None:
+        """The loop time of the first picture that the user saw; None if none came in time, or
+        nobody here can tell."""
+        assert self._face is not None
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._face.wait_until_shown()
+        except TimeoutError:
+            return None
+
+    def report_loss(self, loss: Loss) -> None:
+        """The avatar is gone; the first reason counts."""
+        if not self.lost.done():
+            self.lost.set_result(loss)
+
+    async def _watch_status(self) -> None:
+        await self.session.wait_until_ended()
+        self.report_loss(Loss.SESSION_ENDED)
+
+    def _on_first_frame(self) -> None:
+        self._first_frame.set()
+        self._on_stage("first_frame")
+
+    def _on_queued(self, queued: bool) -> None:
+        if queued:
+            self.queued.set()
+        else:
+            self.queued.clear()
+        logger.info("the Runway session is queued" if queued else "it is no longer queued")
+
+    async def _stop(self) -> None:
+        """Let nothing more of the avatar reach the user. Idempotent."""
+        tasks = [task for task in (self._face_task, self._status_task) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self, *, budget: float) -> SessionEnd:
+        """Show no more of it, end the session, see that it has ended, leave the Runway room.
+
+        Bounded by `budget` seconds, except for leaving the room. Raises only if it is cancelled.
+        """
+        await self._stop()
+        patience = 0.0 if self.lost.done() else PATIENCE
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.passage.see_out(patience), name="runway_see_out")
+                return await self.session.end(
+                    say_goodbye=self.passage.send_end_call,
+                    worker_gone=self.passage.worker_gone,
+                    budget=budget,
+                )
+        finally:
+            if self._tools is not None:
+                await self._tools.aclose()
+            await self.passage.aclose()

@@ -1,0 +1,513 @@
+"""Which Runway session is the face now, and which one comes next: loss, renewal, swap, pause.
+
+Everything here happens behind one avatar participant: its tracks stay, whoever feeds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..errors import AvatarLostError, LostAnswerError, RunwayException
+from ..log import logger
+from ..playout.output import AvatarAudioOutput
+from ..playout.ports import SpeechDelivery
+from ..runway.billing import CallUsage
+from ..runway.client import RunwayClient
+from ..runway.models import CreateRealtimeSession
+from ..runway.session import END_BUDGET, RealtimeSession, SessionEnd
+from ..transport.base import Transport
+from .instance import AvatarLink, LinkOptions
+from .presence import UserPresence
+from .recovery import Cap, RecoveryOptions, Restarts, is_final
+from .state import AvatarState
+
+Cause = Literal["restart", "renewal", "swap", "resume"]
+
+SWAP_PATIENCE = 15.0
+"""Seconds for which a swap waits for the end of what is being said."""
+_QUEUE_PATIENCE = 3.0
+"""Seconds; `queued` is normal for about one (measured by others on the live service)."""
+_RENEW_AGAIN = 5.0
+_SETTLE_TIMEOUT = 30.0
+_SHOWN_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True)
+class Restarting:
+    """Payload of the `restarting` event: a new session is made after `delay` seconds.
+
+    Attributes:
+        attempt: 1 for the first restart in a row.
+        error: why the face is gone, or did not come.
+    """
+
+    attempt: int
+    delay: float
+    error: RunwayException
+
+
+@dataclass(frozen=True)
+class AvatarReplaced:
+    """Payload of the `replaced` event: another Runway session has become the face.
+
+    Attributes:
+        freeze: seconds from the last picture of the former session to the first of this one; None
+            where one of the two is not known.
+        overlap: seconds for which both were billed.
+        by_voice: the voice spoke, or would have, between the two.
+    """
+
+    cause: Cause
+    session_id: str
+    freeze: float | None
+    overlap: float
+    by_voice: bool
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the succession acts on; owned by the `AvatarSession`."""
+
+    client: RunwayClient
+    transport: Transport
+    output: AvatarAudioOutput
+    presence: UserPresence
+    link_options: LinkOptions
+    recovery: RecoveryOptions
+    create_retries: int
+    move_to: Callable[[AvatarState, str], None]
+    tell: Callable[..., Any]
+    """Emits an event: its name and its payload."""
+    on_stage: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Swap:
+    request: CreateRealtimeSession
+    done: asyncio.Future[None]
+
+
+class Succession:
+    """Owns every Runway session of a call, from `create()` to `aclose()`."""
+
+    def __init__(self, request: CreateRealtimeSession, around: Surroundings) -> None:
+        self._request = request
+        self._around = around
+        self._cap = Cap(around.recovery, request.max_duration)
+        self._link: AvatarLink | None = None
+        self._next: AvatarLink | None = None
+        self._seen = False  # a face was there before
+        self._last_frame: float | None = None
+        self._one_at_a_time = False
+        self._wanted: _Swap | None = None
+        self._want = asyncio.Event()
+        self._endings: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._end_budget: float | None = None
+        self.usage = CallUsage()
+
+    @property
+    def link(self) -> AvatarLink | None:
+        """The session that is, or is about to be, the face; None while there is none."""
+        return self._link
+
+    async def create(self, on_sent: Callable[[], None]) -> None:
+        """Make the first session, so that a refusal reaches the caller. Raises as Runway does.
+
+        Args:
+            on_sent: called when the request leaves, in each attempt.
+        """
+        self._link = await self._make(self._request, on_sent)
+
+    async def run(self) -> None:
+        """Keep a face behind the participant; returns if the options say that this is to end."""
+        recovery, presence = self._around.recovery, self._around.presence
+        cause: Cause = "restart"
+        while True:
+            faces = asyncio.create_task(self._keep_a_face(cause), name="runway_faces")
+            tasks: set[asyncio.Task[None]] = {faces}
+            if recovery.on_user_left != "keep":
+                leaving = presence.wait_until_left(recovery.user_left_grace)
+                tasks.add(asyncio.create_task(leaving, name="runway_presence"))
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            if not faces.cancelled():
+                return faces.result()
+            logger.info("the user has left", extra={"then": recovery.on_user_left})
+            if recovery.on_user_left == "close":
+                return None
+            self._around.output.detach_avatar()
+            self._around.transport.hide_face()
+            self._around.move_to(AvatarState.PAUSED, "the user has left")
+            await presence.wait_until_back()
+            self._around.move_to(AvatarState.STARTING, "a user is back")
+            cause = "resume"
+
+    async def swap(self, request: CreateRealtimeSession) -> None:
+        """Another avatar. Returns when the user sees it; raises as Runway does, and then nothing
+        has changed. One at a time."""
+        swap = _Swap(request, asyncio.get_running_loop().create_future())
+        self._wanted = swap
+        self._want.set()
+        try:
+            await swap.done
+        finally:
+            if self._wanted is swap:
+                self._wanted = None
+                self._want.clear()
+
+    async def aclose(self, budget: float) -> None:
+        """End every session that is not ended yet, in at most about `budget` seconds. `run()` must
+        have been cancelled. Idempotent."""
+        self._end_budget = budget
+        if self._wanted is not None:
+            self._turn_down(self._wanted)
+        self._retire(self._next)
+        self._retire(self._link)
+        self._next = self._link = None
+        await asyncio.gather(*self._endings)
+        for task in list(self._settling):
+            task.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
+
+    # -- one face after the other ---------------------------------------------------------------
+
+    async def _keep_a_face(self, cause: Cause) -> None:
+        around = self._around
+        restarts = Restarts(around.recovery)
+        try:
+            while True:
+                error, lived = await self._one_face(cause)
+                around.tell("error", error)
+                delay = None if is_final(error) else restarts.next_delay(lived)
+                if around.recovery.on_loss != "restart" or delay is None:
+                    if not await self._left_at_voice(error):
+                        return
+                    cause, restarts = "swap", Restarts(around.recovery)
+                    continue
+                cause = "restart"
+                around.tell("restarting", Restarting(restarts.in_a_row, delay, error))
+                logger.info("another session follows", extra={"delay": round(delay, 2)})
+                await asyncio.sleep(delay)
+        finally:
+            self._retire(self._next)
+            self._retire(self._link)
+            self._next = self._link = None
+
+    async def _left_at_voice(self, error: RunwayException) -> bool:
+        """No more sessions by itself. True once a swap asks for one."""
+        self._around.tell("gave_up", error)
+        if self._around.recovery.on_loss == "close":
+            return False
+        logger.warning("the agent goes on by voice for the rest of the call")
+        await self._want.wait()
+        return True
+
+    async def _one_face(self, cause: Cause) -> tuple[RunwayException, float]:
+        """Bring a face and keep it; returns why it is gone or did not come, and for how many
+        seconds it was there."""
+        swap = self._take_swap()
+        request = self._request if swap is None else swap.request
+        try:
+            with self._answering(swap):
+                if self._link is None:
+                    self._link = await self._make(request)
+                link = self._link
+                if self._seen:
+                    delivery = await link.open(standby=True)
+                    await self._hand_over(link, delivery, hurry_in=None)
+                    await self._replaced(cause, link, overlap=0.0, by_voice=True)
+                else:
+                    await link.open(standby=False, on_ready=self._attach_first)
+                    self._around.output.avatar_seen()
+                    self._seen = True
+                    # Said once in a call, not by each of its sessions.
+                    self._request = self._request.model_copy(update={"start_script": None})
+        except RunwayException as error:
+            self._to_voice(self._link, error, "the avatar did not come")
+            return error, 0.0
+        self._around.on_stage("live")
+        self._around.move_to(AvatarState.LIVE, "the avatar is there")
+        return await self._hold()
+
+    def _attach_first(self, delivery: SpeechDelivery, seen: bool) -> None:
+        self._around.output.attach_avatar(delivery, seen=seen)
+        if self._request.start_script:
+            self._around.output.open_gate()
+
+    async def _hold(self) -> tuple[RunwayException, float]:
+        """Until the face is lost; renewed and swapped meanwhile."""
+        not_before = 0.0
+        while (link := self._link) is not None:
+            renew_at = self._cap.renew_at(link.startup)
+            due = float("inf") if renew_at is None else max(renew_at, not_before)
+            await self._something_happens(link, due - link.age)
+            if link.lost.done():
+                error = AvatarLostError(reason=link.lost.result().value)
+                lived = link.lived
+                self._to_voice(link, error, "the avatar was lost")
+                return error, lived
+            swap = self._take_swap()
+            if swap is None and link.age < due:
+                continue
+            hurry_at = SWAP_PATIENCE + link.age if swap else None
+            if renew_at is not None:
+                forced = self._cap.force_at()
+                hurry_at = forced if hurry_at is None else min(hurry_at, forced)
+            try:
+                with self._answering(swap):
+                    await self._replace(link, swap, hurry_at)
+            except RunwayException as error:
+                if self._link is None:
+                    self._around.move_to(AvatarState.VOICE_ONLY, str(error))
+                    return error, link.lived
+                self._around.move_to(AvatarState.LIVE, "the former avatar stays")
+                if swap is None:
+                    self._around.tell("error", error)
+                    not_before = float("inf") if is_final(error) else link.age + _RENEW_AGAIN
+            else:
+                not_before = 0.0
+                self._around.move_to(AvatarState.LIVE, "the next session is the face")
+        raise AssertionError("a replacement that succeeds leaves a link")
+
+    async def _something_happens(self, link: AvatarLink, timeout: float) -> None:
+        wanting = asyncio.create_task(self._want.wait(), name="runway_want")
+        try:
+            finite = None if timeout == float("inf") else max(0.0, timeout)
+            events: list[asyncio.Future[Any]] = [link.lost, wanting]
+            await asyncio.wait(events, timeout=finite, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wanting.cancel()
+            await asyncio.gather(wanting, return_exceptions=True)
+
+    def _take_swap(self) -> _Swap | None:
+        swap, self._wanted = self._wanted, None
+        self._want.clear()
+        return None if swap is None or swap.done.done() else swap
+
+    @contextlib.contextmanager
+    def _answering(self, swap: _Swap | None) -> Iterator[None]:
+        """Tells who asked for the swap what has become of it; only a swap that succeeds changes
+        what the sessions after it are made of."""
+        try:
+            yield
+        except RunwayException as error:
+            if swap is not None and not swap.done.done():
+                swap.done.set_exception(error)
+            raise
+        else:
+            if swap is not None:
+                self._request = swap.request
+                if not swap.done.done():
+                    swap.done.set_result(None)
+        finally:
+            if swap is not None:
+                self._turn_down(swap)
+
+    def _turn_down(self, swap: _Swap) -> None:
+        """No effect on one that was answered."""
+        if not swap.done.done():
+            swap.done.set_exception(RunwayException("The call ended before the swap."))
+
+    # -- from one to the next -------------------------------------------------------------------
+
+    async def _replace(self, old: AvatarLink, swap: _Swap | None, hurry_at: float | None) -> None:
+        """Make the next session while the old one speaks, and change over in a gap of the speech.
+
+        Raises what keeps the next one from coming. Then the old one is still the face, unless it
+        was lost meanwhile (`_link` is None).
+        """
+        cause: Cause = "renewal" if swap is None else "swap"
+        self._around.move_to(AvatarState.RENEWING, cause)
+        watching = asyncio.create_task(self._to_voice_when_lost(old), name="runway_old_face")
+        opening: asyncio.Task[SpeechDelivery] | None = None
+        try:
+            new = self._next = await self._make(self._request if swap is None else swap.request)
+            opening = asyncio.create_task(new.open(standby=True), name="runway_next_face")
+            if await self._is_stuck_in_queue(new, opening) and self._link is old:
+                self._one_at_a_time = True
+                await self._make_room(old, hurry_at)
+            delivery = await opening
+            alone = self._link is None
+            hurry_in = None if hurry_at is None else max(0.0, hurry_at - old.age)
+            await self._hand_over(new, delivery, hurry_in=hurry_in)
+            overlap = 0.0 if alone else new.billed
+            self._retire(old)
+            await self._replaced(cause, new, overlap=overlap, by_voice=alone)
+        finally:
+            watching.cancel()
+            tasks = [watching] if opening is None else [watching, opening]
+            if opening is not None:
+                opening.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._retire(self._next)
+            self._next = None
+
+    async def _is_stuck_in_queue(
+        self, new: AvatarLink, opening: asyncio.Task[SpeechDelivery]
+    ) -> bool:
+        """Whether the account has no place for a second session beside the first."""
+        queued = asyncio.create_task(new.queued.wait(), name="runway_queued")
+        try:
+            events: list[asyncio.Task[Any]] = [queued, opening]
+            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            queued.cancel()
+            await asyncio.gather(queued, return_exceptions=True)
+        if not opening.done():
+            await asyncio.wait({opening}, timeout=0.0 if self._one_at_a_time else _QUEUE_PATIENCE)
+        return not opening.done() and new.queued.is_set()
+
+    async def _make_room(self, old: AvatarLink, hurry_at: float | None) -> None:
+        """End the old session first, in a gap of the speech; the voice speaks until the next one
+        is there."""
+        logger.info("the account allows one session at a time: the old one is ended first")
+        switched = asyncio.Event()
+        self._around.output.hand_over(None, switched.set)
+        hurry_in = None if hurry_at is None else max(0.0, hurry_at - old.age)
+        await self._until_switched(switched, None, hurry_in)
+        if self._link is old:
+            self._last_frame = old.last_frame
+            self._link = None
+            old.hide()
+            self._around.transport.hide_face()
+            self._retire(old)
+
+    async def _hand_over(
+        self, new: AvatarLink, delivery: SpeechDelivery, *, hurry_in: float | None
+    ) -> None:
+        """Raises `AvatarLostError` if the new one is lost while it waits."""
+        switched = asyncio.Event()
+
+        def on_switched() -> None:
+            if self._link is not None and self._link is not new:
+                self._last_frame = self._link.last_frame
+                self._link.hide()
+            new.show()
+            self._link = new
+            if self._next is new:
+                self._next = None
+            switched.set()
+
+        self._around.output.hand_over(delivery, on_switched)
+        await self._until_switched(switched, new, hurry_in)
+
+    async def _until_switched(
+        self, switched: asyncio.Event, new: AvatarLink | None, hurry_in: float | None
+    ) -> None:
+        loop, output = asyncio.get_running_loop(), self._around.output
+        hurry = None if hurry_in is None else loop.call_later(hurry_in, output.hurry)
+        waiting = asyncio.create_task(switched.wait(), name="runway_hand_over")
+        try:
+            events: list[asyncio.Future[Any]] = [waiting]
+            if new is not None:
+                events.append(new.lost)
+            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if hurry is not None:
+                hurry.cancel()
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            if not switched.is_set():
+                output.withdraw_hand_over()
+        if not switched.is_set() and new is not None:
+            raise AvatarLostError(reason=new.lost.result().value)
+
+    async def _to_voice_when_lost(self, link: AvatarLink) -> None:
+        reason = await asyncio.shield(link.lost)
+        if self._link is link:
+            error = AvatarLostError(reason=reason.value)
+            self._to_voice(link, error, "the avatar was lost while the next one was made")
+            self._around.tell("error", error)
+
+    def _to_voice(self, link: AvatarLink | None, error: RunwayException, why: str) -> None:
+        if link is not None:
+            link.hide()
+            self._last_frame = link.last_frame or self._last_frame
+        self._around.transport.hide_face()
+        if self._link is link:
+            self._link = None
+        self._around.output.detach_avatar()
+        self._around.move_to(AvatarState.VOICE_ONLY, str(error))
+        logger.warning(why, extra={"error": type(error).__name__, "detail": str(error)})
+        self._retire(link)
+
+    async def _replaced(
+        self, cause: Cause, link: AvatarLink, *, overlap: float, by_voice: bool
+    ) -> None:
+        shown = await link.wait_until_shown(_SHOWN_TIMEOUT)
+        last, self._last_frame = self._last_frame, None
+        freeze = None if shown is None or last is None else max(0.0, shown - last)
+        counters = {"restart": "restarts", "renewal": "renewals", "swap": "swaps"}
+        counter = counters.get(cause, "resumes")
+        counted = {counter: getattr(self.usage, counter) + 1}
+        overlapped = self.usage.overlap_seconds + overlap
+        self.usage = replace(self.usage, overlap_seconds=overlapped, **counted)
+        logger.info("another session is the face", extra={"cause": cause, "freeze": freeze})
+        payload = AvatarReplaced(cause, link.session.id, freeze, overlap, by_voice)
+        self._around.tell("replaced", payload)
+
+    # -- sessions -------------------------------------------------------------------------------
+
+    async def _make(
+        self, request: CreateRealtimeSession, on_sent: Callable[[], None] | None = None
+    ) -> AvatarLink:
+        """Repeats a create whose answer was lost. The orphan is never consumed, so it dies unbilled
+        about 21 s after READY; one whose worker joins the agent's room is turned away there. Where
+        it takes the account's only place, the new one is queued."""
+        around = self._around
+        for tries_left in reversed(range(around.create_retries + 1)):
+            passage = around.transport.passage(around.output)
+            session = RealtimeSession(around.client, passage.body(request))
+            link = AvatarLink(session, passage, around.link_options, around.on_stage)
+            try:
+                await session.create(on_sent)
+                break
+            except LostAnswerError:
+                passage.disown()
+                if not tries_left:
+                    raise
+                logger.warning("the answer to a Runway create was lost; creating another session")
+        around.on_stage("created")
+        return link
+
+    def _retire(self, link: AvatarLink | None) -> None:
+        """End a session in the background; `aclose()` waits for it."""
+        if link is None or link.retired:
+            return
+        link.retired = True
+        link.hide()
+        task = asyncio.create_task(self._end(link, link.age), name="runway_end_link")
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _end(self, link: AvatarLink, age: float) -> None:
+        end = await link.close(budget=END_BUDGET if self._end_budget is None else self._end_budget)
+        logger.info(
+            "the Runway session has ended",
+            extra={"how": end.how, "status": end.status, "billed_seconds": end.billed_seconds},
+        )
+        self.usage = self.usage.with_session(end)
+        self._around.tell("session_ended", end)
+        self._around.tell("usage_updated", self.usage)
+        if end.how == "already ended" and end.status == "COMPLETED":
+            self._cap.ended_by_itself(age)
+        if end.estimated and end.billed_seconds and self._end_budget is None:
+            task = asyncio.create_task(self._settle(link, end), name="runway_settle")
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, link: AvatarLink, end: SessionEnd) -> None:
+        """Runway needs a while to say what a session has cost."""
+        settled = await link.session.settled(end, _SETTLE_TIMEOUT)
+        if settled is not None:
+            self.usage = self.usage.corrected(end, settled)
+            self._around.tell("usage_updated", self.usage)

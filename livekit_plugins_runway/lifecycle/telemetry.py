@@ -1,0 +1,154 @@
+"""What a worker tells its monitoring of the avatars in it: Prometheus metrics, OpenTelemetry spans.
+
+Prometheus: in the process's default registry, which the worker serves at its `prometheus_port`; for
+jobs in processes of their own set `prometheus_multiproc_dir` (livekit-agents `WorkerOptions`), as
+for the framework's own metrics. OpenTelemetry: by the framework's tracer, under the span that is
+current when the avatar is started.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from livekit.agents import utils
+from livekit.agents.telemetry import tracer
+from opentelemetry import context, trace
+from prometheus_client import Counter, Gauge, Histogram
+
+from ..errors import AvatarLostError, RunwayException
+from ..playout.ports import PlayoutForced
+from ..runway.billing import credits_for
+from ..runway.session import SessionEnd
+from .state import AvatarState, StateChanged
+from .supervisor import AvatarReplaced
+
+if TYPE_CHECKING:
+    from ..avatar import AvatarSession
+
+_NODE = "nodename"
+
+LIVE = Gauge(
+    "runway_avatar_live", "Avatars whose face is shown", [_NODE], multiprocess_mode="livesum"
+)
+SESSIONS = Counter(
+    "runway_avatar_sessions", "Runway sessions that have ended", [_NODE, "how", "status"]
+)
+UNCONFIRMED = Counter(
+    "runway_avatar_unconfirmed_ends", "Runway sessions that may still be billing", [_NODE]
+)
+BILLED = Counter(
+    "runway_avatar_billed_seconds", "Seconds billed by Runway, estimated at the end", [_NODE]
+)
+CREDITS = Counter("runway_avatar_credits", "Credits, estimated from the seconds", [_NODE])
+LOST = Counter("runway_avatar_losses", "Faces lost in mid-call", [_NODE, "reason"])
+ERRORS = Counter("runway_avatar_errors", "Errors by kind", [_NODE, "kind"])
+REPLACED = Counter(
+    "runway_avatar_replacements", "Another session has become the face", [_NODE, "cause"]
+)
+FORCED = Counter(
+    "runway_avatar_forced_segments", "Segments ended at their deadline, not wholly heard", [_NODE]
+)
+STAGE_SECONDS = Histogram(
+    "runway_avatar_stage_seconds",
+    "Seconds from start() to each stage of the first session",
+    [_NODE, "stage"],
+    buckets=[0.25, 0.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60],
+)
+FREEZE_SECONDS = Histogram(
+    "runway_avatar_freeze_seconds",
+    "Seconds without a picture when a session replaced another",
+    [_NODE, "cause"],
+    buckets=[0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60],
+)
+
+
+class Telemetry:
+    """Listens to one avatar's events, from `start()` to `closed`."""
+
+    def __init__(self, avatar: AvatarSession) -> None:
+        self._avatar = avatar
+        self._node = utils.nodename()
+        self._span = tracer.start_span("runway_avatar")
+        self._context = trace.set_span_in_context(self._span, context.get_current())
+        avatar.on("state_changed", self._on_state_changed)
+        avatar.on("error", self._on_error)
+        avatar.on("replaced", self._on_replaced)
+        avatar.on("session_ended", self._on_session_ended)
+        avatar.on("stage_reached", self._on_stage_reached)
+        avatar.on("playout_forced", self._on_playout_forced)
+
+    def end(self) -> None:
+        """After the avatar's last event."""
+        avatar = self._avatar
+        avatar.off("state_changed", self._on_state_changed)
+        avatar.off("error", self._on_error)
+        avatar.off("replaced", self._on_replaced)
+        avatar.off("session_ended", self._on_session_ended)
+        avatar.off("stage_reached", self._on_stage_reached)
+        avatar.off("playout_forced", self._on_playout_forced)
+        usage = avatar.usage
+        self._span.set_attributes(
+            {
+                "runway.sessions": usage.sessions,
+                "runway.restarts": usage.restarts,
+                "runway.renewals": usage.renewals,
+                "runway.swaps": usage.swaps,
+                "runway.billed_seconds": usage.billed_seconds,
+            }
+        )
+        self._span.end()
+
+    def _on_state_changed(self, change: StateChanged) -> None:
+        shown = {AvatarState.LIVE, AvatarState.RENEWING}
+        step = (change.new in shown) - (change.old in shown)
+        if step:
+            LIVE.labels(self._node).inc(step)
+        self._span.add_event(change.new.value)
+
+    def _on_error(self, error: RunwayException) -> None:
+        ERRORS.labels(self._node, type(error).__name__).inc()
+        if isinstance(error, AvatarLostError):
+            LOST.labels(self._node, error.reason).inc()
+        self._span.record_exception(error)
+
+    def _on_replaced(self, replaced: AvatarReplaced) -> None:
+        REPLACED.labels(self._node, replaced.cause).inc()
+        told: dict[str, str | float] = {"cause": replaced.cause}
+        if replaced.freeze is not None:
+            FREEZE_SECONDS.labels(self._node, replaced.cause).observe(replaced.freeze)
+            told["freeze"] = replaced.freeze
+        self._span.add_event("replaced", told)
+
+    def _on_session_ended(self, end: SessionEnd) -> None:
+        SESSIONS.labels(self._node, end.how, end.status or "unknown").inc()
+        UNCONFIRMED.labels(self._node).inc(not end.confirmed)
+        BILLED.labels(self._node).inc(end.billed_seconds)
+        CREDITS.labels(self._node).inc(credits_for(end.billed_seconds))
+        span = tracer.start_span(
+            "runway_session",
+            context=self._context,
+            start_time=_ns(end.created_at if end.created_at is not None else end.ended_at),
+            attributes={
+                "lk.pii.runway_session_id": end.session_id,
+                "runway.how": end.how,
+                "runway.status": end.status or "unknown",
+                "runway.confirmed": end.confirmed,
+                "runway.billed_seconds": end.billed_seconds,
+                "runway.estimated": end.estimated,
+            },
+        )
+        for name, at in (("ready", end.ready_at), ("running", end.started_at)):
+            if at is not None:
+                span.add_event(name, timestamp=_ns(at))
+        span.end(_ns(end.ended_at))
+
+    def _on_stage_reached(self, stage: str) -> None:
+        STAGE_SECONDS.labels(self._node, stage).observe(getattr(self._avatar.timings, stage))
+        self._span.add_event(stage)
+
+    def _on_playout_forced(self, _: PlayoutForced) -> None:
+        FORCED.labels(self._node).inc()
+
+
+def _ns(unix_seconds: float) -> int:
+    return int(unix_seconds * 1e9)

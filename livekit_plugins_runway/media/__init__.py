@@ -1,0 +1,1 @@
+"""Tracks, pictures and sound in LiveKit rooms. Knows nothing of Runway."""

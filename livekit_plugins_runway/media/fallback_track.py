@@ -1,0 +1,128 @@
+"""The plain voice on the agent's own participant, where Runway's worker is in the same room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from livekit import rtc
+from livekit.rtc.participant import PublishTrackError, UnpublishTrackError
+
+from ..errors import UnavailableError
+from ..log import logger
+from ..playout.segment import BYTES_PER_SAMPLE, SAMPLE_RATE
+from .subscription import Audience
+
+_SETTLE_TIMEOUT = 2.0
+_QUEUE_MS = 50
+
+
+class AgentVoice:
+    """A track of the agent's own participant, silent while the avatar speaks.
+
+    Its source is not "microphone": front ends take the agent's microphone, where there is one, for
+    that of the avatar (`useVoiceAssistant` of components-js) and would show, or play, this silence
+    instead of the avatar's voice. What plays a room's sound plays it all the same.
+    """
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+        self._source: rtc.AudioSource | None = None
+        self._track: rtc.LocalAudioTrack | None = None
+        self._audience = Audience()
+        self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None
+        self._closed = False
+        self.faces: set[str] = set()
+        """Identities of avatars that speak now instead of it."""
+        self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
+            "local_track_subscribed": self._on_subscribed,
+            "local_track_republished": self._on_republished,
+            "reconnecting": self._audience.on_away,
+            "reconnected": self._audience.on_back,
+            "connection_state_changed": self._on_connection_state_changed,
+        }
+
+    @property
+    def subscribed(self) -> bool:
+        """True once somebody has subscribed to the track."""
+        return self._audience.subscribed
+
+    @property
+    def reachable(self) -> bool:
+        """See `Audience.reachable`. What an avatar says does not pass here: the user hears it
+        whatever becomes of the agent's own connection."""
+        return bool(self.faces) or self._audience.reachable
+
+    async def publish(self) -> None:
+        """The room must be connected. Once only.
+
+        Raises:
+            UnavailableError: the server or the agent's token refuses.
+        """
+        for event, handler in self._handlers.items():
+            self._room.on(event, handler)
+        # Not before: it takes 2 ms, for which the request to Runway would wait. A source with a
+        # queue sends silence by itself (livekit 1.1.21), so that no receiver loses the first words.
+        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
+        self._track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_UNKNOWN)
+        self._publishing = asyncio.create_task(
+            self._room.local_participant.publish_track(self._track, options),
+            name="runway_publish_voice",
+        )
+        try:
+            # Cut off half-way, it would leave a track that nobody knows of.
+            await asyncio.shield(self._publishing)
+        except PublishTrackError as error:
+            raise UnavailableError(
+                "The agent's voice could not be published in its own room: its token must allow "
+                "sources other than camera and microphone."
+            ) from error
+
+    async def push_audio(self, pcm: bytes) -> None:
+        """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect before `publish()` and
+        after `aclose()`."""
+        if self._closed or self._source is None:
+            return
+        frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
+        await self._source.capture_frame(frame)
+
+    def keep_alive(self) -> None:
+        """Its source is silent by itself."""
+
+    async def aclose(self) -> None:
+        """Take the track off the room, which goes on without it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for event, handler in self._handlers.items():
+            self._room.off(event, handler)
+        try:
+            # The SDK never answers if the room is lost meanwhile (livekit 1.1.21).
+            async with asyncio.timeout(_SETTLE_TIMEOUT):
+                await self._unpublish()
+        except TimeoutError:
+            logger.debug("the agent's voice was not taken off its room in time")
+        except (PublishTrackError, UnpublishTrackError) as error:
+            logger.debug("nothing to unpublish", extra={"error": type(error).__name__})
+        if self._source is not None:
+            await self._source.aclose()
+
+    async def _unpublish(self) -> None:
+        if self._publishing is None:
+            return
+        publication = await self._publishing
+        if self._room.isconnected():
+            await self._room.local_participant.unpublish_track(publication.sid)
+
+    def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
+        if state == rtc.ConnectionState.CONN_DISCONNECTED:
+            self._audience.on_over()  # nobody restores it: the job ends
+
+    def _on_subscribed(self, track: rtc.Track) -> None:
+        if self._track is not None and track.sid == self._track.sid:
+            self._audience.on_subscribed()
+
+    def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
+        if publication.track is self._track:
+            self._audience.on_republished()

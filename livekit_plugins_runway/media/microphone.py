@@ -1,0 +1,80 @@
+"""The source of the avatar participant's voice track: written to from any thread, never queued."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from livekit import rtc
+
+from ..playout.segment import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
+from .native import send
+
+SILENT_FOR = 2.0
+"""Seconds for which `keep_alive()` holds: longer than an event loop is blocked when a session
+starts (1.0 s measured, by the framework's turn detection)."""
+_MAX_CATCH_UP = 0.1
+
+
+class LiveMicrophone:
+    """What is written goes out at once: a queue would add its length to the voice's latency.
+
+    While nobody writes it can be kept alive with silence. A thread paces that: a busy event loop
+    would be late with it, and the user's receiver would expect the same of the words that follow.
+    """
+
+    def __init__(self) -> None:
+        self.source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        self._sent = 0  # hops
+        self._silent_until = 0.0  # time.monotonic()
+        self._silent = threading.Event()
+        self._closed = False
+        self._pacer: threading.Thread | None = None
+
+    def write(self, pcm: bytes) -> None:
+        """Send int16 mono PCM at 48 kHz, a whole number of 10 ms, from any thread. Ends the
+        silence."""
+        self._silent.clear()
+        if not self._closed:
+            self._send(pcm)
+
+    def _send(self, pcm: bytes) -> None:
+        if len(pcm) > len(SILENCE) and self._sent % 2:
+            # The second half of what comes would wait for the next to fill its packet.
+            pcm = SILENCE + pcm
+        for start in range(0, len(pcm), len(SILENCE)):
+            send(self.source, pcm[start : start + len(SILENCE)])
+            self._sent += 1
+
+    def keep_alive(self) -> None:
+        """Be silent from now on until something is written, for `SILENT_FOR` seconds at most. From
+        the event loop's thread only."""
+        if self._closed:
+            return
+        self._silent_until = time.monotonic() + SILENT_FOR
+        self._silent.set()
+        if self._pacer is None:
+            self._pacer = threading.Thread(target=self._pace, name="runway_microphone", daemon=True)
+            self._pacer.start()
+
+    def _pace(self) -> None:
+        while not self._closed:
+            # Now and then, for a word from another thread may undo the call to wake up and close.
+            self._silent.wait(SILENT_FOR)
+            due = time.monotonic()
+            while self._silent.is_set() and not self._closed:
+                if time.monotonic() > self._silent_until:
+                    self._silent.clear()
+                    break
+                self._send(bytes(PACKET * BYTES_PER_SAMPLE))
+                due = max(due + PACKET / SAMPLE_RATE, time.monotonic() - _MAX_CATCH_UP)
+                time.sleep(max(0.0, due - time.monotonic()))
+
+    async def aclose(self) -> None:
+        """Idempotent."""
+        self._closed = True
+        self._silent.set()
+        if self._pacer is not None:
+            await asyncio.to_thread(self._pacer.join)
+        await self.source.aclose()

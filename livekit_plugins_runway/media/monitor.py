@@ -1,0 +1,86 @@
+"""Hears an avatar that publishes in the agent's room by itself, to know what it has said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+from livekit import rtc
+
+from ..playout.output import AvatarAudioOutput
+from ..transport.worker_watch import sound
+from .relay import is_blank
+from .video import MIN_FRAME_SIDE
+
+_HOPS = 5
+"""50 ms at a time: nothing of it is passed on, so there is no hurry."""
+
+
+class Listener:
+    """A `Face` that nothing here can hold back: for accounting alone.
+
+    The picture is looked at until the first one has come, and then no longer: decoding it for the
+    whole call would cost as much as a relay, for the sake of noticing that it stalls.
+
+    Args:
+        on_first_frame: called once, when the first picture has come.
+        on_active: called with whether it counts, by `activate()` and `deactivate()`.
+    """
+
+    def __init__(
+        self,
+        *,
+        audio: rtc.RemoteAudioTrack,
+        video: rtc.RemoteVideoTrack,
+        output: AvatarAudioOutput,
+        on_first_frame: Callable[[], None],
+        on_active: Callable[[bool], None],
+    ) -> None:
+        self._audio = audio
+        self._video = video
+        self._output = output
+        self._on_first_frame = on_first_frame
+        self._on_active = on_active
+        self._active = False
+
+    def activate(self) -> None:
+        """From now on what it says counts."""
+        self._active = True
+        self._on_active(True)
+
+    def deactivate(self) -> None:
+        """From now on it does not count; to be neither seen nor heard, it must leave."""
+        self._active = False
+        self._on_active(False)
+
+    async def wait_until_shown(self) -> None:
+        """Nobody here sees its pictures."""
+
+    @property
+    def last_frame(self) -> None:
+        """Nobody here sees its pictures."""
+
+    async def run(self) -> None:
+        """Listen until cancelled, or until the voice ends."""
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(self._look(), name="runway_look_for_face")
+            await self._listen()
+            looking.cancel()
+
+    async def _listen(self) -> None:
+        async with aclosing(sound(self._audio, _HOPS)) as pieces:
+            async for pcm in pieces:
+                if self._active:
+                    self._output.relayed(pcm)
+
+    async def _look(self) -> None:
+        stream = rtc.VideoStream(self._video, capacity=1)
+        async with aclosing(stream):
+            async for event in stream:
+                frame = event.frame
+                if min(frame.width, frame.height) >= MIN_FRAME_SIDE and not is_blank(frame):
+                    break
+            else:
+                return
+        self._on_first_frame()

@@ -1,0 +1,210 @@
+"""The participant that the user sees and hears: one for the whole call, whatever is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from livekit import rtc
+from livekit.rtc.participant import PublishTrackError
+
+from ..errors import UnavailableError
+from ..log import logger
+from .connect import connect
+from .microphone import LiveMicrophone
+from .subscription import Audience
+from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
+
+_NEGOTIATION = 0.2
+"""Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
+as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
+_FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
+_FOR_GOOD = {
+    rtc.DisconnectReason.DUPLICATE_IDENTITY,
+    rtc.DisconnectReason.PARTICIPANT_REMOVED,
+    rtc.DisconnectReason.ROOM_DELETED,
+    rtc.DisconnectReason.ROOM_CLOSED,
+    rtc.DisconnectReason.USER_REJECTED,
+}
+
+
+class AvatarParticipant:
+    """Publishes the avatar's microphone at once and its camera with the first real frame.
+
+    Publishing a camera before there is a picture shows a green screen; a microphone that is there
+    early, with silence, loses nobody the first words.
+
+    Args:
+        video: what becomes of the pictures, and how they are published.
+    """
+
+    def __init__(self, video: VideoOptions | None = None) -> None:
+        self._video = video or VideoOptions()
+        self._fitter = VideoFitter(self._video)
+        self._room = rtc.Room()
+        self.microphone = LiveMicrophone()
+        self._microphone_track = self._voice_track()
+        self._camera: rtc.VideoSource | None = None
+        self._camera_track: rtc.LocalVideoTrack | None = None
+        self._url = ""
+        self._make_token: Callable[[], str] = str
+        self._audience = Audience()
+        self._published_at = float("-inf")
+        self._rejoining: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def subscribed(self) -> bool:
+        """True once somebody has subscribed to the microphone track."""
+        return self._audience.subscribed
+
+    @property
+    def reachable(self) -> bool:
+        """See `Audience.reachable`."""
+        return self._audience.reachable
+
+    async def join(self, url: str, make_token: Callable[[], str]) -> None:
+        """Join the agent room and publish the microphone.
+
+        Args:
+            make_token: called for each attempt to join; a connection that the SDK could not restore
+                is made anew.
+
+        Raises:
+            UnavailableError: the server refused, or could not be reached.
+        """
+        self._url, self._make_token = url, make_token
+        await self._enter(self._room)
+
+    async def _enter(self, room: rtc.Room) -> None:
+        for event, handler in self._handlers(room).items():
+            room.on(event, handler)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        try:
+            await connect(room, self._url, self._make_token())
+            await room.local_participant.publish_track(self._microphone_track, options)
+            self._published_at = asyncio.get_running_loop().time()
+        except (rtc.ConnectError, PublishTrackError) as error:
+            raise UnavailableError(
+                "The avatar participant could not join the agent's room. Check LIVEKIT_URL, "
+                "LIVEKIT_API_KEY and LIVEKIT_API_SECRET: they must be those of the agent's server."
+            ) from error
+
+    def _handlers(self, room: rtc.Room) -> dict[rtc.room.EventTypes, Callable[..., None]]:
+        return {
+            "local_track_subscribed": self._on_subscribed,
+            "local_track_republished": self._on_republished,
+            "reconnecting": self._audience.on_away,
+            "reconnected": self._audience.on_back,
+            "disconnected": lambda reason: self._on_disconnected(room, reason),
+        }
+
+    def _on_subscribed(self, track: rtc.Track) -> None:
+        if track.sid == self._microphone_track.sid:
+            self._audience.on_subscribed()
+
+    def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
+        if publication.track is self._microphone_track:
+            self._audience.on_republished()
+
+    def _on_disconnected(self, room: rtc.Room, reason: rtc.DisconnectReason.ValueType) -> None:
+        ours = reason == rtc.DisconnectReason.CLIENT_INITIATED
+        if self._closed or ours or room is not self._room:
+            return
+        name = rtc.DisconnectReason.Name(reason)
+        if reason in _FOR_GOOD:
+            logger.error("the avatar participant was put out of the room", extra={"reason": name})
+            self._audience.on_over()
+            return
+        logger.warning("the avatar participant has lost its room", extra={"reason": name})
+        self._audience.on_lost()
+        self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
+
+    async def _rejoin(self) -> None:
+        """Until it is in the room again, or closed. The tracks are published anew."""
+        delay = _FIRST_REJOIN
+        while True:
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _SLOWEST_REJOIN)
+            self._room = room = rtc.Room()
+            self._microphone_track = self._voice_track()
+            try:
+                await self._enter(room)
+                if self._camera is not None:
+                    await self._publish_camera(self._camera)
+            except (UnavailableError, PublishTrackError) as error:
+                logger.debug("not in the room yet", extra={"error": type(error).__name__})
+                await room.disconnect()
+            else:
+                return
+
+    def _voice_track(self) -> rtc.LocalAudioTrack:
+        return rtc.LocalAudioTrack.create_audio_track("avatar-voice", self.microphone.source)
+
+    async def push_audio(self, pcm: bytes) -> None:
+        """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect after `aclose()`."""
+        self.microphone.write(pcm)
+
+    def keep_alive(self) -> None:
+        """See `LiveMicrophone.keep_alive`."""
+        self.microphone.keep_alive()
+
+    async def open_camera(self, frame: rtc.VideoFrame, timestamp_us: int) -> None:
+        """Publish the camera, with its first picture, if that was not done yet. As `push_video`."""
+        if self._camera is not None or not self._takes(frame):
+            return
+        fitted = self._fitter.fit(frame, timestamp_us)
+        if fitted is not None:
+            self._camera = rtc.VideoSource(fitted.width, fitted.height)
+            self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
+            await self._publish_camera(self._camera)
+
+    def push_video(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
+        """Send a picture of any size and buffer type at once. Only after `open_camera()`.
+
+        Args:
+            timestamp_us: capture time in microseconds of the SDK's clock (as a `VideoStream` gives
+                it); receivers keep lips and voice in sync by it.
+
+        Returns:
+            False if the frame was not sent: not fit for it, or one more than `max_fps`.
+        """
+        if self._camera is None or not self._takes(frame):
+            return False
+        fitted = self._fitter.fit(frame, timestamp_us)
+        if fitted is None:
+            return False
+        if self._camera_track is not None and self._camera_track.muted:
+            self._camera_track.unmute()
+            logger.debug("camera unmuted")
+        self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
+        return True
+
+    def _takes(self, frame: rtc.VideoFrame) -> bool:
+        return not self._closed and min(frame.width, frame.height) >= MIN_FRAME_SIDE
+
+    async def _publish_camera(self, source: rtc.VideoSource) -> None:
+        self._camera_track = rtc.LocalVideoTrack.create_video_track("avatar-camera", source)
+        options = publish_options(self._video)
+        await self._room.local_participant.publish_track(self._camera_track, options)
+
+    def mute_camera(self) -> None:
+        """Show nobody rather than a frozen face. The next frame unmutes."""
+        if self._camera_track is not None and not self._camera_track.muted:
+            self._camera_track.mute()
+            logger.debug("camera muted")
+
+    async def aclose(self) -> None:
+        """Leave the agent room. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._rejoining is not None:
+            self._rejoining.cancel()
+            await asyncio.gather(self._rejoining, return_exceptions=True)
+        since = asyncio.get_running_loop().time() - self._published_at
+        await asyncio.sleep(max(0.0, _NEGOTIATION - since))
+        await self._room.disconnect()
+        await self.microphone.aclose()
+        if self._camera is not None:
+            await self._camera.aclose()

@@ -1,0 +1,199 @@
+"""Moves the avatar's picture and voice from the Runway room to the avatar participant.
+
+The voice is neither queued nor paced here: the worker paces, and every queue would add to the
+latency. The picture waits for the voice, two frames at most (`lip_sync.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from livekit import rtc
+
+from ..playout.output import AvatarAudioOutput
+from ..playout.ports import RelayAction
+from .lip_sync import LipSync
+from .native import Picture, PictureTap, VoiceTap
+from .participant import AvatarParticipant
+from .video import MIN_FRAME_SIDE
+
+_VIDEO_CAPACITY = 2
+_BLANK_RANGE = 8
+
+MUTE_AFTER = 1.0
+"""Seconds without a frame after which the camera is muted."""
+
+
+@dataclass
+class RelayStats:
+    """What went through the relay."""
+
+    video_frames: int = 0
+    audio_frames: int = 0
+    unfit_video_frames: int = 0
+    """Frames of 2x2 pixels that end a track, and empty ones before the first picture."""
+    gated_audio_frames: int = 0
+    width: int = 0
+    height: int = 0
+    resolution_changes: int = 0
+
+
+class Relay:
+    """Relays one worker's tracks until it is cancelled or both tracks have ended.
+
+    Until `activate()` it stands by: it watches the frames that come, and lets the user see and hear
+    nothing of them.
+
+    Args:
+        on_first_frame: called once, when the first picture has come.
+        on_stall: called once, with the seconds for which no frame came (`stall_timeout`).
+    """
+
+    def __init__(
+        self,
+        *,
+        audio: rtc.RemoteAudioTrack,
+        video: rtc.RemoteVideoTrack,
+        participant: AvatarParticipant,
+        output: AvatarAudioOutput,
+        on_first_frame: Callable[[], None],
+        on_stall: Callable[[float], None],
+        stall_timeout: float = 1.5,
+    ) -> None:
+        self._audio = audio
+        self._video = video
+        self._participant = participant
+        self._output = output
+        self._on_first_frame = on_first_frame
+        self._on_stall = on_stall
+        self._stall_timeout = stall_timeout
+        self._last_frame: float | None = None
+        self._active = False
+        self._lips = LipSync(audio, video)
+        self._shown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.stats = RelayStats()
+
+    def activate(self) -> None:
+        """From now on the user sees and hears this avatar."""
+        self._active = True
+
+    def deactivate(self) -> None:
+        """From now on the user sees and hears nothing of it."""
+        self._active = False
+
+    async def wait_until_shown(self) -> float:
+        """Until the first picture after `activate()` was handed to the user's track; its loop time
+        in seconds."""
+        return await asyncio.shield(self._shown)
+
+    @property
+    def last_frame(self) -> float | None:
+        """Loop time in seconds at which the last picture came; None before the first."""
+        return self._last_frame
+
+    async def run(self) -> None:
+        """Relay until cancelled, or until the worker's tracks end."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watches = [
+                    group.create_task(self._watch(), name="runway_relay_watch"),
+                    group.create_task(self._lips.follow(), name="runway_lip_sync"),
+                ]
+                media = [
+                    group.create_task(self._relay_audio(), name="runway_relay_audio"),
+                    group.create_task(self._relay_video(), name="runway_relay_video"),
+                ]
+                await asyncio.wait(media)
+                for watch in watches:
+                    watch.cancel()
+        finally:
+            self._active = False  # nor are pictures shown that still wait
+
+    async def _relay_audio(self) -> None:
+        voice = VoiceTap(self._audio, self._pass_on)
+        try:
+            await voice.wait_until_ended()
+        finally:
+            await voice.aclose()
+
+    def _pass_on(self, pcm: bytes) -> None:
+        """In a thread of the SDK."""
+        if not self._active:
+            return
+        self.stats.audio_frames += 1
+        action = self._output.relayed(pcm)
+        if action is RelayAction.PASS:
+            self._participant.microphone.write(pcm)
+        elif action is RelayAction.SILENCE:
+            self.stats.gated_audio_frames += 1
+            self._participant.microphone.write(bytes(len(pcm)))
+
+    async def _relay_video(self) -> None:
+        loop = asyncio.get_running_loop()
+        pictures = PictureTap(self._video, _VIDEO_CAPACITY)
+        stats = self.stats
+        try:
+            async for picture in pictures:
+                tiny = min(picture.width, picture.height) < MIN_FRAME_SIDE
+                if tiny or (self._last_frame is None and is_blank(picture)):
+                    stats.unfit_video_frames += 1
+                    continue
+                first, self._last_frame = self._last_frame is None, loop.time()
+                if first:
+                    self._on_first_frame()
+                if not self._active:
+                    continue
+                if self._shown.done():
+                    loop.call_at(self._lips.due(self._last_frame), self._show, picture)
+                else:  # the first one publishes the camera
+                    await self._participant.open_camera(picture, self._stamp(picture))
+                    self._show(picture)
+        finally:
+            await pictures.aclose()
+
+    def _stamp(self, picture: Picture) -> int:
+        """The time at which the voice of a picture comes, in microseconds of the SDK's clock."""
+        return picture.timestamp_us + round(self._lips.lead * 1e6)
+
+    def _show(self, picture: Picture) -> None:
+        """Hand a picture to the user's track."""
+        if not self._active or not self._participant.push_video(picture, self._stamp(picture)):
+            return
+        stats = self.stats
+        stats.video_frames += 1
+        if (picture.width, picture.height) != (stats.width, stats.height):
+            stats.resolution_changes += stats.width > 0
+            stats.width, stats.height = picture.width, picture.height
+        if not self._shown.done():
+            self._shown.set_result(asyncio.get_running_loop().time())
+
+    async def _watch(self) -> None:
+        """Mute the camera and report when the frames stop: a dead worker stays in its room for long
+        (21.5 s measured), and its audio track goes on with silence."""
+        loop = asyncio.get_running_loop()
+        mute_after = min(MUTE_AFTER, self._stall_timeout)
+        while True:
+            waited = loop.time() - self._last_frame if self._last_frame is not None else 0.0
+            if waited >= self._stall_timeout:
+                self._mute()
+                self._on_stall(waited)
+                return
+            if waited >= mute_after:
+                self._mute()
+                await asyncio.sleep(self._stall_timeout - waited)
+            else:
+                await asyncio.sleep(mute_after - waited)
+
+    def _mute(self) -> None:
+        if self._active:
+            self._participant.mute_camera()
+
+
+def is_blank(frame: rtc.VideoFrame) -> bool:
+    """Whether the picture is of one colour. A LiveKit SDK sends black frames, ten a second, from
+    the publication of a camera until its first picture (livekit 1.1.21)."""
+    luma = np.frombuffer(frame.data, np.uint8, frame.width * frame.height)[::61]
+    return int(luma.max()) - int(luma.min()) < _BLANK_RANGE

@@ -1,0 +1,176 @@
+"""The picture as the user gets it: size, pace and encoding. Off unless asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from livekit import rtc
+
+from ..errors import ConfigurationError
+from ..runway.requests import check_choice, check_whole
+from .scaling import Scaler, Scaling
+
+Codec = Literal["h264", "vp8", "vp9", "av1"]
+"""What was seen to arrive at a viewer (livekit 1.1.21, livekit-server 1.11.0, Linux x86_64). Asked
+for H265, the SDK publishes VP8."""
+
+CAMERA_BITRATE = 2_500_000
+"""bit/s; set by hand, because the SDK would choose it for the first, small frames of a session."""
+CAMERA_FRAMERATE = 30.0
+MIN_FRAME_SIDE = 16
+"""Pixels. When a publisher leaves, its track ends with 2x2 frames, which abort libwebrtc's encoder
+(livekit 1.1.21)."""
+MAX_FRAME_SIDE = 1920
+"""Pixels. Runway's picture has 1088x704: what is larger is enlarged, and shows nothing more."""
+MIN_FPS, MAX_FPS = 1.0, 60.0
+MIN_BITRATE, MAX_BITRATE = 50_000, 10_000_000
+_RUNWAY_PIXELS = 1088 * 704
+_LEAST_CHOSEN, _MOST_CHOSEN = 200_000, 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """What becomes of the avatar's picture before your user gets it, for phones and watches. By
+    default nothing: it is passed on as it comes (556x360, then 1088x704, 25 fps).
+
+    Args:
+        width, height: of the published picture in pixels, even, 16 to 1920; both or neither. It
+            stays that size whatever size Runway sends. 396x704 is the largest 9:16 in Runway's
+            picture: what is larger is enlarged here, which costs CPU and shows nothing more.
+        scaling: how the picture gets there. "cover": fills it, and what is too much is cut off:
+            left and right alike, above and below by `crop_top`; "fit": all of it, with black bars;
+            "stretch": all of it, without bars, distorted.
+        crop_top: which part of the rows that "cover" has to cut off is cut at the top: 0.0 none
+            (the top, where the head is, stays), 0.5 half (the middle stays), 1.0 all (the bottom
+            stays). Nothing is cut there if the output is narrower than Runway's picture.
+        max_fps: pictures a second at most, 1 to 60. Those between are left out, as evenly as those
+            that come allow; the others keep their time, so lips and voice stay in step.
+        bitrate: of the encoded picture at most, in bit/s, 50,000 to 10,000,000. None: 2,500,000 for
+            Runway's own size; with `width` and `height` in proportion to the pixels, 200,000 to
+            4,000,000.
+        codec: what the SDK is to encode. WebRTC demands "h264" and "vp8" of browsers (RFC 7742);
+            "vp9" and "av1" are for devices that you know.
+
+    Raises:
+        ConfigurationError: names the option that is wrong.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    scaling: Scaling = "cover"
+    crop_top: float = 0.0
+    max_fps: float | None = None
+    bitrate: int | None = None
+    codec: Codec = "h264"
+
+    def __post_init__(self) -> None:
+        check_choice("scaling", self.scaling, get_args(Scaling))
+        check_choice("codec", self.codec, get_args(Codec))
+        if (self.width is None) != (self.height is None):
+            raise ConfigurationError(
+                f"Pass both width and height, or neither: width is {self.width!r}, height "
+                f"{self.height!r}."
+            )
+        for name, side in (("width", self.width), ("height", self.height)):
+            if side is not None:
+                check_whole(name, side, MIN_FRAME_SIDE, MAX_FRAME_SIDE, "pixels")
+                if side % 2:
+                    raise ConfigurationError(
+                        f"{name} must be even, for colours have half of the resolution; take "
+                        f"{side - 1} or {side + 1} instead of {side}."
+                    )
+        if self.width is None and self.scaling != "cover":
+            raise ConfigurationError(f"scaling={self.scaling!r} needs width and height.")
+        if not 0 <= self.crop_top <= 1:
+            raise ConfigurationError(
+                f"crop_top must be a share from 0.0 (nothing is cut at the top) to 1.0, not "
+                f"{self.crop_top!r}."
+            )
+        if self.crop_top and (self.width is None or self.scaling != "cover"):
+            raise ConfigurationError(
+                f'crop_top={self.crop_top!r} goes with width, height and scaling="cover" only.'
+            )
+        if self.max_fps is not None and not MIN_FPS <= self.max_fps <= MAX_FPS:
+            raise ConfigurationError(
+                f"max_fps must be None or {MIN_FPS:g} to {MAX_FPS:g} pictures a second, not "
+                f"{self.max_fps!r}."
+            )
+        if self.bitrate is not None:
+            check_whole("bitrate", self.bitrate, MIN_BITRATE, MAX_BITRATE, "bit/s")
+
+
+def publish_options(options: VideoOptions) -> rtc.TrackPublishOptions:
+    """How the camera is published."""
+    return rtc.TrackPublishOptions(
+        source=rtc.TrackSource.SOURCE_CAMERA,
+        # By default H.264: half the CPU of VP8 at Runway's size.
+        video_codec=rtc.VideoCodec.Value(options.codec.upper()),
+        simulcast=False,  # one encoder
+        video_encoding=rtc.VideoEncoding(
+            max_bitrate=options.bitrate or _bitrate(options.width, options.height),
+            max_framerate=options.max_fps or CAMERA_FRAMERATE,
+        ),
+    )
+
+
+def _bitrate(width: int | None, height: int | None) -> int:
+    """In bit/s, as many for each pixel as Runway's own size has."""
+    if width is None or height is None:
+        return CAMERA_BITRATE
+    fair = CAMERA_BITRATE * width * height // _RUNWAY_PIXELS
+    return min(max(fair, _LEAST_CHOSEN), _MOST_CHOSEN)
+
+
+_EARLY = 0.245
+"""Share of the period. Not a quarter: at 15 of 60 the picture before the one due would be on
+the verge of early enough, and the rounding of timestamps would decide."""
+
+
+class Pace:
+    """Leaves pictures out so that at most `max_fps` a second are left, as evenly as can be.
+
+    They are taken by a clock of `1 / max_fps`; each may come somewhat early, so that
+    timestamps that jitter do not cost a picture of a stream that keeps the pace anyway.
+    """
+
+    def __init__(self, max_fps: float) -> None:
+        self._period = 1e6 / max_fps
+        self._due = 0.0
+        self._last: int | None = None
+
+    def takes(self, timestamp_us: int) -> bool:
+        """Whether the picture with this capture time is one that stays."""
+        if self._last is None or timestamp_us < self._last:  # another clock: another session
+            self._due = timestamp_us
+        self._last = timestamp_us
+        if timestamp_us < self._due - self._period * _EARLY:
+            return False
+        # After a gap nothing is made up for, or pictures would come in a burst. The clock goes on
+        # as long as it is not late by most of a period, which a steady stream never is.
+        self._due = max(self._due + self._period, timestamp_us + self._period * _EARLY)
+        return True
+
+
+class VideoFitter:
+    """Makes of each picture what the options ask for."""
+
+    def __init__(self, options: VideoOptions) -> None:
+        self._pace = Pace(options.max_fps) if options.max_fps is not None else None
+        self._scaler = (
+            Scaler(options.width, options.height, options.scaling, options.crop_top)
+            if options.width is not None and options.height is not None
+            else None
+        )
+
+    def fit(self, frame: rtc.VideoFrame, timestamp_us: int) -> rtc.VideoFrame | None:
+        """The picture to publish with the same timestamp, valid until the next call; None if it is
+        one too many.
+
+        Args:
+            frame: of any size from `MIN_FRAME_SIDE` on and of any buffer type.
+            timestamp_us: its capture time.
+        """
+        if self._pace is not None and not self._pace.takes(timestamp_us):
+            return None
+        return frame if self._scaler is None else self._scaler.scale(frame)

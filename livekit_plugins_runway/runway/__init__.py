@@ -1,0 +1,1 @@
+"""Runway's REST API and one realtime session. Knows no LiveKit room, no audio."""

@@ -1,0 +1,409 @@
+"""Runway's realtime sessions over HTTP (Runway API schema 2024-11-06): typed, bounded, leak-free.
+
+`consume` is not in the published schema; its form is that of Runway's own browser client. What is
+repeated after a failure, and what never is, stands at the top of `http_call.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Mapping
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions
+from pydantic import ValidationError
+
+from ..errors import (
+    ConfigurationError,
+    LostAnswerError,
+    NotFoundError,
+    Operation,
+    ProtocolError,
+    RunwayException,
+    SessionFailedError,
+    SessionNotReadyError,
+    TimedOutError,
+)
+from ..log import logger
+from .http import Call, HttpCaller
+from .models import (
+    ConsumedCredentials,
+    CreatedSession,
+    CreateRealtimeSession,
+    Failed,
+    NotReady,
+    Ready,
+    RealtimeSessionState,
+    Running,
+    explain,
+    parse_session,
+)
+
+DEFAULT_BASE_URL = "https://api.dev.runwayml.com"
+
+_PATH = "/v1/realtime_sessions"
+_FIRST_POLL = 0.25
+_SLOWEST_POLL = 1.0
+_FAST_POLLING = 2.0
+
+
+class RunwayClient:
+    """Runway's realtime sessions, for one API secret.
+
+    Args:
+        api_secret: the organization's key (`RUNWAYML_API_SECRET`).
+        base_url: where Runway is; keys belong to one host.
+        http_session: a session to use, or a function that gives one (such as the framework's
+            `http_context.http_session`), and that is never closed here. None: an own one. An own
+            one also steps in where the given one is closed, so that sessions can still be ended.
+        conn_options: `max_retry` repeats after the first attempt; `retry_interval` is the first
+            wait in seconds, doubled each time up to 8 s, plus up to half of it at random;
+            `timeout` bounds connecting (TCP and TLS) in each attempt, not the answer.
+        call_timeout: seconds for one call, with all its attempts and the waits between them.
+        jitter: gives numbers in [0, 1) for the random part of a wait.
+
+    Every call raises the kinds in `errors`. `get` and `wait_until_ready` may be cancelled without
+    consequence, a cancelled `delete` may or may not have been done, a cancelled `consume` may have
+    spent the credentials; for `create` see there. Close with `aclose()`.
+    """
+
+    def __init__(
+        self,
+        api_secret: str,
+        *,
+        base_url: str = DEFAULT_BASE_URL,
+        http_session: aiohttp.ClientSession | Callable[[], aiohttp.ClientSession] | None = None,
+        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
+        call_timeout: float = 45.0,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._api_secret = _checked_secret(api_secret)
+        self._http = HttpCaller(base_url, http_session, conn_options, call_timeout, jitter)
+        self._creates: set[asyncio.Task[str]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._unconfirmed: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"RunwayClient(base_url={self.base_url!r}, pending_creates={self.pending_creates})"
+
+    @property
+    def base_url(self) -> str:
+        """Where Runway is, without a trailing slash."""
+        return self._http.base_url
+
+    async def prewarm(self) -> None:
+        """Open the connection that the next call takes, if that comes within about 15 s (aiohttp's
+        `keepalive_timeout`). Sends no key; does not raise where Runway cannot be reached."""
+        await self._http.prewarm()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+    ) -> object:
+        """Any other call of Runway's API.
+
+        GET is repeated after a failure like `get`; what changes something only where nothing was
+        sent, or Runway said that it is not able to answer now. Not for making sessions: nothing
+        here would end one whose answer is lost.
+
+        Args:
+            path: from `/v1/` on.
+            query: parameters of the URL.
+            body: JSON-ready; None: no body, but `{}` where Runway wants one (POST, PATCH, PUT).
+
+        Returns:
+            The decoded JSON of the answer, None for an empty one.
+        """
+        if body is None and method in ("POST", "PATCH", "PUT"):
+            body = {}
+        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        target = f"{path}?{urlencode(query)}" if query else path
+        return await self._http.perform(Call("request", method, target, self._api_secret, content))
+
+    @property
+    def pending_creates(self) -> int:
+        """Creates without an outcome: unanswered, or answered too late and not yet deleted."""
+        return len(self._creates) + len(self._background)
+
+    async def create(
+        self, request: CreateRealtimeSession, *, on_sent: Callable[[], None] | None = None
+    ) -> str:
+        """Make a session; from now on it must be ended, by END_CALL in its room or by `delete`.
+
+        Safe to cancel: before anything was sent, nothing is sent. After that the request goes on in
+        the background, and the session is deleted as soon as its id is known.
+
+        Args:
+            on_sent: called when the request leaves, in each attempt.
+
+        Returns:
+            The id of the session.
+
+        Raises:
+            LostAnswerError: a session may exist whose id is unknown; never repeated here.
+            RequestError: refused, by kind.
+            UnavailableError, TimedOutError: nothing was sent.
+        """
+        try:
+            content = json.dumps(request.wire(), allow_nan=False).encode()
+        except ValueError:
+            raise ConfigurationError("A tool parameter holds NaN or infinity.") from None
+        call = Call(
+            "create", "POST", _PATH, self._api_secret, content, request.secrets(), on_sent=on_sent
+        )
+        task = asyncio.create_task(self._create(call), name="runway_create")
+        self._creates.add(task)
+        task.add_done_callback(self._creates.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if task.cancelled() and current is not None and not current.cancelling():
+                # Not this caller was cancelled: `aclose` ran out of time.
+                raise call.given_up() from None
+            self._abandon(call, task)
+            raise
+
+    async def get(self, session_id: str) -> RealtimeSessionState:
+        """The present state of a session."""
+        return parse_session(await self._http.perform(self._on_session("get", "GET", session_id)))
+
+    async def delete(self, session_id: str) -> None:
+        """End a session. A running one becomes CANCELLED, and its transcript is lost.
+
+        Safe to repeat. A session that Runway does not know (404) counts as ended: this key made
+        it or could never end it.
+        """
+        call = self._on_session("delete", "DELETE", session_id)
+        try:
+            await self._http.perform(call)
+        except NotFoundError:
+            logger.debug("runway session to be deleted was not found")
+
+    async def consume(self, session_id: str, session_key: str) -> ConsumedCredentials:
+        """Take the one-time credentials of a READY session; billing starts soon after.
+
+        Repeated only where Runway cannot have given them away, or said that it is not able to
+        answer now: if it had, the repeat is refused, and the session was lost anyway.
+
+        Raises:
+            LostAnswerError: the credentials may be spent; end the session and make a new one.
+            RequestError: refused, e.g. consumed before.
+        """
+        call = self._on_session("consume", "POST", session_id, "/consume")
+        call.bearer, call.content, call.secrets = session_key, b"{}", (session_key,)
+        payload = await self._http.perform(call)
+        try:
+            return ConsumedCredentials.model_validate(payload)
+        except ValidationError as error:
+            reason = explain(error)
+        raise call.lost(ProtocolError(f"Unexpected fields: {reason}."))
+
+    async def connect_backend(self, session_id: str) -> ConsumedCredentials:
+        """Credentials of the hidden participant that answers the session's `backend_rpc` tools.
+
+        Not in the published schema; its form is that of runwayml/avatars-node-rpc. Free, and may
+        be asked for again.
+        """
+        path = f"{_PATH}/{quote(session_id, safe='')}/connect_backend"
+        try:
+            return ConsumedCredentials.model_validate(await self.request("POST", path))
+        except ValidationError as error:
+            reason = explain(error)
+        raise ProtocolError(f"Unexpected fields: {reason}.")
+
+    async def wait_until_ready(
+        self,
+        session_id: str,
+        *,
+        timeout: float = 60.0,
+        on_queued: Callable[[bool], None] | None = None,
+    ) -> Ready:
+        """Poll until the session is READY: each 0.25 s for 2 s, then slower, down to each second.
+
+        A session is usually READY 0.7 to 2 s after its creation, and then lives for about 21 s.
+
+        Args:
+            session_id: from `create`.
+            timeout: seconds.
+            on_queued: called with True when Runway says that the session waits for capacity (the
+                first poll often does, without meaning much), with False when it no longer does.
+
+        Raises:
+            SessionFailedError: FAILED, CANCELLED, COMPLETED, or RUNNING (consumed by another).
+            SessionNotReadyError: not READY in time; the session still exists.
+            RunwayException: a poll failed, after its retries.
+        """
+        state = await self._wait_for(session_id, (Ready,), timeout, on_queued)
+        assert isinstance(state, Ready)
+        return state
+
+    async def wait_until_under_way(
+        self,
+        session_id: str,
+        *,
+        timeout: float = 60.0,
+        on_queued: Callable[[bool], None] | None = None,
+    ) -> Ready | Running:
+        """The same for a session whose worker joins a room by itself: RUNNING is as good."""
+        state = await self._wait_for(session_id, (Ready, Running), timeout, on_queued)
+        assert isinstance(state, Ready | Running)
+        return state
+
+    async def _wait_for(
+        self,
+        session_id: str,
+        wanted: tuple[type[Ready] | type[Running], ...],
+        timeout: float,
+        on_queued: Callable[[bool], None] | None,
+    ) -> RealtimeSessionState:
+        queued = False
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                interval = _FIRST_POLL
+                begin = due = asyncio.get_running_loop().time()
+                while True:
+                    due = max(due + interval, asyncio.get_running_loop().time())
+                    await asyncio.sleep(due - asyncio.get_running_loop().time())
+                    state = await self.get(session_id)
+                    if isinstance(state, wanted):
+                        return state
+                    if not isinstance(state, NotReady):
+                        raise session_failed(session_id, state)
+                    if state.queued != queued:
+                        queued = state.queued
+                        if on_queued is not None:
+                            on_queued(queued)
+                    if due - begin >= _FAST_POLLING:
+                        interval = min(interval * 1.3, _SLOWEST_POLL)
+        except (TimeoutError, TimedOutError):
+            # A poll may have reached its own limit at the same moment.
+            if not limit.expired():
+                raise
+            raise SessionNotReadyError(
+                session_id=session_id, queued=queued, waited=timeout
+            ) from None
+
+    async def aclose(self, timeout: float = 5.0) -> list[str]:
+        """Wait for the creates that are under way, end what nobody wants, close the own session.
+
+        May be called more than once, and at the same time.
+
+        Args:
+            timeout: seconds; what is not settled by then is given up.
+
+        Returns:
+            Ids of sessions that could not be confirmed ended. Each was logged, with how to end it
+            by hand.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while pending := {*self._creates, *self._background}:
+            if (left := deadline - loop.time()) > 0:
+                await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            # A task that is cancelled before its first step would skip its own clean-up.
+            await asyncio.sleep(0)
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending)
+        await self._http.aclose()
+        return list(self._unconfirmed)
+
+    # -- creates that nobody waits for --
+
+    async def _create(self, call: Call) -> str:
+        payload = await self._http.perform(call)
+        try:
+            return CreatedSession.model_validate(payload).id
+        except ValidationError as error:
+            reason = explain(error)
+        raise call.lost(ProtocolError(f"Unexpected fields: {reason}."))
+
+    def _abandon(self, call: Call, task: asyncio.Task[str]) -> None:
+        call.abandon()
+        if not call.sent:
+            task.cancel()
+        settling = asyncio.create_task(self._settle(call, task), name="runway_settle_create")
+        self._creates.discard(task)
+        self._background.add(settling)
+        settling.add_done_callback(self._background.discard)
+
+    async def _settle(self, call: Call, task: asyncio.Task[str]) -> None:
+        """See an abandoned create to its end: no session, or a deleted one."""
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled() and task.exception() is None:
+                self._report(task.result())
+            elif call.sent:
+                logger.error(
+                    "a Runway create was given up before its answer came: a session may exist "
+                    "whose id is unknown"
+                )
+            raise
+        if task.cancelled():
+            return
+        if (error := task.exception()) is None:
+            await self._end_unwanted(task.result())
+        elif isinstance(error, LostAnswerError):
+            logger.warning("the answer to an abandoned Runway create was lost")
+        elif not isinstance(error, RunwayException):
+            logger.error("an abandoned Runway create broke", exc_info=error)
+
+    async def _end_unwanted(self, session_id: str) -> None:
+        try:
+            await self.delete(session_id)
+        except RunwayException as error:
+            self._report(session_id, error)
+        except asyncio.CancelledError:
+            self._report(session_id)
+            raise
+
+    def _report(self, session_id: str, error: RunwayException | None = None) -> None:
+        self._unconfirmed.append(session_id)
+        logger.error(
+            "a Runway session could not be confirmed ended and may bill; end it by hand: "
+            "DELETE /v1/realtime_sessions/<id>",
+            extra={
+                "lk.pii.session_id": session_id,
+                "error": type(error).__name__,
+                "lk.pii.reason": str(error or "given up"),
+            },
+        )
+
+    def _on_session(
+        self, operation: Operation, method: str, session_id: str, suffix: str = ""
+    ) -> Call:
+        path = f"{_PATH}/{quote(session_id, safe='')}{suffix}"
+        return Call(operation, method, path, self._api_secret, session_id=session_id)
+
+
+def session_failed(session_id: str, state: RealtimeSessionState) -> SessionFailedError:
+    """What a session in this state, which is not the one that was waited for, means."""
+    failed = state if isinstance(state, Failed) else None
+    return SessionFailedError(
+        session_id=session_id,
+        status=state.status,
+        failure=failed.failure if failed else "",
+        failure_code=failed.failure_code if failed else "",
+    )
+
+
+def _checked_secret(api_secret: str) -> str:
+    secret = api_secret.strip()
+    if not secret:
+        raise ConfigurationError("No Runway API secret: pass one or set RUNWAYML_API_SECRET.")
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise ConfigurationError("The Runway API secret has characters that no key has.")
+    return secret

@@ -1,0 +1,398 @@
+"""Runway's realtime-session requests and responses (Runway API schema 2024-11-06).
+
+Requests know the published limits and refuse unknown fields, because Runway refuses them too.
+Responses tolerate fields they do not know. All are immutable. Secrets are `SecretStr`: hidden in
+`repr()`, in `model_dump()` and in the text of validation errors, present only in `wire()`.
+
+Names are Python's (`max_duration`); `wire()` gives Runway's (`maxDuration`), which are accepted as
+input as well. Lengths are counted in UTF-16 code units, as JavaScript counts; the published schema
+counts characters. They differ beyond U+FFFF (most emoji count twice), where the stricter count
+satisfies both.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from ..errors import ProtocolError
+
+_UTF_16 = codecs.lookup("utf-16-le")
+"""Python imports it where it is first asked for, which would hold up the first call's start."""
+_UUID4 = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$"
+
+
+def _utf16_length(text: str) -> int:
+    return len(_UTF_16.encode(text)[0]) // 2
+
+
+def _at_most(longest: int) -> AfterValidator:
+    def check(text: str) -> str:
+        if (length := _utf16_length(text)) > longest:
+            raise ValueError(f"at most {longest} UTF-16 code units, this has {length}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _check_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme.lower() not in ("wss", "https", "ws", "http") or not parts.hostname:
+        raise ValueError("must be a wss:// or https:// address with a host")
+    return url
+
+
+def _check_token(token: SecretStr) -> SecretStr:
+    if not 1 <= _utf16_length(token.get_secret_value()) <= 2048:
+        raise ValueError("1 to 2048 characters: keep the token's attributes and metadata small")
+    return token
+
+
+def _check_signed_url(url: SecretStr) -> SecretStr:
+    _check_url(url.get_secret_value())
+    return url
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+PresetId = Literal[
+    "game-character",
+    "music-superstar",
+    "game-character-man",
+    "cat-character",
+    "influencer",
+    "tennis-coach",
+    "human-resource",
+    "fashion-designer",
+    "cooking-teacher",
+]
+"""The preset avatars that Runway publishes."""
+
+
+class PresetAvatar(_Request):
+    """An avatar that Runway provides."""
+
+    type: Literal["runway-preset"] = "runway-preset"
+    preset_id: PresetId
+
+
+class CustomAvatar(_Request):
+    """An avatar of the key's own project, by its id (a version 4 UUID)."""
+
+    type: Literal["custom"] = "custom"
+    avatar_id: Annotated[str, Field(pattern=_UUID4)]
+
+
+Avatar = Annotated[PresetAvatar | CustomAvatar, Field(discriminator="type")]
+
+_Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
+_Description = Annotated[str, Field(min_length=1), _at_most(1024)]
+
+
+class _Parameter(_Request):
+    name: _Name
+    description: _Description
+    required: bool | None = None
+    """Runway takes None (not sent) as True."""
+
+
+class StringParameter(_Parameter):
+    """A text argument; `enum` limits it to at most 20 values of at most 64 characters."""
+
+    type: Literal["string"] = "string"
+    enum: Annotated[tuple[Annotated[str, _at_most(64)], ...], Field(max_length=20)] | None = None
+
+
+class IntegerParameter(_Parameter):
+    """A whole-number argument."""
+
+    type: Literal["integer"] = "integer"
+
+
+class NumberParameter(_Parameter):
+    """A number argument."""
+
+    type: Literal["number"] = "number"
+
+
+class BooleanParameter(_Parameter):
+    """A true-or-false argument."""
+
+    type: Literal["boolean"] = "boolean"
+
+
+class ArrayItems(_Request):
+    """What an array argument consists of: scalars only."""
+
+    type: Literal["string", "integer", "number", "boolean"]
+
+
+class ArrayParameter(_Parameter):
+    """A list of scalars."""
+
+    type: Literal["array"] = "array"
+    items: ArrayItems
+
+
+class ObjectParameter(_Parameter):
+    """An object with at most 20 properties.
+
+    The published schema does not say what a property looks like. What fits a parameter becomes
+    one; any other JSON is kept as it is, for Runway to judge.
+    """
+
+    type: Literal["object"] = "object"
+    properties: Annotated[
+        tuple[
+            Annotated[ToolParameter | JsonValue, Field(union_mode="left_to_right")],
+            ...,
+        ],
+        Field(max_length=20),
+    ]
+
+
+ToolParameter = Annotated[
+    StringParameter
+    | IntegerParameter
+    | NumberParameter
+    | BooleanParameter
+    | ArrayParameter
+    | ObjectParameter,
+    Field(discriminator="type"),
+]
+
+
+class _Tool(_Request):
+    name: _Name
+    description: _Description
+    parameters: Annotated[tuple[ToolParameter, ...], Field(max_length=20)] | None = None
+
+
+class ClientEventTool(_Tool):
+    """A tool whose call reaches the room as a data message and expects no result."""
+
+    type: Literal["client_event"] = "client_event"
+
+
+class BackendRpcTool(_Tool):
+    """A tool whose call is an RPC that must be answered within `timeout_seconds` (1 to 8)."""
+
+    type: Literal["backend_rpc"] = "backend_rpc"
+    timeout_seconds: Annotated[float, Field(ge=1, le=8, allow_inf_nan=False)] | None = None
+
+
+Tool = Annotated[ClientEventTool | BackendRpcTool, Field(discriminator="type")]
+
+
+class LiveKitIntegration(_Request):
+    """Runway's worker joins this room by itself and takes its speech from an agent there.
+
+    Runway demands a wss:// or https:// address that resolves to a public host. That is not checked
+    here, so that a server on a private address can be used with a private Runway stand-in.
+    """
+
+    type: Literal["livekit"] = "livekit"
+    url: Annotated[str, AfterValidator(_check_url)]
+    token: Annotated[SecretStr, AfterValidator(_check_token)]
+    room_name: Annotated[str, Field(min_length=1), _at_most(256)]
+    agent_identity: Annotated[str, Field(min_length=1), _at_most(256)] | None = None
+
+
+class ElevenLabsIntegration(_Request):
+    """An ElevenLabs agent holds the conversation; `signed_url` is as good as a password."""
+
+    type: Literal["elevenlabs"] = "elevenlabs"
+    signed_url: Annotated[SecretStr, AfterValidator(_check_signed_url)]
+
+
+Integration = Annotated[LiveKitIntegration | ElevenLabsIntegration, Field(discriminator="type")]
+
+
+class CreateRealtimeSession(_Request):
+    """Body of `POST /v1/realtime_sessions`. None means: not sent, Runway's default applies.
+
+    Attributes:
+        avatar: whose face.
+        max_duration: seconds, 10 to 1800; Runway's default is 300.
+        personality: 1 to 10 000 characters, instead of the avatar's own.
+        start_script: 1 to 2 000 characters that are spoken first.
+        tools: at most 20, with unique names.
+        integration: who holds the conversation, where Runway does not.
+
+    Raises:
+        pydantic.ValidationError: outside the published limits; see `explain`.
+    """
+
+    model: Literal["gwm1_avatars"] = "gwm1_avatars"
+    avatar: Avatar
+    max_duration: Annotated[int, Field(ge=10, le=1800)] | None = None
+    personality: Annotated[str, Field(min_length=1), _at_most(10_000)] | None = None
+    start_script: Annotated[str, Field(min_length=1), _at_most(2_000)] | None = None
+    tools: Annotated[tuple[Tool, ...], Field(max_length=20)] | None = None
+    integration: Integration | None = None
+
+    @field_validator("tools")
+    @classmethod
+    def _names_are_unique(cls, tools: tuple[Tool, ...] | None) -> tuple[Tool, ...] | None:
+        names = [tool.name for tool in tools or ()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"tool names must be unique, given twice: {', '.join(twice)}")
+        return tools
+
+    def wire(self) -> dict[str, Any]:
+        """The body as JSON-ready values under Runway's names, secrets included, None left out."""
+        body = self.model_dump(by_alias=True, exclude_none=True)
+        return {name: _plain(value) for name, value in body.items()}
+
+    def secrets(self) -> tuple[str, ...]:
+        """The secret values of the body, for those who must keep them out of a text."""
+        match self.integration:
+            case LiveKitIntegration(token=secret) | ElevenLabsIntegration(signed_url=secret):
+                return (secret.get_secret_value(),)
+            case _:
+                return ()
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case dict():
+            return {name: _plain(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case _:
+            return value
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+class CreatedSession(_Response):
+    """Answer to a create. The id is a UUID today; any non-empty text is taken, so that a session
+    with an id of a new kind can still be ended."""
+
+    id: Annotated[str, Field(min_length=1)]
+
+
+class ConsumedCredentials(_Response):
+    """Answer to consume: how to join the Runway room, usable once."""
+
+    url: Annotated[str, AfterValidator(_check_url)]
+    token: SecretStr
+    room_name: str
+
+
+class _Session(_Response):
+    id: str
+    created_at: str
+    """ISO 8601, as Runway wrote it."""
+
+
+class NotReady(_Session):
+    """Not usable yet. `queued`: waits for capacity; otherwise it is being provisioned."""
+
+    status: Literal["NOT_READY"]
+    queued: bool = False
+
+
+class Ready(_Session):
+    """Can be consumed now, with `session_key`, once; dies in about 21 seconds if it is not.
+
+    `expires_at` (ISO 8601) is about the key, not about that window: do not plan with it.
+    """
+
+    status: Literal["READY"]
+    expires_at: str
+    session_key: SecretStr
+
+
+class Running(_Session):
+    """Its credentials were taken; it bills."""
+
+    status: Literal["RUNNING"]
+
+
+class Completed(_Session):
+    """Ended in good order after `duration` seconds."""
+
+    status: Literal["COMPLETED"]
+    duration: int
+
+
+class Failed(_Session):
+    """Ended by an error. `failure` is a text that may change, `failure_code` is stable."""
+
+    status: Literal["FAILED"]
+    failure: str
+    failure_code: str
+
+
+class Cancelled(_Session):
+    """Ended by a DELETE, or by Runway before it ran."""
+
+    status: Literal["CANCELLED"]
+
+
+RealtimeSessionState = NotReady | Ready | Running | Completed | Failed | Cancelled
+"""What `GET /v1/realtime_sessions/{id}` may say."""
+
+TERMINAL_STATES = (Completed, Failed, Cancelled)
+"""Classes of the states that never change again and no longer bill: for `isinstance`."""
+
+_STATE: TypeAdapter[RealtimeSessionState] = TypeAdapter(
+    Annotated[RealtimeSessionState, Field(discriminator="status")]
+)
+
+
+def parse_session(payload: object) -> RealtimeSessionState:
+    """The state of a session from the decoded JSON of a GET.
+
+    Raises:
+        ProtocolError: not an object, a field is missing or of a wrong type, or the status unknown.
+    """
+    try:
+        return _STATE.validate_python(payload)
+    except ValidationError as error:
+        reason = explain(error)
+    status = payload.get("status") if isinstance(payload, dict) else None
+    if isinstance(status, str):
+        reason = f"status {status[:40]!r}: {reason}"
+    raise ProtocolError(f"Runway described the session in a way that its schema does not: {reason}")
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong, on one line and without the values that were given (they may be secret)."""
+    return "; ".join(
+        f"{'.'.join(map(str, issue['loc'])) or 'value'}: {issue['msg']}"
+        for issue in error.errors(include_input=False, include_url=False, include_context=False)
+    )

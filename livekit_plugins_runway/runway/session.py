@@ -1,0 +1,286 @@
+"""One Runway session as a resource: from its creation to its confirmed end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ..errors import RunwayException
+from ..log import logger
+from .client import RunwayClient
+from .models import (
+    TERMINAL_STATES,
+    Completed,
+    ConsumedCredentials,
+    CreateRealtimeSession,
+    Ready,
+    RealtimeSessionState,
+)
+
+END_BUDGET = 7.0
+"""Seconds in which a session's end must be confirmed; a job has 10 after its room is gone."""
+STATUS_INTERVAL = 10.0
+"""Seconds between looks at the status of a session that seems to be alive."""
+_CONFIRM_SHARE = 0.6
+_POLL = 0.5
+_RETRY = 0.5
+_SETTLE_INTERVAL = 3.0
+
+
+class SessionState(enum.Enum):
+    NEW = "new"
+    CREATED = "created"
+    READY = "ready"
+    CONSUMED = "consumed"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+_ORDER = list(SessionState)
+
+
+@dataclass(frozen=True)
+class SessionEnd:
+    """How a Runway session ended.
+
+    Attributes:
+        status: Runway's terminal status, or None where it had not settled or was not asked.
+        how: what ended it.
+        confirmed: False if it may still bill; the log says how to end it by hand.
+        created_at, ready_at, started_at, ended_at: Unix times in seconds; None for what was not
+            reached. It is billed from `started_at`, when the worker came.
+        billed_seconds: Runway's own figure where it gave one, else estimated from the times.
+    """
+
+    session_id: str
+    status: str | None
+    how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed"]
+    confirmed: bool
+    created_at: float | None
+    ready_at: float | None
+    started_at: float | None
+    ended_at: float
+    billed_seconds: float
+    estimated: bool
+
+
+@dataclass
+class _Times:
+    created: float | None = None
+    ready: float | None = None
+    consumed: float | None = None
+    running: float | None = None
+    ended: float | None = None
+
+
+@dataclass(eq=False)
+class RealtimeSession:
+    """Owns one Runway session. Once it was created `end()` must be awaited; all else may fail.
+
+    Args:
+        client: shared; not closed here.
+        request: the body of the create call.
+    """
+
+    client: RunwayClient
+    request: CreateRealtimeSession
+    state: SessionState = SessionState.NEW
+    id: str = ""
+    times: _Times = field(default_factory=_Times)
+    """Unix times in seconds."""
+    _end_task: asyncio.Task[SessionEnd] | None = field(default=None, repr=False)
+
+    def _move_to(self, state: SessionState) -> None:
+        """The one place that changes the state: forward only."""
+        if _ORDER.index(state) <= _ORDER.index(self.state):
+            raise RuntimeError(f"a session cannot go from {self.state.value} to {state.value}")
+        self.state = state
+        logger.debug(
+            "runway session state changed",
+            extra={"state": state.value, "lk.pii.session_id": self.id},
+        )
+
+    async def create(self, on_sent: Callable[[], None] | None = None) -> None:
+        """As `RunwayClient.create`. Cancelled, it leaves no session behind."""
+        self.id = await self.client.create(self.request, on_sent=on_sent)
+        self.times.created = time.time()
+        self._move_to(SessionState.CREATED)
+
+    async def wait_until_ready(
+        self, timeout: float, on_queued: Callable[[bool], None] | None = None
+    ) -> Ready:
+        """Raises what `RunwayClient.wait_until_ready` raises."""
+        ready = await self.client.wait_until_ready(self.id, timeout=timeout, on_queued=on_queued)
+        self.times.ready = time.time()
+        self._move_to(SessionState.READY)
+        return ready
+
+    async def wait_until_under_way(
+        self, timeout: float, on_queued: Callable[[bool], None] | None = None
+    ) -> None:
+        """For a session whose worker joins a room by itself. Raises what
+        `RunwayClient.wait_until_under_way` raises."""
+        await self.client.wait_until_under_way(self.id, timeout=timeout, on_queued=on_queued)
+        self.times.ready = time.time()
+        self._move_to(SessionState.READY)
+
+    async def consume(self, ready: Ready) -> ConsumedCredentials:
+        """Raises what `RunwayClient.consume` raises. Possible once."""
+        credentials = await self.client.consume(self.id, ready.session_key.get_secret_value())
+        self.times.consumed = time.time()
+        self._move_to(SessionState.CONSUMED)
+        return credentials
+
+    async def wait_until_ended(self, interval: float = STATUS_INTERVAL) -> RealtimeSessionState:
+        """Ask for the status every `interval` seconds until it is terminal; runs until cancelled
+        otherwise. What goes wrong with asking is no end."""
+        while True:
+            await asyncio.sleep(interval)
+            state = await self._status()
+            if state is not None and _terminal(state):
+                return state
+
+    def worker_joined(self) -> None:
+        """Billing has begun."""
+        self.times.running = time.time()
+
+    async def end(
+        self,
+        *,
+        say_goodbye: Callable[[], Awaitable[bool]] | None = None,
+        worker_gone: asyncio.Event | None = None,
+        budget: float = END_BUDGET,
+    ) -> SessionEnd:
+        """End the session and see that it has ended. Idempotent; callers share one attempt.
+
+        END_CALL while the worker can hear it, confirmed by the worker's leaving or by a terminal
+        status; else DELETE, repeated within `budget` seconds. Never raises for what Runway does: an
+        end that could not be confirmed is in the result and in the log. Cancelling the caller does
+        not stop it.
+
+        Args:
+            say_goodbye: sends END_CALL; returns False if it could not.
+            worker_gone: set when the worker has left.
+        """
+        if self._end_task is None:
+            self._end_task = asyncio.create_task(
+                self._end(say_goodbye, worker_gone, budget), name="runway_end_session"
+            )
+        return await asyncio.shield(self._end_task)
+
+    async def settled(self, end: SessionEnd, timeout: float) -> SessionEnd | None:
+        """The same end with Runway's final status and figures, which it has some seconds later;
+        None if it had none within `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                state = await self.wait_until_ended(_SETTLE_INTERVAL)
+                if isinstance(state, Completed):
+                    return replace(
+                        end,
+                        status=state.status,
+                        billed_seconds=float(state.duration),
+                        estimated=False,
+                    )
+        return None
+
+    async def _end(
+        self,
+        say_goodbye: Callable[[], Awaitable[bool]] | None,
+        worker_gone: asyncio.Event | None,
+        budget: float,
+    ) -> SessionEnd:
+        self._move_to(SessionState.ENDING)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + budget
+        try:
+            async with asyncio.timeout_at(loop.time() + budget * _CONFIRM_SHARE):
+                end = await self._end_politely(say_goodbye, worker_gone)
+        except TimeoutError:
+            end = None
+        if end is None:
+            end = await self._end_by_delete(deadline)
+        self._move_to(SessionState.ENDED)
+        return end
+
+    async def _end_politely(
+        self,
+        say_goodbye: Callable[[], Awaitable[bool]] | None,
+        worker_gone: asyncio.Event | None,
+    ) -> SessionEnd | None:
+        if worker_gone is not None and worker_gone.is_set():
+            # It may have crashed, which ends nothing at Runway: only a terminal status counts.
+            state = await self._status()
+            return self._result("already ended", state) if _terminal(state) else None
+        if say_goodbye is None or not await say_goodbye():
+            used = self.times.consumed is not None or self.times.running is not None
+            state = await self._status() if used else None
+            return self._result("already ended", state) if _terminal(state) else None
+        assert worker_gone is not None
+        while True:
+            try:
+                async with asyncio.timeout(_POLL):
+                    await worker_gone.wait()
+                return self._result("worker left", await self._status())
+            except TimeoutError:
+                state = await self._status()
+                if _terminal(state):
+                    return self._result("end call", state)
+
+    async def _status(self) -> RealtimeSessionState | None:
+        try:
+            return await self.client.get(self.id)
+        except RunwayException as error:
+            logger.debug("no status of the session", extra={"error": type(error).__name__})
+            return None
+
+    async def _end_by_delete(self, deadline: float) -> SessionEnd:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self.client.delete(self.id)
+                return self._result("deleted", None)
+            except (RunwayException, TimeoutError) as error:
+                if loop.time() + _RETRY >= deadline:
+                    return self._unconfirmed(error)
+                await asyncio.sleep(_RETRY)
+
+    def _unconfirmed(self, error: Exception) -> SessionEnd:
+        logger.error(
+            "a Runway session may still be billing: its end could not be confirmed. End it by hand "
+            "with: DELETE /v1/realtime_sessions/<session id>",
+            extra={"lk.pii.session_id": self.id, "error": type(error).__name__},
+        )
+        return self._result("unconfirmed", None)
+
+    def _result(
+        self,
+        how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed"],
+        state: RealtimeSessionState | None,
+    ) -> SessionEnd:
+        now = self.times.ended = time.time()
+        started = self.times.running
+        estimate = now - started if started is not None else 0.0
+        told = state.duration if isinstance(state, Completed) else None
+        return SessionEnd(
+            session_id=self.id,
+            # After END_CALL it takes Runway 7 to 12 s to settle; until then it says RUNNING.
+            status=state.status if state is not None and _terminal(state) else None,
+            how=how,
+            confirmed=how != "unconfirmed",
+            created_at=self.times.created,
+            ready_at=self.times.ready,
+            started_at=started,
+            ended_at=now,
+            billed_seconds=estimate if told is None else float(told),
+            estimated=told is None,
+        )
+
+
+def _terminal(state: RealtimeSessionState | None) -> bool:
+    return isinstance(state, TERMINAL_STATES)

@@ -1,0 +1,1 @@
+"""The simulated avatar worker: what it hears, says and shows."""

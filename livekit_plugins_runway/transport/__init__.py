@@ -1,0 +1,1 @@
+"""The two ways from one Runway session to the user: bridge and direct."""

@@ -1,0 +1,130 @@
+"""What the two transports have in common, as the rest of the package uses them.
+
+`bridge`: this process joins the room that Runway hosts and relays to the agent's room. `direct`:
+Runway's worker joins the agent's room by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from livekit import rtc
+
+from ..playout.output import AvatarAudioOutput
+from ..playout.ports import Microphone, SpeechDelivery
+from ..runway.models import CreateRealtimeSession
+from ..runway.session import RealtimeSession
+from .worker_watch import DeliveryKind, DeliveryOption, Loss
+
+
+class Face(Protocol):
+    """What is seen and heard of one worker. It stands by until `activate()`."""
+
+    def activate(self) -> None:
+        """From now on it is the user's."""
+
+    def deactivate(self) -> None:
+        """From now on it is not."""
+
+    async def run(self) -> None:
+        """Until cancelled, or until the worker's tracks end."""
+
+    async def wait_until_shown(self) -> float | None:
+        """Until the user sees the first picture; its loop time, None if nobody here can tell."""
+
+    @property
+    def last_frame(self) -> float | None:
+        """Loop time of the last picture; None if there was none, or nobody here can tell."""
+
+
+class Passage(Protocol):
+    """The way from one Runway session to the user. Opened once, closed once."""
+
+    @property
+    def room(self) -> rtc.Room:
+        """In which the worker is. Only after `open()`."""
+
+    def is_worker(self, identity: str) -> bool:
+        """Whether the participant in `room` is the session's worker."""
+
+    @property
+    def worker_gone(self) -> asyncio.Event:
+        """Set when the worker was seen to leave by itself."""
+
+    def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
+        """The body of the create call for what was asked for.
+
+        Raises:
+            ConfigurationError: it would be refused.
+        """
+
+    def disown(self) -> None:
+        """The answer to the create was lost: whoever comes this way is not wanted."""
+
+    async def open(
+        self,
+        session: RealtimeSession,
+        timeout: float,
+        *,
+        on_queued: Callable[[bool], None],
+        on_stage: Callable[[str], None],
+        on_lost: Callable[[Loss], None],
+    ) -> float:
+        """From a created session to a place in which its worker can be waited for.
+
+        Args:
+            timeout: seconds for Runway to have the session ready.
+            on_lost: called at most once, when a worker whose face was there is lost.
+
+        Returns:
+            The loop time from which Runway's cap counts.
+        """
+
+    async def wait_for_worker(self, timeout: float) -> None:
+        """Raises `AvatarJoinError` after `timeout` seconds, or what ended the session."""
+
+    async def may_speak_unseen(self, timeout: float) -> bool:
+        """Whether the worker may be given speech before its first picture. If so, returns when that
+        may begin, and raises `AvatarJoinError` after `timeout` seconds."""
+
+    async def wait_for_face(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Face:
+        """Raises `AvatarJoinError` if a track had not come after `timeout` seconds."""
+
+    async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
+        """After `wait_for_face`, or earlier where the worker may speak unseen."""
+
+    async def send_end_call(self) -> bool:
+        """Tell the worker that the call is over. False if nothing could be sent."""
+
+    async def see_out(self, patience: float) -> None:
+        """Make sure that the user sees and hears no more of a worker that was told to go, and has
+        not gone by itself after `patience` seconds. Bounded; does not raise."""
+
+    async def aclose(self) -> None:
+        """Idempotent."""
+
+
+class Transport(Protocol):
+    """How one call gets its face."""
+
+    @property
+    def microphone(self) -> Microphone:
+        """Where the plain voice speaks."""
+
+    @property
+    def identity(self) -> str:
+        """Of the participant that has the face now."""
+
+    async def join(self) -> None:
+        """Be ready to speak in the agent's room. Raises `UnavailableError`."""
+
+    def passage(self, output: AvatarAudioOutput) -> Passage:
+        """For one more session. Raises `UnavailableError` where the agent's room is lost."""
+
+    def hide_face(self) -> None:
+        """Rather than show a frozen one."""
+
+    async def aclose(self) -> None:
+        """Idempotent."""

@@ -1,0 +1,172 @@
+"""`transport="bridge"`: Runway's own room on one side, the avatar participant on the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from livekit import rtc
+
+from ..media.participant import AvatarParticipant
+from ..media.relay import Relay
+from ..media.video import VideoOptions
+from ..playout.output import AvatarAudioOutput
+from ..playout.ports import SpeechDelivery
+from ..runway.models import CreateRealtimeSession
+from ..runway.session import RealtimeSession
+from .runway_room import WORKER_PREFIX, RunwayRoom
+from .tokens import AgentRoomAccess
+from .worker_watch import DeliveryKind, DeliveryOption, Loss
+
+
+class Bridge:
+    """One avatar participant for the whole call; a Runway room and a relay for each session."""
+
+    def __init__(
+        self,
+        room: rtc.Room,
+        access: AgentRoomAccess,
+        *,
+        identity: str,
+        name: str,
+        stall_timeout: float,
+        video: VideoOptions | None = None,
+    ) -> None:
+        self._agent_room = room
+        self._access = access
+        self._identity = identity
+        self._name = name
+        self._stall_timeout = stall_timeout
+        self.participant = AvatarParticipant(video)
+
+    @property
+    def microphone(self) -> AvatarParticipant:
+        return self.participant
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    async def join(self) -> None:
+        access = self._access
+        self._agent_room.on("track_subscribed", self._on_track_subscribed)
+        await self.participant.join(
+            access.url, lambda: access.participant_token(self._identity, self._name)
+        )
+
+    def passage(self, output: AvatarAudioOutput) -> BridgePassage:
+        return BridgePassage(self.participant, output, self._stall_timeout)
+
+    def hide_face(self) -> None:
+        self.participant.mute_camera()
+
+    def _on_track_subscribed(
+        self,
+        _track: rtc.RemoteTrack,
+        publication: rtc.RemoteTrackPublication,
+        participant: rtc.RemoteParticipant,
+    ) -> None:
+        """An agent subscribes to all there is (the framework's default), but has no use for what it
+        publishes itself, and would decode it. Not before it is subscribed: of what is undone as
+        soon as it is published, livekit 1.1.21 makes a loop that takes a whole core."""
+        if participant.identity == self._identity:
+            publication.set_subscribed(False)
+
+    async def aclose(self) -> None:
+        self._agent_room.off("track_subscribed", self._on_track_subscribed)
+        await self.participant.aclose()
+
+
+class BridgePassage:
+    """A `Passage` through the room that Runway hosts for the session."""
+
+    def __init__(
+        self, participant: AvatarParticipant, output: AvatarAudioOutput, stall_timeout: float
+    ) -> None:
+        self._participant = participant
+        self._output = output
+        self._stall_timeout = stall_timeout
+        self._on_lost: Callable[[Loss], None] | None = None
+        self._room: RunwayRoom | None = None
+        self._not_joined = asyncio.Event()
+
+    @property
+    def room(self) -> rtc.Room:
+        assert self._room is not None
+        return self._room.room
+
+    def is_worker(self, identity: str) -> bool:
+        return identity.startswith(WORKER_PREFIX)
+
+    @property
+    def worker_gone(self) -> asyncio.Event:
+        return self._not_joined if self._room is None else self._room.worker_gone
+
+    def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
+        return request
+
+    def disown(self) -> None:
+        """Nothing to do: a session that nobody consumes has no worker."""
+
+    async def open(
+        self,
+        session: RealtimeSession,
+        timeout: float,
+        *,
+        on_queued: Callable[[bool], None],
+        on_stage: Callable[[str], None],
+        on_lost: Callable[[Loss], None],
+    ) -> float:
+        ready = await session.wait_until_ready(timeout, on_queued)
+        on_stage("ready")
+        credentials = await session.consume(ready)
+        consumed_at = asyncio.get_running_loop().time()
+        on_stage("consumed")
+        self._on_lost = on_lost
+        self._room = RunwayRoom(
+            session.id,
+            on_lost=on_lost,
+            on_playback_finished=lambda interrupted: self._output.worker_finished(
+                interrupted=interrupted
+            ),
+        )
+        await self._room.join(credentials)
+        on_stage("connected")
+        return consumed_at
+
+    async def wait_for_worker(self, timeout: float) -> None:
+        assert self._room is not None
+        await self._room.wait_for_worker(timeout)
+
+    async def may_speak_unseen(self, timeout: float) -> bool:
+        """Nothing is known of a worker in the room that Runway hosts: it might drop the speech."""
+        return False
+
+    async def wait_for_face(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Relay:
+        assert self._room is not None
+        assert self._on_lost is not None
+        on_lost = self._on_lost
+        audio, video = await self._room.wait_for_media(timeout)
+        return Relay(
+            audio=audio,
+            video=video,
+            participant=self._participant,
+            output=self._output,
+            on_first_frame=on_first_frame,
+            on_stall=lambda _: on_lost(Loss.VIDEO_STALLED),
+            stall_timeout=self._stall_timeout,
+        )
+
+    async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
+        assert self._room is not None
+        return await self._room.open_delivery(option)
+
+    async def send_end_call(self) -> bool:
+        return self._room is not None and await self._room.send_end_call()
+
+    async def see_out(self, patience: float) -> None:
+        """Nothing to do: nothing of it reaches the user once the relay has stopped."""
+
+    async def aclose(self) -> None:
+        if self._room is not None:
+            await self._room.aclose()

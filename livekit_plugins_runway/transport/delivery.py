@@ -1,0 +1,213 @@
+"""The two ways of carrying speech to an avatar worker. Both take int16 mono PCM at 48 kHz.
+
+Protocol of the data stream: livekit-agents 1.8.9 `voice/avatar/_datastream_io.py`. Which of the two
+Runway's own rooms understand could not be verified without an account; see `open_delivery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+
+from livekit import rtc
+from livekit.agents import utils
+from livekit.rtc.participant import UnpublishTrackError
+
+from ..log import logger
+from ..media.native import ByteStreamOpening, send
+from ..playout.resampler import Resampler
+from ..playout.segment import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
+
+RPC_CLEAR_BUFFER = "lk.clear_buffer"
+RPC_PLAYBACK_FINISHED = "lk.playback_finished"
+RPC_PLAYBACK_STARTED = "lk.playback_started"
+AUDIO_STREAM_TOPIC = "lk.audio_stream"
+
+STREAM_RATE = 16_000
+"""Hz on the wire of the data stream, as the official plugin (livekit-plugins-runway 1.8.9)."""
+RPC_TIMEOUT = 2.0
+"""Seconds that `lk.clear_buffer` may take."""
+# The SDK takes 7 s for the way there and back off what it is given, and leaves 1 s at least: a
+# small figure would give up on a worker that answers late.
+_RPC_RESPONSE_TIMEOUT = RPC_TIMEOUT + 7.0
+_SUBSCRIBE_TIMEOUT = 3.0
+_SETTLE = 0.25
+_UNPUBLISH_TIMEOUT = 2.0
+_QUEUE_MS = 500  # more than is ever sent ahead
+
+
+async def clear_buffer(room: rtc.Room, worker: str) -> bool:
+    """Call `lk.clear_buffer`. True if the worker answered; False if it refused, does not know the
+    method, is gone, or did not answer within `RPC_TIMEOUT` seconds."""
+    try:
+        async with asyncio.timeout(RPC_TIMEOUT):
+            await room.local_participant.perform_rpc(
+                destination_identity=worker,
+                method=RPC_CLEAR_BUFFER,
+                payload="",
+                response_timeout=_RPC_RESPONSE_TIMEOUT,
+            )
+    except (rtc.RpcError, TimeoutError) as error:
+        logger.debug("clear_buffer was not confirmed", extra={"error": type(error).__name__})
+        return False
+    return True
+
+
+class DataStreamDelivery:
+    """Speech as byte streams, one per segment.
+
+    Streams can run ahead of real time, which spares the avatar from starving when this process is
+    busy; only a little, so that a worker that ignores `lk.clear_buffer` has little left to say.
+    """
+
+    lead = 2.0
+    batch = SAMPLE_RATE // 5  # 0.2 s
+
+    def __init__(self, room: rtc.Room, worker: str, on_failed: Callable[[], None]) -> None:
+        self._room = room
+        self._worker = worker
+        self._on_failed = on_failed
+        self._waiting: deque[bytes | None] = deque()  # None: the end of a segment
+        self._more = asyncio.Event()
+        self._opening: ByteStreamOpening | None = None
+        self._writer: rtc.ByteStreamWriter | None = None
+        self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
+        self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
+
+    def send(self, pcm: bytes) -> None:
+        if not (self._waiting or self._opening or self._writer or self._task.done()):
+            # At once: the event loop may have much to do before it comes to `_run`.
+            self._opening = self._open()
+        self._waiting.append(self._resampler.push(pcm))
+        self._more.set()
+
+    def finish(self) -> None:
+        if tail := self._resampler.flush():
+            self._waiting.append(tail)
+        self._end_segment()
+
+    async def clear(self) -> bool:
+        self._waiting.clear()
+        self._end_segment()
+        return await clear_buffer(self._room, self._worker)
+
+    def _end_segment(self) -> None:
+        self._waiting.append(None)
+        self._more.set()
+        self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self._more.clear()
+                while self._waiting:
+                    if self._waiting[0] is None:
+                        self._waiting.popleft()
+                        await self._end_stream()
+                    else:
+                        await self._write_on()
+                await self._more.wait()
+        except rtc.StreamError as error:
+            logger.warning("the speech stream failed", extra={"error": type(error).__name__})
+            self._on_failed()
+
+    def _open(self) -> ByteStreamOpening:
+        return ByteStreamOpening(
+            self._room.local_participant,
+            name=utils.shortuuid("AUDIO_"),
+            topic=AUDIO_STREAM_TOPIC,
+            attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
+            destination_identities=[self._worker],
+        )
+
+    async def _opened(self) -> rtc.ByteStreamWriter:
+        if self._writer is None:
+            self._opening = self._opening or self._open()
+            self._writer = await self._opening.writer()
+            self._opening = None
+        return self._writer
+
+    async def _write_on(self) -> None:
+        """All that waits of a segment at once: each write is awaited, and more comes meanwhile."""
+        writer = await self._opened()
+        pieces = []
+        while self._waiting and (piece := self._waiting[0]) is not None:
+            pieces.append(piece)
+            self._waiting.popleft()
+        if data := b"".join(pieces):
+            await writer.write(data)
+
+    async def _end_stream(self) -> None:
+        if self._writer or self._opening:  # opened, and what was to be written may be cleared
+            await (await self._opened()).aclose()
+            self._writer = None
+
+    async def aclose(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if self._opening is not None:
+            self._opening.close()
+
+
+class TrackDelivery:
+    """Speech as a microphone track, in real time, with silence between segments.
+
+    A source with a queue keeps the pace by itself, however busy this process is, and sends silence
+    while there is nothing else (livekit 1.1.21).
+    """
+
+    lead = 0.3
+    batch = SAMPLE_RATE // 10  # 0.1 s
+
+    def __init__(self, room: rtc.Room) -> None:
+        self._room = room
+        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
+        self._publication: rtc.LocalTrackPublication | None = None
+        self._loose = 0  # samples beyond the last whole 10 ms
+
+    async def publish(self) -> None:
+        """Raises `livekit.rtc.participant.PublishTrackError` if the server or the token refuses."""
+        track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
+        self._publication = await self._room.local_participant.publish_track(track, options)
+
+    async def wait_until_heard(self) -> None:
+        """Let the worker begin to listen, so that it misses no first word. Bounded."""
+        assert self._publication is not None
+        try:
+            async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
+                await self._publication.wait_for_subscription()
+        except TimeoutError:
+            logger.warning("the avatar worker has not subscribed to the agent's voice")
+        # It is subscribed before its decoder runs; silence flows meanwhile.
+        await asyncio.sleep(_SETTLE)
+
+    def send(self, pcm: bytes) -> None:
+        send(self._source, pcm)
+        self._loose = (self._loose + len(pcm) // BYTES_PER_SAMPLE) % HOP
+
+    def finish(self) -> None:
+        """Nothing marks the end of a segment on a track but the silence after it. The source keeps
+        what is less than 10 ms until more comes."""
+        if self._loose:
+            self.send(bytes((HOP - self._loose) * BYTES_PER_SAMPLE))
+
+    async def clear(self) -> bool:
+        self._source.clear_queue()
+        self._loose = 0
+        return False
+
+    async def aclose(self) -> None:
+        await self._source.aclose()
+
+    async def withdraw(self) -> None:
+        """Stop, and take the track off the room, which goes on without it. At most 2 s."""
+        await self.aclose()
+        assert self._publication is not None
+        # Never answered if the room is lost meanwhile (livekit 1.1.21); if it is refused, a silent
+        # track stays, which does no harm.
+        with contextlib.suppress(TimeoutError, UnpublishTrackError):
+            async with asyncio.timeout(_UNPUBLISH_TIMEOUT):
+                await self._room.local_participant.unpublish_track(self._publication.sid)

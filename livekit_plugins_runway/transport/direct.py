@@ -1,0 +1,265 @@
+"""`transport="direct"`: Runway's worker joins the agent's room by itself and publishes there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from livekit import rtc
+
+from ..errors import UnavailableError
+from ..log import logger
+from ..media.fallback_track import AgentVoice
+from ..media.monitor import Listener
+from ..playout.output import AvatarAudioOutput
+from ..playout.ports import SpeechDelivery
+from ..runway.client import session_failed
+from ..runway.models import CreateRealtimeSession
+from ..runway.session import RealtimeSession
+from .delivery import DataStreamDelivery
+from .tokens import AgentRoomAccess
+from .worker_registry import Guests
+from .worker_watch import DeliveryKind, DeliveryOption, Loss, WorkerWatch, send_end_call
+
+_STATUS_INTERVAL = 2.0
+
+
+class Direct:
+    """The workers of one call come one after the other, each as a participant of its own.
+
+    One identity for all of them would be simpler for whoever looks for it, but LiveKit puts out the
+    first of two with the same identity, at the moment of the second one's join and not of its first
+    picture; and two workers that both come back would put each other out for ever. So the first one
+    has the identity that was asked for, and those after it a number behind it.
+
+    Args:
+        room: the agent's own; connected now or later, by somebody else.
+        token_ttl: how long a worker may take to come.
+    """
+
+    def __init__(
+        self,
+        room: rtc.Room,
+        access: AgentRoomAccess,
+        *,
+        identity: str,
+        name: str,
+        token_ttl: datetime.timedelta,
+    ) -> None:
+        self._room = room
+        self._access = access
+        self._identity = identity
+        self._name = name
+        self._token_ttl = token_ttl
+        self._invited = 0
+        self._was_connected = False
+        self._entering: asyncio.Task[None] | None = None
+        self.voice = AgentVoice(room)
+        self.guests = Guests(room, access.remove)
+        self.identity = identity
+        """Of the worker that has the face now; at first, of the one that is expected."""
+
+    @property
+    def microphone(self) -> AgentVoice:
+        return self.voice
+
+    async def join(self) -> None:
+        """In a room that is not connected yet, as soon as it is."""
+        if self._room.isconnected():
+            await self._enter()
+        else:
+            self._room.on("connection_state_changed", self._on_connection_state_changed)
+
+    def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
+        if state == rtc.ConnectionState.CONN_CONNECTED and self._entering is None:
+            self._entering = asyncio.create_task(self._enter_late(), name="runway_enter_agent_room")
+
+    async def _enter_late(self) -> None:
+        try:
+            await self._enter()
+        except UnavailableError as error:
+            logger.error("the agent cannot speak without its avatar", extra={"detail": str(error)})
+
+    async def _enter(self) -> None:
+        self._was_connected = True
+        self.guests.open()
+        await self.voice.publish()
+
+    def passage(self, output: AvatarAudioOutput) -> DirectPassage:
+        if self._was_connected and not self._room.isconnected():
+            raise UnavailableError("The agent's room is lost: no avatar can be invited to it.")
+        self._invited += 1
+        number = "" if self._invited == 1 else f"-{self._invited}"
+        return DirectPassage(self, self._room, self._access, self._identity + number, output)
+
+    def integrated(self, request: CreateRealtimeSession, identity: str) -> CreateRealtimeSession:
+        integration = self._access.worker_integration(identity, self._name, self._token_ttl)
+        return request.model_copy(update={"integration": integration})
+
+    def hide_face(self) -> None:
+        """Its worker publishes it: it goes with the worker."""
+
+    async def aclose(self) -> None:
+        self._room.off("connection_state_changed", self._on_connection_state_changed)
+        if self._entering is not None:
+            self._entering.cancel()
+            await asyncio.gather(self._entering, return_exceptions=True)
+        await self.guests.aclose()
+        await self.voice.aclose()
+
+
+class DirectPassage:
+    """A `Passage` without a way: the worker is in the agent's room."""
+
+    def __init__(
+        self,
+        direct: Direct,
+        room: rtc.Room,
+        access: AgentRoomAccess,
+        identity: str,
+        output: AvatarAudioOutput,
+    ) -> None:
+        self._direct = direct
+        self._room = room
+        self._access = access
+        self._identity = identity
+        self._output = output
+        self._session: RealtimeSession | None = None
+        self._watch: WorkerWatch | None = None
+        self._on_lost: Callable[[Loss], None] | None = None
+        self._stream: DataStreamDelivery | None = None
+        self._never_came = asyncio.Event()
+
+    @property
+    def room(self) -> rtc.Room:
+        return self._room
+
+    def is_worker(self, identity: str) -> bool:
+        return identity == self._identity
+
+    @property
+    def worker_gone(self) -> asyncio.Event:
+        return self._never_came if self._watch is None else self._watch.gone
+
+    def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
+        return self._direct.integrated(request, self._identity)
+
+    def disown(self) -> None:
+        self._direct.guests.turn_away(self._identity)
+
+    async def open(
+        self,
+        session: RealtimeSession,
+        timeout: float,
+        *,
+        on_queued: Callable[[bool], None],
+        on_stage: Callable[[str], None],
+        on_lost: Callable[[Loss], None],
+    ) -> float:
+        self._session, self._on_lost = session, on_lost
+        watch = self._watch = WorkerWatch(self._room, is_worker=self.is_worker, on_lost=on_lost)
+        watch.open()
+        self._direct.guests.listen(
+            self._identity,
+            lambda interrupted: self._output.worker_finished(interrupted=interrupted),
+        )
+        # Whichever is seen first: what Runway says of such a session is not documented.
+        await _first_of(
+            session.wait_until_under_way(timeout, on_queued),
+            watch.wait_for_worker(session.id, timeout + 1.0),
+        )
+        on_stage("ready")
+        return asyncio.get_running_loop().time()
+
+    async def wait_for_worker(self, timeout: float) -> None:
+        assert self._session is not None
+        assert self._watch is not None
+        await _first_of(
+            self._watch.wait_for_worker(self._session.id, timeout),
+            self._until_ended(self._session),
+        )
+
+    async def _until_ended(self, session: RealtimeSession) -> None:
+        state = await session.wait_until_ended(_STATUS_INTERVAL)
+        raise session_failed(session.id, state)
+
+    async def may_speak_unseen(self, timeout: float) -> bool:
+        """As soon as the user can hear it: the first picture may take longer."""
+        assert self._session is not None
+        assert self._watch is not None
+        await self._watch.wait_for_others(self._session.id, timeout)
+        return True
+
+    async def wait_for_face(
+        self, timeout: float, *, on_first_frame: Callable[[], None]
+    ) -> Listener:
+        assert self._session is not None
+        assert self._watch is not None
+        watch = self._watch
+        audio, video = await watch.wait_for_media(self._session.id, timeout)
+
+        def on_seen() -> None:
+            watch.spare_video()
+            on_first_frame()
+
+        def on_active(active: bool) -> None:
+            if active:
+                self._direct.identity = self._identity
+                self._direct.voice.faces.add(self._identity)
+            else:
+                self._direct.voice.faces.discard(self._identity)
+
+        return Listener(
+            audio=audio,
+            video=video,
+            output=self._output,
+            on_first_frame=on_seen,
+            on_active=on_active,
+        )
+
+    async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
+        """Always a data stream: a track for the worker would be heard by the user as well."""
+        assert self._on_lost is not None
+        on_lost = self._on_lost
+        self._stream = DataStreamDelivery(
+            self._room, self._identity, lambda: on_lost(Loss.SPEECH_FAILED)
+        )
+        return "datastream", self._stream
+
+    async def send_end_call(self) -> bool:
+        if self._watch is None or not self._watch.present:
+            return False
+        return await send_end_call(self._room, self._identity)
+
+    async def see_out(self, patience: float) -> None:
+        if self._watch is None or not self._watch.present:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._watch.gone.wait()
+        if self._watch.present:
+            await self._access.remove(self._identity)
+
+    async def aclose(self) -> None:
+        self._direct.guests.forget(self._identity)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+        if self._watch is not None:
+            self._watch.close()
+
+
+async def _first_of(*ways: Coroutine[Any, Any, object]) -> None:
+    """Until one of them has ended; raises what that one raised."""
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

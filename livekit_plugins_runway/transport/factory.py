@@ -1,0 +1,71 @@
+"""The choice between the two transports."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Literal, get_args
+
+from livekit import rtc
+
+from ..errors import ConfigurationError
+from ..lifecycle.instance import LinkOptions
+from ..media.video import VideoOptions
+from ..runway.requests import check_choice
+from .base import Transport
+from .bridge import Bridge
+from .direct import Direct
+from .tokens import AgentRoomAccess, check_public
+from .worker_watch import DeliveryOption
+
+TransportKind = Literal["bridge", "direct"]
+
+_TOKEN_MARGIN = 60.0
+
+
+def check_transport(
+    transport: str, delivery: DeliveryOption, video: VideoOptions | None = None
+) -> None:
+    """Raises `ConfigurationError` for what does not exist, or cannot go together."""
+    check_choice("transport", transport, get_args(TransportKind))
+    if transport == "direct" and delivery == "track":
+        raise ConfigurationError(
+            'transport="direct" cannot go with delivery="track": the user would hear the track, '
+            'too. Use delivery="auto" or "datastream".'
+        )
+    if transport == "direct" and video is not None:
+        raise ConfigurationError(
+            'transport="direct" cannot go with video=VideoOptions(...): Runway\'s worker publishes '
+            'its picture by itself, and none passes through here. Use transport="bridge".'
+        )
+
+
+def make_transport(
+    kind: TransportKind,
+    room: rtc.Room,
+    access: AgentRoomAccess,
+    *,
+    identity: str,
+    name: str,
+    options: LinkOptions,
+    allow_private: bool,
+    video: VideoOptions | None = None,
+) -> Transport:
+    """Raises `ConfigurationError` where Runway would refuse the LiveKit URL."""
+    if kind == "bridge":
+        return Bridge(
+            room,
+            access,
+            identity=identity,
+            name=name,
+            stall_timeout=options.stall_timeout,
+            video=video,
+        )
+    if not allow_private:
+        check_public(access.url)
+    return Direct(room, access, identity=identity, name=name, token_ttl=worker_token_ttl(options))
+
+
+def worker_token_ttl(options: LinkOptions) -> datetime.timedelta:
+    """How long a worker may take to come: while its session is queued, and to join. Not longer, for
+    LiveKit renews the tokens of those who are in the room."""
+    return datetime.timedelta(seconds=options.ready_timeout + options.join_timeout + _TOKEN_MARGIN)

@@ -1,0 +1,206 @@
+"""The room that Runway hosts for one session: speech in, the worker's media and its loss out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Iterable
+
+from livekit import rtc
+from livekit.rtc.participant import PublishTrackError
+
+from ..errors import RoomTokenError, UnavailableError
+from ..log import logger
+from ..media.connect import connect
+from ..playout.ports import SpeechDelivery
+from ..runway.models import ConsumedCredentials
+from .delivery import (
+    RPC_PLAYBACK_FINISHED,
+    RPC_PLAYBACK_STARTED,
+    DataStreamDelivery,
+    TrackDelivery,
+    clear_buffer,
+)
+from .worker_watch import (
+    DeliveryKind,
+    DeliveryOption,
+    Loss,
+    WorkerWatch,
+    says_interrupted,
+    send_end_call,
+)
+
+WORKER_PREFIX = "worker:"
+"""The avatar worker in a Runway room is `worker:<session id>` (runwayml/avatars-node-rpc)."""
+
+
+def _missing_grants(token: str, needed: Iterable[str]) -> list[str]:
+    """Grants that a LiveKit token denies outright. Not verified: the server does that."""
+    try:
+        body = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        video = claims["video"]
+    except (IndexError, KeyError, ValueError):
+        return []
+    # LiveKit grants what a token does not mention.
+    return [grant for grant in needed if video.get(grant) is False]
+
+
+_NEEDS: dict[DeliveryKind, tuple[str, ...]] = {
+    "datastream": ("canPublishData",),
+    "track": ("canPublish",),
+}
+
+
+class RunwayRoom:
+    """Joined as the session's user. Subscribes to the avatar worker's tracks alone.
+
+    Args:
+        on_lost: called at most once, from the event loop, after the worker's media had come.
+        on_playback_finished: called with `interrupted` when the worker reports a segment's end.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        on_lost: Callable[[Loss], None],
+        on_playback_finished: Callable[[bool], None],
+    ) -> None:
+        self._session_id = session_id
+        self._on_lost = on_lost
+        self._on_playback_finished = on_playback_finished
+        self._room = rtc.Room()
+        self._watch = WorkerWatch(
+            self._room,
+            is_worker=lambda identity: identity.startswith(WORKER_PREFIX),
+            on_lost=on_lost,
+        )
+        self._token = ""
+        self._microphone: TrackDelivery | None = None
+        self._stream: DataStreamDelivery | None = None
+        self._withdrawing: asyncio.Task[None] | None = None
+
+    @property
+    def worker_gone(self) -> asyncio.Event:
+        """Set when the worker was seen to leave."""
+        return self._watch.gone
+
+    @property
+    def room(self) -> rtc.Room:
+        return self._room
+
+    async def join(self, credentials: ConsumedCredentials) -> None:
+        """Join, and publish a microphone at once: a participant that publishes nothing is announced
+        to the others, and so to the worker that waits for it, 2 to 3 s later than one that does
+        (livekit-server 1.11.0, livekit 1.1.21).
+
+        Raises:
+            UnavailableError: the room could not be joined.
+            RoomTokenError: its token forbids to subscribe.
+        """
+        self._token = credentials.token.get_secret_value()
+        if missing := _missing_grants(self._token, ["canSubscribe"]):
+            raise RoomTokenError(missing=missing, needed_for="seeing the avatar")
+        room = self._room
+        self._watch.open()
+        try:
+            await connect(room, credentials.url, self._token)
+        except rtc.ConnectError as error:
+            raise UnavailableError(
+                "The room that Runway hosts for this session could not be joined. Check that this "
+                "machine may reach *.livekit.cloud over WebRTC."
+            ) from error
+        room.local_participant.register_rpc_method(RPC_PLAYBACK_FINISHED, self._on_finished_rpc)
+        room.local_participant.register_rpc_method(RPC_PLAYBACK_STARTED, self._on_started_rpc)
+        if not _missing_grants(self._token, _NEEDS["track"]):
+            self._microphone = TrackDelivery(room)
+            try:
+                await self._microphone.publish()
+            except PublishTrackError as error:
+                raise UnavailableError("The agent's voice could not be published.") from error
+
+    async def wait_for_worker(self, timeout: float) -> None:
+        """Wait for the worker to be in the room; `AvatarJoinError` after `timeout` seconds."""
+        await self._watch.wait_for_worker(self._session_id, timeout)
+
+    async def wait_for_media(
+        self, timeout: float
+    ) -> tuple[rtc.RemoteAudioTrack, rtc.RemoteVideoTrack]:
+        """Wait for the worker's camera and microphone; from then on their loss is reported.
+
+        Raises:
+            AvatarJoinError: one of them had not come after `timeout` seconds for each.
+        """
+        return await self._watch.wait_for_media(self._session_id, timeout)
+
+    async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
+        """Find out how the worker takes speech, and open that way.
+
+        `auto` asks with an `lk.clear_buffer` call: a worker that answers it takes data streams; one
+        that refuses it, does not know it or does not answer within 2 s is given a microphone track.
+
+        Raises:
+            RoomTokenError: the token forbids what is needed.
+        """
+        worker = self._watch.identity
+        assert worker is not None
+        kind = option if option != "auto" else await self._probe(worker)
+        if missing := _missing_grants(self._token, _NEEDS[kind]):
+            raise RoomTokenError(missing=missing, needed_for=f"delivery {kind!r}")
+        if kind == "track":
+            assert self._microphone is not None
+            await self._microphone.wait_until_heard()
+            return kind, self._microphone
+        self._stream = DataStreamDelivery(
+            self._room, worker, lambda: self._on_lost(Loss.SPEECH_FAILED)
+        )
+        if self._microphone is not None:
+            # The first words do not wait for the server's answer.
+            withdrawal = self._microphone.withdraw()
+            self._withdrawing = asyncio.create_task(withdrawal, name="runway_withdraw")
+            self._microphone = None
+        return kind, self._stream
+
+    async def _probe(self, worker: str) -> DeliveryKind:
+        if _missing_grants(self._token, _NEEDS["datastream"]):
+            return "track"
+        return "datastream" if await clear_buffer(self._room, worker) else "track"
+
+    async def send_end_call(self) -> bool:
+        """Tell the worker that the call is over. False if nothing could be sent."""
+        worker = self._watch.identity
+        if worker is None or not self._watch.present:
+            return False
+        return await send_end_call(self._room, worker)
+
+    async def aclose(self) -> None:
+        """Leave. Idempotent."""
+        self._watch.close()
+        stream, self._stream = self._stream, None
+        microphone, self._microphone = self._microphone, None
+        withdrawing, self._withdrawing = self._withdrawing, None
+        if stream is not None:
+            await stream.aclose()
+        if microphone is not None:
+            await microphone.aclose()
+        if withdrawing is not None:
+            await withdrawing
+        await self._room.disconnect()
+
+    # -- calls from the worker --------------------------------------------------------------------
+
+    def _on_finished_rpc(self, call: rtc.RpcInvocationData) -> str:
+        if call.caller_identity != self._watch.identity:
+            logger.warning(
+                "playback_finished came from someone else than the avatar worker",
+                extra={"lk.pii.caller": call.caller_identity},
+            )
+            return "reject"
+        self._on_playback_finished(says_interrupted(call.payload))
+        return "ok"
+
+    def _on_started_rpc(self, _call: rtc.RpcInvocationData) -> str:
+        # What the user hears decides when a segment has started; answering keeps the worker calm.
+        return "ok"

@@ -1,0 +1,155 @@
+"""What the agent's LiveKit server grants: tokens for avatar participants, and their removal."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import socket
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import aiohttp
+from livekit import api
+from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
+from pydantic import ValidationError
+
+from ..errors import ConfigurationError
+from ..log import logger
+from ..runway.models import LiveKitIntegration, explain
+
+PARTICIPANT_TTL = datetime.timedelta(hours=1)
+_REMOVE_TIMEOUT = 2.0
+_PRIVATE_NAMES = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
+_INSTEAD = (
+    'Pass the public address of your server as livekit_url, or use transport="bridge", which gives '
+    "Runway nothing of your server. allow_private_livekit_url=True lifts this check, for a Runway "
+    "simulator."
+)
+
+
+@dataclass(frozen=True)
+class AgentRoomAccess:
+    """The agent's room, and the credentials of its server.
+
+    Attributes:
+        room: its name.
+        agent_identity: of the participant on whose behalf the avatar publishes.
+    """
+
+    url: str
+    api_key: str
+    api_secret: str = field(repr=False)
+    room: str
+    agent_identity: str
+
+    def participant_token(self, identity: str, name: str) -> str:
+        """For the avatar participant of the bridge: it may publish a camera and a microphone."""
+        return self._token(identity, name, PARTICIPANT_TTL, data=False)
+
+    def worker_integration(
+        self, identity: str, name: str, ttl: datetime.timedelta
+    ) -> LiveKitIntegration:
+        """For Runway's worker: what it needs to join this room and to speak for this agent.
+
+        Raises:
+            ConfigurationError: something is longer than Runway takes.
+        """
+        try:
+            return LiveKitIntegration.model_validate(
+                {
+                    "url": self.url,
+                    "token": self._token(identity, name, ttl, data=True),
+                    "room_name": self.room,
+                    "agent_identity": self.agent_identity,
+                }
+            )
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"Runway's worker cannot be invited to this room: {explain(error)}. Use a shorter "
+                "room name, agent identity, avatar_participant_identity or avatar_participant_name."
+            ) from None
+
+    def _token(self, identity: str, name: str, ttl: datetime.timedelta, *, data: bool) -> str:
+        # Kind and attribute are in the token, so that no client sees the participant without them:
+        # they tell front ends, and the agent itself, whose face this is. Byte streams, RPC and data
+        # reach a participant that may not subscribe (livekit-server 1.11.0).
+        grants = api.VideoGrants(
+            room_join=True,
+            room=self.room,
+            can_publish=True,
+            can_publish_sources=["camera", "microphone"],
+            can_publish_data=data,
+            can_subscribe=False,
+        )
+        return (
+            api.AccessToken(api_key=self.api_key, api_secret=self.api_secret)
+            .with_kind("agent")
+            .with_identity(identity)
+            .with_name(name)
+            .with_grants(grants)
+            .with_attributes({ATTRIBUTE_PUBLISH_ON_BEHALF: self.agent_identity})
+            .with_ttl(ttl)
+            .to_jwt()
+        )
+
+    async def remove(self, identity: str) -> None:
+        """Put a participant out of the room. Takes 2 s at most, and does not raise."""
+        try:
+            async with (
+                asyncio.timeout(_REMOVE_TIMEOUT),
+                api.LiveKitAPI(self.url, self.api_key, self.api_secret) as livekit,
+            ):
+                await livekit.room.remove_participant(
+                    api.RoomParticipantIdentity(room=self.room, identity=identity)
+                )
+        except api.TwirpError as error:
+            if error.code != "not_found":
+                self._not_removed(identity, error)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._not_removed(identity, error)
+
+    def _not_removed(self, identity: str, error: Exception) -> None:
+        logger.warning(
+            "an avatar worker could not be put out of the room",
+            extra={"lk.pii.identity": identity, "error": type(error).__name__},
+        )
+
+
+def check_public(url: str) -> None:
+    """Refuse an address of which Runway is known to say no. By its looks: no name is resolved.
+
+    Raises:
+        ConfigurationError: says why, and what to do.
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, host = parts.scheme.lower(), (parts.hostname or "").rstrip(".")
+    except ValueError:
+        scheme = host = ""
+    if not host:
+        raise ConfigurationError(f"The LiveKit URL is not an address with a host. {_INSTEAD}")
+    if scheme not in ("wss", "https"):
+        raise ConfigurationError(
+            'transport="direct" hands the LiveKit URL to Runway, which takes wss:// and https:// '
+            f"only, not {scheme}://. {_INSTEAD}"
+        )
+    if _is_private(host):
+        raise ConfigurationError(
+            'transport="direct" hands the LiveKit URL to Runway, whose worker joins from outside: '
+            f"{host!r} is a private host. {_INSTEAD}"
+        )
+
+
+def _is_private(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        mapped = getattr(address, "ipv4_mapped", None)
+        return not (mapped or address).is_global
+    try:  # the short and odd ways to write an IPv4 address: 127.1, 0x7f000001
+        return not ipaddress.ip_address(socket.inet_aton(host)).is_global
+    except OSError:
+        return "." not in host or host.endswith(_PRIVATE_NAMES)

@@ -1,0 +1,103 @@
+"""Workers that were invited to the agent's room: which of them calls, which is turned away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from livekit import rtc
+
+from ..log import logger
+from .delivery import RPC_PLAYBACK_FINISHED, RPC_PLAYBACK_STARTED
+from .worker_watch import PATIENCE, says_interrupted, send_end_call
+
+
+class Guests:
+    """One for a call: a room has one handler for each RPC method, whoever calls.
+
+    Args:
+        remove: puts a participant out of the room, by its identity.
+    """
+
+    def __init__(self, room: rtc.Room, remove: Callable[[str], Awaitable[None]]) -> None:
+        self._room = room
+        self._remove = remove
+        self._listeners: dict[str, Callable[[bool], None]] = {}
+        self._unwanted: set[str] = set()
+        self._leaving: dict[str, asyncio.Event] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
+            "participant_active": self._look,
+            "track_published": self._look,
+            "participant_disconnected": self._on_left,
+        }
+
+    def open(self) -> None:
+        """The room must be connected."""
+        local = self._room.local_participant
+        local.register_rpc_method(RPC_PLAYBACK_FINISHED, self._on_finished_rpc)
+        local.register_rpc_method(RPC_PLAYBACK_STARTED, self._on_started_rpc)
+        for event, handler in self._handlers.items():
+            self._room.on(event, handler)
+        self._look()
+
+    def listen(self, identity: str, on_finished: Callable[[bool], None]) -> None:
+        """Call `on_finished` with `interrupted` when this worker reports a segment's end."""
+        self._listeners[identity] = on_finished
+
+    def forget(self, identity: str) -> None:
+        """Idempotent."""
+        self._listeners.pop(identity, None)
+
+    def turn_away(self, identity: str) -> None:
+        """Nobody knows the session of this worker, so only here it can be ended, if it comes."""
+        self._unwanted.add(identity)
+        self._look()
+
+    async def aclose(self) -> None:
+        """Wait for those who are being turned away, a few seconds at most. Idempotent."""
+        for event, handler in self._handlers.items():
+            self._room.off(event, handler)
+        await asyncio.gather(*self._tasks)
+        if self._room.isconnected():
+            for method in (RPC_PLAYBACK_FINISHED, RPC_PLAYBACK_STARTED):
+                self._room.local_participant.unregister_rpc_method(method)
+
+    def _look(self, *_: object) -> None:
+        for identity, participant in self._room.remote_participants.items():
+            # One that has published takes part; what is sent to one that is still joining is lost.
+            if identity in self._unwanted and participant.track_publications:
+                self._unwanted.discard(identity)
+                self._leaving[identity] = asyncio.Event()
+                task = asyncio.create_task(self._turn_out(identity), name="runway_turn_away")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _turn_out(self, identity: str) -> None:
+        logger.warning("the worker of a session whose id was lost has come; it is sent away")
+        await send_end_call(self._room, identity)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._leaving[identity].wait()
+        if not self._leaving[identity].is_set():
+            await self._remove(identity)
+
+    def _on_left(self, participant: rtc.RemoteParticipant) -> None:
+        if (left := self._leaving.get(participant.identity)) is not None:
+            left.set()
+
+    def _on_finished_rpc(self, call: rtc.RpcInvocationData) -> str:
+        listener = self._listeners.get(call.caller_identity)
+        if listener is None:
+            logger.warning(
+                "playback_finished came from someone else than the avatar worker",
+                extra={"lk.pii.caller": call.caller_identity},
+            )
+            return "reject"
+        listener(says_interrupted(call.payload))
+        return "ok"
+
+    def _on_started_rpc(self, _call: rtc.RpcInvocationData) -> str:
+        # What the user hears decides when a segment has started; answering keeps the worker calm.
+        return "ok"
