@@ -22,7 +22,8 @@ from livekit.agents.utils import is_given
 from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
 
-from .errors import ConfigurationError
+from ._checks import check_choice, check_seconds, required
+from .errors import ConfigurationError, Loss
 from .lifecycle.instance import AvatarLink, LinkOptions
 from .lifecycle.presence import UserPresence
 from .lifecycle.recovery import RecoveryOptions
@@ -46,11 +47,11 @@ from .playout.ports import (
 from .runway.billing import CallUsage
 from .runway.client import DEFAULT_BASE_URL, RunwayClient
 from .runway.models import Tool
-from .runway.requests import check_choice, check_seconds, realtime_request, required
+from .runway.requests import realtime_request
 from .transport.base import Transport
 from .transport.factory import TransportKind, check_transport, make_transport
 from .transport.tokens import AgentRoomAccess
-from .transport.worker_watch import DeliveryKind, DeliveryOption, Loss
+from .transport.worker_protocol import DeliveryKind, DeliveryOption
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""

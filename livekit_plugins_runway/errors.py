@@ -31,6 +31,7 @@ pickled.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -39,6 +40,19 @@ from livekit.agents import APIConnectionError, APIError, APIStatusError, APITime
 
 Operation = Literal["create", "get", "delete", "consume", "request"]
 """The four calls of Runway's realtime sessions that this package makes, and any other call."""
+
+
+class Loss(enum.StrEnum):
+    """Why an avatar that was there is no longer."""
+
+    WORKER_LEFT = "worker_left"
+    ROOM_LOST = "room_lost"
+    TRACKS_UNPUBLISHED = "tracks_unpublished"
+    SESSION_ENDED = "session_ended"
+    VIDEO_STALLED = "video_stalled"
+    SPEECH_STALLED = "speech_stalled"
+    SPEECH_FOREIGN = "speech_foreign"
+    SPEECH_FAILED = "speech_failed"
 
 
 class RunwayException(Exception):

@@ -18,6 +18,7 @@ from aiohttp import web
 from command_line import command_line
 from livekit import api
 
+from livekit_plugins_runway.audio import SAMPLE_RATE
 from livekit_plugins_runway.cli.doctor import command as doctor
 from livekit_plugins_runway.cli.doctor import phrase
 from livekit_plugins_runway.cli.doctor.live import Findings
@@ -33,7 +34,6 @@ from livekit_plugins_runway.errors import (
     RunwayException,
     SessionNotReadyError,
 )
-from livekit_plugins_runway.playout.segment import SAMPLE_RATE
 from livekit_plugins_runway.runway.session import SessionEnd
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 

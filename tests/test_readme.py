@@ -25,8 +25,8 @@ from livekit_plugins_runway import (
     errors,
     testing,
 )
+from livekit_plugins_runway.errors import Loss
 from livekit_plugins_runway.lifecycle.timings import StageTimings
-from livekit_plugins_runway.transport.worker_watch import Loss
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

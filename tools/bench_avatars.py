@@ -21,7 +21,7 @@ from livekit_plugins_runway import AvatarSession
 from livekit_plugins_runway.media.connect import connect
 from livekit_plugins_runway.runway.client import DEFAULT_BASE_URL, RunwayClient
 from livekit_plugins_runway.runway.models import CreateRealtimeSession, PresetAvatar
-from livekit_plugins_runway.transport.worker_watch import send_end_call
+from livekit_plugins_runway.transport.worker_protocol import send_end_call
 
 _PRESET: Final = "influencer"
 _STREAM_RATE = 16_000

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from bench_reading import Seen
 from livekit import rtc
 
-from livekit_plugins_runway.media.relay import is_blank
+from livekit_plugins_runway.media.video import is_blank
 from livekit_plugins_runway.testing import barcode
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.onsets import Onsets

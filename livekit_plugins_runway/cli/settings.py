@@ -11,9 +11,9 @@ from typing import Literal
 import typer
 from dotenv import dotenv_values
 
+from .._checks import required
 from ..errors import ConfigurationError
 from ..runway.client import DEFAULT_BASE_URL
-from ..runway.requests import required
 from .exits import CredentialsError
 from .output import Output
 

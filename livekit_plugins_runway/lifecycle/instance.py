@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import AvatarJoinError, AvatarLostError
+from ..errors import AvatarJoinError, AvatarLostError, Loss
 from ..log import logger
 from ..playout.ports import SpeechDelivery
 from ..runway.session import RealtimeSession, SessionEnd
 from ..transport.base import Face, Passage
-from ..transport.worker_watch import PATIENCE, DeliveryKind, DeliveryOption, Loss
+from ..transport.worker_protocol import PATIENCE, DeliveryKind, DeliveryOption
 from .tools import SessionTools, ToolDesk
 
 

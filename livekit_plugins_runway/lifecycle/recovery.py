@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from .._checks import check_choice, check_seconds
 from ..errors import (
     AuthenticationError,
     AvatarLostError,
@@ -19,7 +20,6 @@ from ..errors import (
     RoomTokenError,
     SessionFailedError,
 )
-from ..runway.requests import check_choice, check_seconds
 
 OnLoss = Literal["restart", "audio", "close"]
 OnUserLeft = Literal["keep", "pause", "close"]

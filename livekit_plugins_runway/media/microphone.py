@@ -8,7 +8,7 @@ import time
 
 from livekit import rtc
 
-from ..playout.segment import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
+from ..audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
 from .native import send
 
 SILENT_FOR = 2.0

@@ -9,9 +9,8 @@ from contextlib import aclosing
 from livekit import rtc
 
 from ..playout.output import AvatarAudioOutput
-from ..transport.worker_watch import sound
-from .relay import is_blank
-from .video import MIN_FRAME_SIDE
+from .public import sound
+from .video import MIN_FRAME_SIDE, is_blank
 
 _HOPS = 5
 """50 ms at a time: nothing of it is passed on, so there is no hurry."""

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from livekit import rtc
 
 from ..playout.output import AvatarAudioOutput
@@ -18,10 +17,9 @@ from ..playout.ports import RelayAction
 from .lip_sync import LipSync
 from .native import Picture, PictureTap, VoiceTap
 from .participant import AvatarParticipant
-from .video import MIN_FRAME_SIDE
+from .video import MIN_FRAME_SIDE, is_blank
 
 _VIDEO_CAPACITY = 2
-_BLANK_RANGE = 8
 
 MUTE_AFTER = 1.0
 """Seconds without a frame after which the camera is muted."""
@@ -190,10 +188,3 @@ class Relay:
     def _mute(self) -> None:
         if self._active:
             self._participant.mute_camera()
-
-
-def is_blank(frame: rtc.VideoFrame) -> bool:
-    """Whether the picture is of one colour. A LiveKit SDK sends black frames, ten a second, from
-    the publication of a camera until its first picture (livekit 1.1.21)."""
-    luma = np.frombuffer(frame.data, np.uint8, frame.width * frame.height)[::61]
-    return int(luma.max()) - int(luma.min()) < _BLANK_RANGE

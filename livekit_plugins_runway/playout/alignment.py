@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .segment import AUDIBLE_DB, SHAPE_DB, SPOKEN_DB, Hops, Levels
+from .features import AUDIBLE_DB, SHAPE_DB, SPOKEN_DB, Hops, Levels
 
 # Costs of one hop; a sound that is unlike all that was said costs up to 2.
 _WORST_DB = 20.0

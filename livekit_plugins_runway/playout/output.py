@@ -22,7 +22,9 @@ import numpy as np
 from livekit import rtc
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
+from ..audio import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE
 from ..log import logger
+from .features import AUDIBLE_DB, hop_bands, hop_levels
 from .interruption import Drain
 from .ports import (
     FirstSpeechHeard,
@@ -36,17 +38,7 @@ from .ports import (
     SpeechStalled,
 )
 from .resampler import Resampler
-from .segment import (
-    AUDIBLE_DB,
-    HOP,
-    HOP_SECONDS,
-    SAMPLE_RATE,
-    SILENCE,
-    Segment,
-    SegmentState,
-    hop_bands,
-    hop_levels,
-)
+from .segment import Segment, SegmentState
 from .tracker import SpeechTracker
 
 MAX_BUFFERED = 300.0

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio import HOP, HOP_SECONDS
 from .alignment import STRAINED, Alignment
-from .segment import AUDIBLE_DB, HOP, HOP_SECONDS, SPOKEN_DB, Hops, Levels, Segment
+from .features import AUDIBLE_DB, SPOKEN_DB, Hops, Levels
+from .segment import Segment
 
 _ONSET_HOPS = 2
 _ARM_HOPS = 50

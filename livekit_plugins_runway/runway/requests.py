@@ -1,44 +1,11 @@
-"""Checks of what a user passes: each refusal names the argument, the value and what to do."""
+"""The body of the create call, checked before anything is sent."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-
-from livekit.agents import NotGivenOr
 from pydantic import ValidationError
 
 from ..errors import ConfigurationError
 from .models import CreateRealtimeSession, CustomAvatar, PresetAvatar, Tool, explain
-
-
-def required(what: str, argument: str, value: NotGivenOr[str], variable: str) -> str:
-    """The argument, else the environment variable. Never shows the value."""
-    found = value or os.getenv(variable) or ""
-    if not found:
-        raise ConfigurationError(f"{what} is missing: pass {argument}, or set {variable}.")
-    return found
-
-
-def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        allowed = ", ".join(map(repr, choices))
-        raise ConfigurationError(f"{argument} must be one of {allowed}, not {value!r}.")
-
-
-def check_seconds(argument: str, value: float, *, zero: bool = False) -> None:
-    if not (value > 0 or (zero and value == 0)):
-        raise ConfigurationError(
-            f"{argument} must be {'0 or more' if zero else 'more than 0'} seconds, not {value!r}."
-        )
-
-
-def check_whole(argument: str, value: int, lowest: int, highest: int, unit: str) -> None:
-    if not isinstance(value, int) or not lowest <= value <= highest:
-        raise ConfigurationError(
-            f"{argument} must be a whole number of {unit} from {lowest} to {highest}, not "
-            f"{value!r}."
-        )
 
 
 def realtime_request(

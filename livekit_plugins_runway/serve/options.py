@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
+from .._checks import check_choice, check_seconds
 from ..errors import ConfigurationError
-from ..runway.requests import check_choice, check_seconds
 from .bodies import avatar_named
 
 Response = Literal["credentials", "session-key"]

@@ -12,11 +12,12 @@ from typing import Protocol
 
 from livekit import rtc
 
+from ..errors import Loss
 from ..playout.output import AvatarAudioOutput
 from ..playout.ports import Microphone, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
-from .worker_watch import DeliveryKind, DeliveryOption, Loss
+from .worker_protocol import DeliveryKind, DeliveryOption
 
 
 class Face(Protocol):

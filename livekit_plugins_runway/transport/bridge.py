@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from livekit import rtc
 
+from ..errors import Loss
 from ..media.participant import AvatarParticipant
 from ..media.relay import Relay
 from ..media.video import VideoOptions
@@ -16,7 +17,7 @@ from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
 from .runway_room import WORKER_PREFIX, RunwayRoom
 from .tokens import AgentRoomAccess
-from .worker_watch import DeliveryKind, DeliveryOption, Loss
+from .worker_protocol import DeliveryKind, DeliveryOption
 
 
 class Bridge:

@@ -15,44 +15,18 @@ from livekit import rtc
 from livekit.agents import utils
 from livekit.rtc.participant import UnpublishTrackError
 
+from ..audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 from ..log import logger
 from ..media.native import ByteStreamOpening, send
 from ..playout.resampler import Resampler
-from ..playout.segment import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
-
-RPC_CLEAR_BUFFER = "lk.clear_buffer"
-RPC_PLAYBACK_FINISHED = "lk.playback_finished"
-RPC_PLAYBACK_STARTED = "lk.playback_started"
-AUDIO_STREAM_TOPIC = "lk.audio_stream"
+from .worker_protocol import AUDIO_STREAM_TOPIC, clear_buffer
 
 STREAM_RATE = 16_000
 """Hz on the wire of the data stream, as the official plugin (livekit-plugins-runway 1.8.9)."""
-RPC_TIMEOUT = 2.0
-"""Seconds that `lk.clear_buffer` may take."""
-# The SDK takes 7 s for the way there and back off what it is given, and leaves 1 s at least: a
-# small figure would give up on a worker that answers late.
-_RPC_RESPONSE_TIMEOUT = RPC_TIMEOUT + 7.0
 _SUBSCRIBE_TIMEOUT = 3.0
 _SETTLE = 0.25
 _UNPUBLISH_TIMEOUT = 2.0
 _QUEUE_MS = 500  # more than is ever sent ahead
-
-
-async def clear_buffer(room: rtc.Room, worker: str) -> bool:
-    """Call `lk.clear_buffer`. True if the worker answered; False if it refused, does not know the
-    method, is gone, or did not answer within `RPC_TIMEOUT` seconds."""
-    try:
-        async with asyncio.timeout(RPC_TIMEOUT):
-            await room.local_participant.perform_rpc(
-                destination_identity=worker,
-                method=RPC_CLEAR_BUFFER,
-                payload="",
-                response_timeout=_RPC_RESPONSE_TIMEOUT,
-            )
-    except (rtc.RpcError, TimeoutError) as error:
-        logger.debug("clear_buffer was not confirmed", extra={"error": type(error).__name__})
-        return False
-    return True
 
 
 class DataStreamDelivery:

@@ -10,7 +10,7 @@ from typing import Any
 
 from livekit import rtc
 
-from ..errors import UnavailableError
+from ..errors import Loss, UnavailableError
 from ..log import logger
 from ..media.fallback_track import AgentVoice
 from ..media.monitor import Listener
@@ -21,8 +21,9 @@ from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
 from .delivery import DataStreamDelivery
 from .tokens import AgentRoomAccess
+from .worker_protocol import DeliveryKind, DeliveryOption, send_end_call
 from .worker_registry import Guests
-from .worker_watch import DeliveryKind, DeliveryOption, Loss, WorkerWatch, send_end_call
+from .worker_watch import WorkerWatch
 
 _STATUS_INTERVAL = 2.0
 

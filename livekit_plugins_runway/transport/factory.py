@@ -7,15 +7,15 @@ from typing import Literal, get_args
 
 from livekit import rtc
 
+from .._checks import check_choice
 from ..errors import ConfigurationError
 from ..lifecycle.instance import LinkOptions
 from ..media.video import VideoOptions
-from ..runway.requests import check_choice
 from .base import Transport
 from .bridge import Bridge
 from .direct import Direct
 from .tokens import AgentRoomAccess, check_public
-from .worker_watch import DeliveryOption
+from .worker_protocol import DeliveryOption
 
 TransportKind = Literal["bridge", "direct"]
 

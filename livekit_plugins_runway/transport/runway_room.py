@@ -10,26 +10,22 @@ from collections.abc import Callable, Iterable
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
-from ..errors import RoomTokenError, UnavailableError
+from ..errors import Loss, RoomTokenError, UnavailableError
 from ..log import logger
 from ..media.connect import connect
 from ..playout.ports import SpeechDelivery
 from ..runway.models import ConsumedCredentials
-from .delivery import (
+from .delivery import DataStreamDelivery, TrackDelivery
+from .worker_protocol import (
     RPC_PLAYBACK_FINISHED,
     RPC_PLAYBACK_STARTED,
-    DataStreamDelivery,
-    TrackDelivery,
-    clear_buffer,
-)
-from .worker_watch import (
     DeliveryKind,
     DeliveryOption,
-    Loss,
-    WorkerWatch,
+    clear_buffer,
     says_interrupted,
     send_end_call,
 )
+from .worker_watch import WorkerWatch
 
 WORKER_PREFIX = "worker:"
 """The avatar worker in a Runway room is `worker:<session id>` (runwayml/avatars-node-rpc)."""

@@ -9,8 +9,13 @@ from collections.abc import Awaitable, Callable
 from livekit import rtc
 
 from ..log import logger
-from .delivery import RPC_PLAYBACK_FINISHED, RPC_PLAYBACK_STARTED
-from .worker_watch import PATIENCE, says_interrupted, send_end_call
+from .worker_protocol import (
+    PATIENCE,
+    RPC_PLAYBACK_FINISHED,
+    RPC_PLAYBACK_STARTED,
+    says_interrupted,
+    send_end_call,
+)
 
 
 class Guests:

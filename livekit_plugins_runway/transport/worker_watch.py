@@ -1,89 +1,19 @@
-"""What both transports know of Runway's avatar worker: how it is found, heard, lost and ended."""
+"""How both transports find Runway's avatar worker in a room, and see it go."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
-import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from typing import Literal
 
 from livekit import rtc
-from livekit.rtc.participant import PublishDataError
 
-from ..errors import AvatarJoinError
-from ..log import logger
-from ..playout.segment import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
+from ..errors import AvatarJoinError, Loss
 
-END_CALL = json.dumps({"type": "END_CALL"}).encode()
-"""Ends a session as COMPLETED, with transcript and recording (runwayml/avatars-sdk-react)."""
-PATIENCE = 2.0
-"""Seconds in which a worker that was sent END_CALL may leave by itself."""
 _ANSWER = 0.1
 """Seconds that a worker takes at the least from speech to voice; Runway states a turn-around of
 1.75 s (runwayml.com, "Building Runway Characters")."""
-_AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
-
-DeliveryOption = Literal["auto", "datastream", "track"]
-DeliveryKind = Literal["datastream", "track"]
-
-
-class Loss(enum.StrEnum):
-    """Why an avatar that was there is no longer."""
-
-    WORKER_LEFT = "worker_left"
-    ROOM_LOST = "room_lost"
-    TRACKS_UNPUBLISHED = "tracks_unpublished"
-    SESSION_ENDED = "session_ended"
-    VIDEO_STALLED = "video_stalled"
-    SPEECH_STALLED = "speech_stalled"
-    SPEECH_FOREIGN = "speech_foreign"
-    SPEECH_FAILED = "speech_failed"
-
-
-async def send_end_call(room: rtc.Room, worker: str) -> bool:
-    """Tell the worker that the call is over. False if nothing could be sent."""
-    if not room.isconnected():
-        return False
-    try:
-        await room.local_participant.publish_data(
-            END_CALL, reliable=True, destination_identities=[worker]
-        )
-    except PublishDataError as error:
-        logger.debug("END_CALL was not sent", extra={"error": type(error).__name__})
-        return False
-    return True
-
-
-def says_interrupted(payload: str) -> bool:
-    """What a worker's `lk.playback_finished` says; True where it does not say otherwise."""
-    try:
-        told = json.loads(payload)
-    except ValueError:
-        return True
-    return not isinstance(told, dict) or told.get("interrupted") is not False
-
-
-async def sound(track: rtc.RemoteAudioTrack, hops: int) -> AsyncGenerator[bytes, None]:
-    """The sound of a track, int16 mono PCM at 48 kHz, until the track ends.
-
-    Args:
-        hops: how many times 10 ms come at a time.
-    """
-    stream = rtc.AudioStream(
-        track,
-        capacity=_AUDIO_CAPACITY // hops,
-        sample_rate=SAMPLE_RATE,
-        num_channels=1,
-        frame_size_ms=10 * hops,
-    )
-    async with aclosing(stream):
-        async for event in stream:
-            pcm = bytes(event.frame.data)
-            if len(pcm) == hops * HOP * BYTES_PER_SAMPLE:
-                yield pcm
 
 
 class WorkerWatch:

@@ -9,13 +9,12 @@ from typing import Any
 
 from livekit import rtc
 
-from ...errors import AvatarJoinError, AvatarLostError, RoomTokenError, RunwayException
+from ...errors import AvatarJoinError, AvatarLostError, Loss, RoomTokenError, RunwayException
 from ...runway.client import RunwayClient
 from ...runway.models import CreateRealtimeSession
 from ...runway.session import RealtimeSession, SessionEnd
-from ...transport.delivery import clear_buffer
 from ...transport.runway_room import WORKER_PREFIX, RunwayRoom
-from ...transport.worker_watch import DeliveryKind, Loss
+from ...transport.worker_protocol import DeliveryKind, clear_buffer
 from .witness import Heard, Witness, watching
 
 

@@ -11,18 +11,11 @@ from typing import Literal
 import numpy as np
 from livekit import rtc
 
-from ...media.relay import is_blank
-from ...media.video import MIN_FRAME_SIDE
+from ...audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
+from ...media.video import MIN_FRAME_SIDE, is_blank
+from ...playout.features import AUDIBLE_DB, hop_features
 from ...playout.ports import SpeechDelivery
-from ...playout.segment import (
-    AUDIBLE_DB,
-    BYTES_PER_SAMPLE,
-    HOP,
-    HOP_SECONDS,
-    SAMPLE_RATE,
-    Segment,
-    hop_features,
-)
+from ...playout.segment import Segment
 from ...playout.tracker import SpeechTracker
 
 LIKE = 0.7
