@@ -23,15 +23,15 @@ from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
 
 from ._checks import check_choice, check_seconds, required
-from .errors import ConfigurationError, Loss
-from .lifecycle.instance import AvatarLink, LinkOptions
+from .errors import ConfigurationError, LossReason
+from .lifecycle.instance import AvatarInstance, InstanceOptions
 from .lifecycle.presence import UserPresence
 from .lifecycle.recovery import RecoveryOptions
 from .lifecycle.state import ALLOWED, AvatarState, StateChanged
-from .lifecycle.supervisor import Succession, Surroundings
+from .lifecycle.supervisor import Supervisor, SupervisorContext
 from .lifecycle.telemetry import Telemetry
 from .lifecycle.timings import StageTimings
-from .lifecycle.tools import ToolDesk, ToolHandler, checked_handlers
+from .lifecycle.tools import ToolDispatcher, ToolHandler, checked_handlers
 from .log import logger
 from .media.video import VideoOptions
 from .playout.output import AvatarAudioOutput
@@ -50,7 +50,7 @@ from .runway.models import Tool
 from .runway.requests import realtime_request
 from .transport.base import Transport
 from .transport.factory import TransportKind, check_transport, make_transport
-from .transport.tokens import AgentRoomAccess
+from .transport.tokens import RoomCredentials
 from .transport.worker_protocol import DeliveryKind, DeliveryOption
 
 CLOSE_BUDGET = 8.0
@@ -176,11 +176,11 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._allow_pause = allow_pause
         self._recovery = recovery or RecoveryOptions()
         self._video = video
-        self._link_options = LinkOptions(
+        self._instance_options = InstanceOptions(
             delivery=delivery,
             join_timeout=join_timeout,
             stall_timeout=stall_timeout,
-            tools=ToolDesk(
+            tools=ToolDispatcher(
                 client=self._client,
                 handlers=checked_handlers(tool_handlers, self._request.tools),
                 on_called=partial(self.emit, "tool_called"),
@@ -196,7 +196,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         self._former_output: AudioOutput | None = None
         self._presence: UserPresence | None = None
         self._telemetry: Telemetry | None = None
-        self._succession: Succession | None = None
+        self._supervisor: Supervisor | None = None
         self._warming_task: asyncio.Task[None] | None = None
         self._run_task: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
@@ -224,23 +224,23 @@ class AvatarSession(BaseAvatarSession[Event]):
         return self._timings
 
     @property
-    def _link(self) -> AvatarLink | None:
-        return None if self._succession is None else self._succession.link
+    def _instance(self) -> AvatarInstance | None:
+        return None if self._supervisor is None else self._supervisor.instance
 
     @property
     def delivery(self) -> DeliveryKind | None:
         """How speech reaches the avatar; None until that is known."""
-        return None if self._link is None else self._link.delivery_kind
+        return None if self._instance is None else self._instance.delivery_kind
 
     @property
     def session_id(self) -> str | None:
         """Runway's id of the present session; None while there is none."""
-        return None if self._link is None else self._link.session.id or None
+        return None if self._instance is None else self._instance.session.id or None
 
     @property
     def usage(self) -> CallUsage:
         """What the sessions that have ended have cost, and how often the face was replaced."""
-        return CallUsage() if self._succession is None else self._succession.usage
+        return CallUsage() if self._supervisor is None else self._supervisor.usage
 
     @property
     def playout(self) -> PlayoutStats:
@@ -321,10 +321,10 @@ class AvatarSession(BaseAvatarSession[Event]):
         transport = make_transport(
             self._transport_kind,
             room,
-            AgentRoomAccess(url, key, secret, room_name, agent_identity),
+            RoomCredentials(url, key, secret, room_name, agent_identity),
             identity=self._identity,
             name=self._name,
-            options=self._link_options,
+            options=self._instance_options,
             allow_private=self._allow_private_livekit_url,
             video=self._video,
         )
@@ -337,18 +337,18 @@ class AvatarSession(BaseAvatarSession[Event]):
             agent_session.on("close", self._on_agent_session_close)
             output = self._install_output(agent_session, transport.microphone)
             self._presence = UserPresence(room)
-            self._succession = Succession(
+            self._supervisor = Supervisor(
                 self._request,
-                Surroundings(
+                SupervisorContext(
                     client=self._client,
                     transport=transport,
                     output=output,
                     presence=self._presence,
-                    link_options=self._link_options,
+                    instance_options=self._instance_options,
                     recovery=self._recovery,
                     create_retries=self._conn_options.max_retry,
                     move_to=self._move_to,
-                    tell=self.emit,
+                    emit=self.emit,
                     on_stage=self._on_stage,
                 ),
             )
@@ -388,11 +388,11 @@ class AvatarSession(BaseAvatarSession[Event]):
             tools,
         )
         async with self._swap_lock:
-            if self._succession is None or self._run_task is None or self._run_task.done():
+            if self._supervisor is None or self._run_task is None or self._run_task.done():
                 raise ConfigurationError(
                     f"swap_avatar() needs a started avatar; this one is {self._state.value}."
                 )
-            await self._succession.swap(request)
+            await self._supervisor.swap(request)
 
     async def aclose(self) -> None:
         """End the Runway session, confirmed, and leave the room.
@@ -411,7 +411,7 @@ class AvatarSession(BaseAvatarSession[Event]):
             microphone,
             report=self._on_playout_report,
             wait_for_avatar=self._wait_for_avatar,
-            stall_timeout=self._link_options.stall_timeout,
+            stall_timeout=self._instance_options.stall_timeout,
             can_pause=self._allow_pause,
         )
         self._former_output = tail = _tail(agent_session.output.audio)
@@ -426,7 +426,7 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     async def _create_and_join(self, transport: Transport) -> None:
         """Side by side, but the request leaves first: the avatar's start hangs on it."""
-        assert self._succession is not None
+        assert self._supervisor is not None
         sent = asyncio.Event()
 
         async def join() -> None:
@@ -435,15 +435,15 @@ class AvatarSession(BaseAvatarSession[Event]):
 
         joining = asyncio.create_task(join(), name="runway_join")
         try:
-            await self._succession.create(sent.set)
+            await self._supervisor.create(sent.set)
             await joining
         finally:
             joining.cancel()
             await asyncio.gather(joining, return_exceptions=True)
 
     async def _run(self) -> None:
-        assert self._succession is not None
-        await self._succession.run()
+        assert self._supervisor is not None
+        await self._supervisor.run()
         self._close_soon()
 
     def _on_run_done(self, task: asyncio.Task[None]) -> None:
@@ -481,8 +481,8 @@ class AvatarSession(BaseAvatarSession[Event]):
             await self._output.aclose()
         if self._presence is not None:
             self._presence.close()
-        if self._succession is not None:
-            await self._succession.aclose(deadline - loop.time() - 1.0)
+        if self._supervisor is not None:
+            await self._supervisor.aclose(deadline - loop.time() - 1.0)
         if self._transport is not None:
             await self._transport.aclose()
         await self._client.aclose(max(0.5, deadline - loop.time()))
@@ -528,15 +528,15 @@ class AvatarSession(BaseAvatarSession[Event]):
                 if self._timings.first_speech is None:
                     self._on_stage("first_speech")
             case SpeechStalled():
-                self._report_loss(Loss.SPEECH_STALLED)
+                self._report_loss(LossReason.SPEECH_STALLED)
             case SpeechForeign():
-                self._report_loss(Loss.SPEECH_FOREIGN)
+                self._report_loss(LossReason.SPEECH_FOREIGN)
             case PlayoutForced():
                 self.emit("playout_forced", report)
 
-    def _report_loss(self, loss: Loss) -> None:
-        if (link := self._link) is not None:
-            link.report_loss(loss)
+    def _report_loss(self, loss: LossReason) -> None:
+        if (instance := self._instance) is not None:
+            instance.report_loss(loss)
 
 
 def _in_console() -> bool:

@@ -42,7 +42,7 @@ Operation = Literal["create", "get", "delete", "consume", "request"]
 """The four calls of Runway's realtime sessions that this package makes, and any other call."""
 
 
-class Loss(enum.StrEnum):
+class LossReason(enum.StrEnum):
     """Why an avatar that was there is no longer."""
 
     WORKER_LEFT = "worker_left"

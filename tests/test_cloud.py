@@ -76,7 +76,7 @@ class Caller:
         await self.room.connect(url, token)
         self._stack.push_async_callback(self.room.disconnect)
 
-    async def wait_for_face(self) -> None:
+    async def open_media(self) -> None:
         async with asyncio.timeout(20):
             await self._face.wait()
 
@@ -107,10 +107,10 @@ async def test_two_workers_share_the_calls_and_one_drains(
         )
         first, second = Caller(stack), Caller(stack)
         await first.join(url, dispatch.token(room, "first", name="Ada"))
-        await first.wait_for_face()
+        await first.open_media()
         await dispatch.now(f"{room}-2")  # before anybody is there
         await second.join(url, livekit_server.token(f"{room}-2", "second"))
-        await second.wait_for_face()
+        await second.open_media()
         # One core, one call: the second went to the other worker.
         assert sorted(map(jobs, workers)) == [1, 1]
         assert await asyncio.to_thread(health_status, workers[0].port) == 0

@@ -27,7 +27,7 @@ from livekit_plugins_runway.errors import (
     SessionFailedError,
 )
 from livekit_plugins_runway.lifecycle import recovery as recovery_module
-from livekit_plugins_runway.lifecycle.instance import LinkOptions
+from livekit_plugins_runway.lifecycle.instance import InstanceOptions
 from livekit_plugins_runway.testing import CallFault, Faults, SessionStatus
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import (
@@ -38,7 +38,7 @@ from livekit_plugins_runway.testing.tones import (
     silence_after,
 )
 from livekit_plugins_runway.transport.factory import worker_token_ttl
-from livekit_plugins_runway.transport.tokens import AgentRoomAccess, check_public
+from livekit_plugins_runway.transport.tokens import RoomCredentials, check_public
 
 UTTERANCE = ToneScript(9)
 LONG = ToneScript(13)
@@ -47,7 +47,7 @@ RESTART = RecoveryOptions(session_cap=None, backoff=0.2)
 NO_RETRY = APIConnectOptions(max_retry=0, timeout=5.0)
 PUBLISHED = Path(__file__).parent / "schema" / "realtime.json"
 FIRST, SECOND = WORKERS[:2]
-TTL = worker_token_ttl(LinkOptions())
+TTL = worker_token_ttl(InstanceOptions())
 
 
 async def others_in(call: Call) -> list[str]:
@@ -480,7 +480,7 @@ async def test_when_the_agents_room_is_lost_nobody_more_is_invited(
 # -- without a server ------------------------------------------------------------------------
 
 
-def access(**other: str) -> AgentRoomAccess:
+def access(**other: str) -> RoomCredentials:
     given = {
         "url": "wss://agents.example.com",
         "api_key": "key",
@@ -488,7 +488,7 @@ def access(**other: str) -> AgentRoomAccess:
         "room": "a room",
         "agent_identity": "agent-1",
     }
-    return AgentRoomAccess(**{**given, **other})
+    return RoomCredentials(**{**given, **other})
 
 
 def test_the_token_of_the_worker_grants_what_it_needs_and_no_more() -> None:

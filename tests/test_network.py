@@ -15,7 +15,7 @@ from livekit import rtc
 from livekit_plugins_runway import AvatarState, RecoveryOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
-from livekit_plugins_runway.transport.bridge import Bridge, BridgePassage
+from livekit_plugins_runway.transport.bridge import Bridge, BridgeConnection
 
 UTTERANCE = ToneScript(14)
 OTHER = ToneScript(6, offset=40)
@@ -31,8 +31,8 @@ def connection(call: Call, whose: str) -> rtc.Room:
         assert isinstance(call.avatar._transport, Bridge)
         return call.avatar._transport.participant._room
     assert call.avatar._link is not None
-    assert isinstance(call.avatar._link.passage, BridgePassage)
-    return call.avatar._link.passage.room
+    assert isinstance(call.avatar._instance.connection, BridgeConnection)
+    return call.avatar._instance.connection.room
 
 
 @pytest.mark.parametrize(("scenario", "faces"), [(RESUME, 1), (FULL, 2)], ids=["resume", "full"])

@@ -25,7 +25,7 @@ from livekit_plugins_runway import (
     errors,
     testing,
 )
-from livekit_plugins_runway.errors import Loss
+from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.lifecycle.timings import StageTimings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +145,7 @@ def test_every_error_that_it_names_exists_and_every_kind_is_explained() -> None:
 
 
 def test_every_reason_of_a_loss_is_in_the_table() -> None:
-    assert {loss.value for loss in Loss} <= names(section("When something fails"))
+    assert {loss.value for loss in LossReason} <= names(section("When something fails"))
 
 
 def test_the_files_and_make_targets_that_it_names_exist() -> None:

@@ -11,7 +11,12 @@ from livekit import rtc
 
 from livekit_plugins_runway import AvatarSession
 from livekit_plugins_runway.errors import ConfigurationError, NotFoundError, RunwayException
-from livekit_plugins_runway.lifecycle.tools import SessionTools, ToolCall, ToolDesk, arguments_of
+from livekit_plugins_runway.lifecycle.tools import (
+    SessionTools,
+    ToolCall,
+    ToolDispatcher,
+    arguments_of,
+)
 from livekit_plugins_runway.runway.client import RunwayClient
 from livekit_plugins_runway.runway.models import (
     BackendRpcTool,
@@ -41,7 +46,7 @@ class Desk:
         self.room = rtc.EventEmitter[Any]()
         self.called: list[ToolCall] = []
         self.errors: list[RunwayException] = []
-        self.desk = ToolDesk(client, handlers, self.called.append, self.errors.append)
+        self.desk = ToolDispatcher(client, handlers, self.called.append, self.errors.append)
 
     def open(self, *tools: Any) -> SessionTools:
         room: Any = self.room
@@ -95,7 +100,9 @@ async def test_what_is_no_client_event_of_the_avatar_is_not_told(
 
 async def test_only_the_avatar_may_call_the_back_end(desk: Desk) -> None:
     tools = SessionTools(
-        ToolDesk(RunwayClient("key_1"), {"lookup": echo}, desk.called.append, desk.errors.append),
+        ToolDispatcher(
+            RunwayClient("key_1"), {"lookup": echo}, desk.called.append, desk.errors.append
+        ),
         "1", (), desk.room, lambda identity: identity == WORKER,  # type: ignore[arg-type]
     )  # fmt: skip
     answer = tools._answer(LOOKUP)

@@ -1,4 +1,4 @@
-"""One Runway session as the avatar's face: the session, its passage to the user, its end."""
+"""One Runway session as the avatar's face: the session, its connection to the user, its end."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import AvatarJoinError, AvatarLostError, Loss
+from ..errors import AvatarJoinError, AvatarLostError, LossReason
 from ..log import logger
 from ..playout.ports import SpeechDelivery
 from ..runway.session import RealtimeSession, SessionEnd
-from ..transport.base import Face, Passage
+from ..transport.base import AvatarConnection, AvatarMedia
 from ..transport.worker_protocol import PATIENCE, DeliveryKind, DeliveryOption
-from .tools import SessionTools, ToolDesk
+from .tools import SessionTools, ToolDispatcher
 
 
 @dataclass(frozen=True)
-class LinkOptions:
+class InstanceOptions:
     """Times in seconds."""
 
     delivery: DeliveryOption = "auto"
@@ -25,11 +25,11 @@ class LinkOptions:
     join_timeout: float = 30.0
     """For the worker to join, and again for its first frame; about 8 s are usual."""
     stall_timeout: float = 1.5
-    tools: ToolDesk | None = None
+    tools: ToolDispatcher | None = None
     """Where the calls of the session's tools arrive; None: nobody listens."""
 
 
-class AvatarLink:
+class AvatarInstance:
     """Opened once, closed once. `lost` resolves when the avatar that was there is no longer.
 
     Args:
@@ -39,17 +39,17 @@ class AvatarLink:
     def __init__(
         self,
         session: RealtimeSession,
-        passage: Passage,
-        options: LinkOptions,
+        connection: AvatarConnection,
+        options: InstanceOptions,
         on_stage: Callable[[str], None],
     ) -> None:
         self.session = session
-        self.passage = passage
+        self.connection = connection
         self._options = options
         self._on_stage = on_stage
         self._tools: SessionTools | None = None
-        self._face: Face | None = None
-        self._face_task: asyncio.Task[None] | None = None
+        self._media: AvatarMedia | None = None
+        self._media_task: asyncio.Task[None] | None = None
         self._status_task: asyncio.Task[None] | None = None
         self._first_frame = asyncio.Event()
         self._began = asyncio.get_running_loop().time()
@@ -60,13 +60,13 @@ class AvatarLink:
         """Set by the one who ends it."""
         self.queued = asyncio.Event()
         """Set while Runway says that the session waits for capacity."""
-        self.lost: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
+        self.lost: asyncio.Future[LossReason] = asyncio.get_running_loop().create_future()
         self.delivery_kind: DeliveryKind | None = None
 
     @property
     def last_frame(self) -> float | None:
         """Loop time in seconds of the avatar's last picture; None where that is not known."""
-        return None if self._face is None else self._face.last_frame
+        return None if self._media is None else self._media.last_frame
 
     @property
     def startup(self) -> float:
@@ -104,28 +104,28 @@ class AvatarLink:
             AvatarLostError: it was lost before its first picture.
             RunwayException: by kind; the session must still be ended with `close()`.
         """
-        options, session, passage = self._options, self.session, self.passage
-        self._capped_from = await passage.open(
+        options, session, connection = self._options, self.session, self.connection
+        self._capped_from = await connection.open(
             session,
             options.ready_timeout,
             on_queued=self._on_queued,
             on_stage=self._on_stage,
             on_lost=self.report_loss,
         )
-        self._attend_to_tools()
-        await passage.wait_for_worker(options.join_timeout)
+        self._open_tools()
+        await connection.wait_for_worker(options.join_timeout)
         session.worker_joined()
         self._worker_joined_at = asyncio.get_running_loop().time()
         self._on_stage("worker_joined")
-        early = await passage.may_speak_unseen(options.join_timeout)
+        early = await connection.may_speak_unseen(options.join_timeout)
         if early:
             delivery = await self._open_delivery(on_ready, seen=False)
-        self._face = await passage.wait_for_face(
+        self._media = await connection.open_media(
             options.join_timeout, on_first_frame=self._on_first_frame
         )
         if not standby:
-            self._face.activate()
-        self._face_task = asyncio.create_task(self._face.run(), name="runway_face")
+            self._media.activate()
+        self._media_task = asyncio.create_task(self._media.run(), name="runway_media")
         await self._wait_for_first_frame()
         if not early:
             delivery = await self._open_delivery(on_ready, seen=True)
@@ -136,7 +136,7 @@ class AvatarLink:
     async def _open_delivery(
         self, on_ready: Callable[[SpeechDelivery, bool], None] | None, *, seen: bool
     ) -> SpeechDelivery:
-        self.delivery_kind, delivery = await self.passage.open_delivery(self._options.delivery)
+        self.delivery_kind, delivery = await self.connection.open_delivery(self._options.delivery)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
         if on_ready is not None:
             on_ready(delivery, seen)
@@ -158,40 +158,42 @@ class AvatarLink:
         waited = self._options.join_timeout
         raise AvatarJoinError(session_id=self.session.id, missing="video", waited=waited)
 
-    def _attend_to_tools(self) -> None:
-        desk, tools = self._options.tools, self.session.request.tools
-        if desk is not None and tools:
-            passage = self.passage
-            self._tools = desk.open(self.session.id, tools, passage.room, passage.is_worker)
+    def _open_tools(self) -> None:
+        dispatcher, tools = self._options.tools, self.session.request.tools
+        if dispatcher is not None and tools:
+            connection = self.connection
+            self._tools = dispatcher.open(
+                self.session.id, tools, connection.room, connection.is_worker
+            )
 
     def show(self) -> None:
         """From now on the user sees and hears this avatar. Only after `open()`."""
-        assert self._face is not None
-        self._face.activate()
+        assert self._media is not None
+        self._media.activate()
 
     def hide(self) -> None:
         """From now on the user sees and hears nothing of it, as far as that is in our hands."""
-        if self._face is not None:
-            self._face.deactivate()
+        if self._media is not None:
+            self._media.deactivate()
 
     async def wait_until_shown(self, timeout: float) -> float | None:
         """The loop time of the first picture that the user saw; None if none came in time, or
         nobody here can tell."""
-        assert self._face is not None
+        assert self._media is not None
         try:
             async with asyncio.timeout(timeout):
-                return await self._face.wait_until_shown()
+                return await self._media.wait_until_shown()
         except TimeoutError:
             return None
 
-    def report_loss(self, loss: Loss) -> None:
+    def report_loss(self, loss: LossReason) -> None:
         """The avatar is gone; the first reason counts."""
         if not self.lost.done():
             self.lost.set_result(loss)
 
     async def _watch_status(self) -> None:
         await self.session.wait_until_ended()
-        self.report_loss(Loss.SESSION_ENDED)
+        self.report_loss(LossReason.SESSION_ENDED)
 
     def _on_first_frame(self) -> None:
         self._first_frame.set()
@@ -206,7 +208,7 @@ class AvatarLink:
 
     async def _stop(self) -> None:
         """Let nothing more of the avatar reach the user. Idempotent."""
-        tasks = [task for task in (self._face_task, self._status_task) if task is not None]
+        tasks = [task for task in (self._media_task, self._status_task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -220,13 +222,13 @@ class AvatarLink:
         patience = 0.0 if self.lost.done() else PATIENCE
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.passage.see_out(patience), name="runway_see_out")
+                group.create_task(self.connection.ensure_gone(patience), name="runway_ensure_gone")
                 return await self.session.end(
-                    say_goodbye=self.passage.send_end_call,
-                    worker_gone=self.passage.worker_gone,
+                    say_goodbye=self.connection.send_end_call,
+                    worker_gone=self.connection.worker_gone,
                     budget=budget,
                 )
         finally:
             if self._tools is not None:
                 await self._tools.aclose()
-            await self.passage.aclose()
+            await self.connection.aclose()

@@ -20,7 +20,7 @@ from ..runway.client import RunwayClient
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import END_BUDGET, RealtimeSession, SessionEnd
 from ..transport.base import Transport
-from .instance import AvatarLink, LinkOptions
+from .instance import AvatarInstance, InstanceOptions
 from .presence import UserPresence
 from .recovery import Cap, RecoveryOptions, Restarts, is_final
 from .state import AvatarState
@@ -69,18 +69,18 @@ class AvatarReplaced:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SupervisorContext:
     """What the succession acts on; owned by the `AvatarSession`."""
 
     client: RunwayClient
     transport: Transport
     output: AvatarAudioOutput
     presence: UserPresence
-    link_options: LinkOptions
+    instance_options: InstanceOptions
     recovery: RecoveryOptions
     create_retries: int
     move_to: Callable[[AvatarState, str], None]
-    tell: Callable[..., Any]
+    emit: Callable[..., Any]
     """Emits an event: its name and its payload."""
     on_stage: Callable[[str], None]
 
@@ -91,15 +91,15 @@ class _Swap:
     done: asyncio.Future[None]
 
 
-class Succession:
+class Supervisor:
     """Owns every Runway session of a call, from `create()` to `aclose()`."""
 
-    def __init__(self, request: CreateRealtimeSession, around: Surroundings) -> None:
+    def __init__(self, request: CreateRealtimeSession, context: SupervisorContext) -> None:
         self._request = request
-        self._around = around
-        self._cap = Cap(around.recovery, request.max_duration)
-        self._link: AvatarLink | None = None
-        self._next: AvatarLink | None = None
+        self._context = context
+        self._cap = Cap(context.recovery, request.max_duration)
+        self._instance: AvatarInstance | None = None
+        self._next: AvatarInstance | None = None
         self._seen = False  # a face was there before
         self._last_frame: float | None = None
         self._one_at_a_time = False
@@ -111,9 +111,9 @@ class Succession:
         self.usage = CallUsage()
 
     @property
-    def link(self) -> AvatarLink | None:
+    def instance(self) -> AvatarInstance | None:
         """The session that is, or is about to be, the face; None while there is none."""
-        return self._link
+        return self._instance
 
     async def create(self, on_sent: Callable[[], None]) -> None:
         """Make the first session, so that a refusal reaches the caller. Raises as Runway does.
@@ -121,11 +121,11 @@ class Succession:
         Args:
             on_sent: called when the request leaves, in each attempt.
         """
-        self._link = await self._make(self._request, on_sent)
+        self._instance = await self._make(self._request, on_sent)
 
     async def run(self) -> None:
         """Keep a face behind the participant; returns if the options say that this is to end."""
-        recovery, presence = self._around.recovery, self._around.presence
+        recovery, presence = self._context.recovery, self._context.presence
         cause: Cause = "restart"
         while True:
             faces = asyncio.create_task(self._keep_a_face(cause), name="runway_faces")
@@ -144,11 +144,11 @@ class Succession:
             logger.info("the user has left", extra={"then": recovery.on_user_left})
             if recovery.on_user_left == "close":
                 return None
-            self._around.output.detach_avatar()
-            self._around.transport.hide_face()
-            self._around.move_to(AvatarState.PAUSED, "the user has left")
+            self._context.output.detach_avatar()
+            self._context.transport.hide_face()
+            self._context.move_to(AvatarState.PAUSED, "the user has left")
             await presence.wait_until_back()
-            self._around.move_to(AvatarState.STARTING, "a user is back")
+            self._context.move_to(AvatarState.STARTING, "a user is back")
             cause = "resume"
 
     async def swap(self, request: CreateRealtimeSession) -> None:
@@ -171,8 +171,8 @@ class Succession:
         if self._wanted is not None:
             self._turn_down(self._wanted)
         self._retire(self._next)
-        self._retire(self._link)
-        self._next = self._link = None
+        self._retire(self._instance)
+        self._next = self._instance = None
         await asyncio.gather(*self._endings)
         for task in list(self._settling):
             task.cancel()
@@ -181,31 +181,31 @@ class Succession:
     # -- one face after the other ---------------------------------------------------------------
 
     async def _keep_a_face(self, cause: Cause) -> None:
-        around = self._around
-        restarts = Restarts(around.recovery)
+        context = self._context
+        restarts = Restarts(context.recovery)
         try:
             while True:
                 error, lived = await self._one_face(cause)
-                around.tell("error", error)
+                context.emit("error", error)
                 delay = None if is_final(error) else restarts.next_delay(lived)
-                if around.recovery.on_loss != "restart" or delay is None:
+                if context.recovery.on_loss != "restart" or delay is None:
                     if not await self._left_at_voice(error):
                         return
-                    cause, restarts = "swap", Restarts(around.recovery)
+                    cause, restarts = "swap", Restarts(context.recovery)
                     continue
                 cause = "restart"
-                around.tell("restarting", Restarting(restarts.in_a_row, delay, error))
+                context.emit("restarting", Restarting(restarts.in_a_row, delay, error))
                 logger.info("another session follows", extra={"delay": round(delay, 2)})
                 await asyncio.sleep(delay)
         finally:
             self._retire(self._next)
-            self._retire(self._link)
-            self._next = self._link = None
+            self._retire(self._instance)
+            self._next = self._instance = None
 
     async def _left_at_voice(self, error: RunwayException) -> bool:
         """No more sessions by itself. True once a swap asks for one."""
-        self._around.tell("gave_up", error)
-        if self._around.recovery.on_loss == "close":
+        self._context.emit("gave_up", error)
+        if self._context.recovery.on_loss == "close":
             return False
         logger.warning("the agent goes on by voice for the rest of the call")
         await self._want.wait()
@@ -218,71 +218,71 @@ class Succession:
         request = self._request if swap is None else swap.request
         try:
             with self._answering(swap):
-                if self._link is None:
-                    self._link = await self._make(request)
-                link = self._link
+                if self._instance is None:
+                    self._instance = await self._make(request)
+                instance = self._instance
                 if self._seen:
-                    delivery = await link.open(standby=True)
-                    await self._hand_over(link, delivery, hurry_in=None)
-                    await self._replaced(cause, link, overlap=0.0, by_voice=True)
+                    delivery = await instance.open(standby=True)
+                    await self._hand_over(instance, delivery, force_in=None)
+                    await self._replaced(cause, instance, overlap=0.0, by_voice=True)
                 else:
-                    await link.open(standby=False, on_ready=self._attach_first)
-                    self._around.output.avatar_seen()
+                    await instance.open(standby=False, on_ready=self._attach_first)
+                    self._context.output.avatar_seen()
                     self._seen = True
                     # Said once in a call, not by each of its sessions.
                     self._request = self._request.model_copy(update={"start_script": None})
         except RunwayException as error:
-            self._to_voice(self._link, error, "the avatar did not come")
+            self._to_voice(self._instance, error, "the avatar did not come")
             return error, 0.0
-        self._around.on_stage("live")
-        self._around.move_to(AvatarState.LIVE, "the avatar is there")
+        self._context.on_stage("live")
+        self._context.move_to(AvatarState.LIVE, "the avatar is there")
         return await self._hold()
 
     def _attach_first(self, delivery: SpeechDelivery, seen: bool) -> None:
-        self._around.output.attach_avatar(delivery, seen=seen)
+        self._context.output.attach_avatar(delivery, seen=seen)
         if self._request.start_script:
-            self._around.output.open_gate()
+            self._context.output.open_gate()
 
     async def _hold(self) -> tuple[RunwayException, float]:
         """Until the face is lost; renewed and swapped meanwhile."""
         not_before = 0.0
-        while (link := self._link) is not None:
-            renew_at = self._cap.renew_at(link.startup)
+        while (instance := self._instance) is not None:
+            renew_at = self._cap.renew_at(instance.startup)
             due = float("inf") if renew_at is None else max(renew_at, not_before)
-            await self._something_happens(link, due - link.age)
-            if link.lost.done():
-                error = AvatarLostError(reason=link.lost.result().value)
-                lived = link.lived
-                self._to_voice(link, error, "the avatar was lost")
+            await self._something_happens(instance, due - instance.age)
+            if instance.lost.done():
+                error = AvatarLostError(reason=instance.lost.result().value)
+                lived = instance.lived
+                self._to_voice(instance, error, "the avatar was lost")
                 return error, lived
             swap = self._take_swap()
-            if swap is None and link.age < due:
+            if swap is None and instance.age < due:
                 continue
-            hurry_at = SWAP_PATIENCE + link.age if swap else None
+            force_at = SWAP_PATIENCE + instance.age if swap else None
             if renew_at is not None:
                 forced = self._cap.force_at()
-                hurry_at = forced if hurry_at is None else min(hurry_at, forced)
+                force_at = forced if force_at is None else min(force_at, forced)
             try:
                 with self._answering(swap):
-                    await self._replace(link, swap, hurry_at)
+                    await self._replace(instance, swap, force_at)
             except RunwayException as error:
-                if self._link is None:
-                    self._around.move_to(AvatarState.VOICE_ONLY, str(error))
-                    return error, link.lived
-                self._around.move_to(AvatarState.LIVE, "the former avatar stays")
+                if self._instance is None:
+                    self._context.move_to(AvatarState.VOICE_ONLY, str(error))
+                    return error, instance.lived
+                self._context.move_to(AvatarState.LIVE, "the former avatar stays")
                 if swap is None:
-                    self._around.tell("error", error)
-                    not_before = float("inf") if is_final(error) else link.age + _RENEW_AGAIN
+                    self._context.emit("error", error)
+                    not_before = float("inf") if is_final(error) else instance.age + _RENEW_AGAIN
             else:
                 not_before = 0.0
-                self._around.move_to(AvatarState.LIVE, "the next session is the face")
-        raise AssertionError("a replacement that succeeds leaves a link")
+                self._context.move_to(AvatarState.LIVE, "the next session is the face")
+        raise AssertionError("a replacement that succeeds leaves an instance")
 
-    async def _something_happens(self, link: AvatarLink, timeout: float) -> None:
-        wanting = asyncio.create_task(self._want.wait(), name="runway_want")
+    async def _something_happens(self, instance: AvatarInstance, timeout: float) -> None:
+        wanting = asyncio.create_task(self._want.wait(), name="runway_swap_wanted")
         try:
             finite = None if timeout == float("inf") else max(0.0, timeout)
-            events: list[asyncio.Future[Any]] = [link.lost, wanting]
+            events: list[asyncio.Future[Any]] = [instance.lost, wanting]
             await asyncio.wait(events, timeout=finite, return_when=asyncio.FIRST_COMPLETED)
         finally:
             wanting.cancel()
@@ -319,26 +319,28 @@ class Succession:
 
     # -- from one to the next -------------------------------------------------------------------
 
-    async def _replace(self, old: AvatarLink, swap: _Swap | None, hurry_at: float | None) -> None:
+    async def _replace(
+        self, old: AvatarInstance, swap: _Swap | None, force_at: float | None
+    ) -> None:
         """Make the next session while the old one speaks, and change over in a gap of the speech.
 
         Raises what keeps the next one from coming. Then the old one is still the face, unless it
-        was lost meanwhile (`_link` is None).
+        was lost meanwhile (`_instance` is None).
         """
         cause: Cause = "renewal" if swap is None else "swap"
-        self._around.move_to(AvatarState.RENEWING, cause)
+        self._context.move_to(AvatarState.RENEWING, cause)
         watching = asyncio.create_task(self._to_voice_when_lost(old), name="runway_old_face")
         opening: asyncio.Task[SpeechDelivery] | None = None
         try:
             new = self._next = await self._make(self._request if swap is None else swap.request)
             opening = asyncio.create_task(new.open(standby=True), name="runway_next_face")
-            if await self._is_stuck_in_queue(new, opening) and self._link is old:
+            if await self._is_stuck_in_queue(new, opening) and self._instance is old:
                 self._one_at_a_time = True
-                await self._make_room(old, hurry_at)
+                await self._make_room(old, force_at)
             delivery = await opening
-            alone = self._link is None
-            hurry_in = None if hurry_at is None else max(0.0, hurry_at - old.age)
-            await self._hand_over(new, delivery, hurry_in=hurry_in)
+            alone = self._instance is None
+            force_in = None if force_at is None else max(0.0, force_at - old.age)
+            await self._hand_over(new, delivery, force_in=force_in)
             overlap = 0.0 if alone else new.billed
             self._retire(old)
             await self._replaced(cause, new, overlap=overlap, by_voice=alone)
@@ -352,7 +354,7 @@ class Succession:
             self._next = None
 
     async def _is_stuck_in_queue(
-        self, new: AvatarLink, opening: asyncio.Task[SpeechDelivery]
+        self, new: AvatarInstance, opening: asyncio.Task[SpeechDelivery]
     ) -> bool:
         """Whether the account has no place for a second session beside the first."""
         queued = asyncio.create_task(new.queued.wait(), name="runway_queued")
@@ -366,45 +368,45 @@ class Succession:
             await asyncio.wait({opening}, timeout=0.0 if self._one_at_a_time else _QUEUE_PATIENCE)
         return not opening.done() and new.queued.is_set()
 
-    async def _make_room(self, old: AvatarLink, hurry_at: float | None) -> None:
+    async def _make_room(self, old: AvatarInstance, force_at: float | None) -> None:
         """End the old session first, in a gap of the speech; the voice speaks until the next one
         is there."""
         logger.info("the account allows one session at a time: the old one is ended first")
         switched = asyncio.Event()
-        self._around.output.hand_over(None, switched.set)
-        hurry_in = None if hurry_at is None else max(0.0, hurry_at - old.age)
-        await self._until_switched(switched, None, hurry_in)
-        if self._link is old:
+        self._context.output.hand_over(None, switched.set)
+        force_in = None if force_at is None else max(0.0, force_at - old.age)
+        await self._until_switched(switched, None, force_in)
+        if self._instance is old:
             self._last_frame = old.last_frame
-            self._link = None
+            self._instance = None
             old.hide()
-            self._around.transport.hide_face()
+            self._context.transport.hide_face()
             self._retire(old)
 
     async def _hand_over(
-        self, new: AvatarLink, delivery: SpeechDelivery, *, hurry_in: float | None
+        self, new: AvatarInstance, delivery: SpeechDelivery, *, force_in: float | None
     ) -> None:
         """Raises `AvatarLostError` if the new one is lost while it waits."""
         switched = asyncio.Event()
 
         def on_switched() -> None:
-            if self._link is not None and self._link is not new:
-                self._last_frame = self._link.last_frame
-                self._link.hide()
+            if self._instance is not None and self._instance is not new:
+                self._last_frame = self._instance.last_frame
+                self._instance.hide()
             new.show()
-            self._link = new
+            self._instance = new
             if self._next is new:
                 self._next = None
             switched.set()
 
-        self._around.output.hand_over(delivery, on_switched)
-        await self._until_switched(switched, new, hurry_in)
+        self._context.output.hand_over(delivery, on_switched)
+        await self._until_switched(switched, new, force_in)
 
     async def _until_switched(
-        self, switched: asyncio.Event, new: AvatarLink | None, hurry_in: float | None
+        self, switched: asyncio.Event, new: AvatarInstance | None, force_in: float | None
     ) -> None:
-        loop, output = asyncio.get_running_loop(), self._around.output
-        hurry = None if hurry_in is None else loop.call_later(hurry_in, output.hurry)
+        loop, output = asyncio.get_running_loop(), self._context.output
+        forcing = None if force_in is None else loop.call_later(force_in, output.force_hand_over)
         waiting = asyncio.create_task(switched.wait(), name="runway_hand_over")
         try:
             events: list[asyncio.Future[Any]] = [waiting]
@@ -412,8 +414,8 @@ class Succession:
                 events.append(new.lost)
             await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if hurry is not None:
-                hurry.cancel()
+            if forcing is not None:
+                forcing.cancel()
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             if not switched.is_set():
@@ -421,29 +423,29 @@ class Succession:
         if not switched.is_set() and new is not None:
             raise AvatarLostError(reason=new.lost.result().value)
 
-    async def _to_voice_when_lost(self, link: AvatarLink) -> None:
-        reason = await asyncio.shield(link.lost)
-        if self._link is link:
+    async def _to_voice_when_lost(self, instance: AvatarInstance) -> None:
+        reason = await asyncio.shield(instance.lost)
+        if self._instance is instance:
             error = AvatarLostError(reason=reason.value)
-            self._to_voice(link, error, "the avatar was lost while the next one was made")
-            self._around.tell("error", error)
+            self._to_voice(instance, error, "the avatar was lost while the next one was made")
+            self._context.emit("error", error)
 
-    def _to_voice(self, link: AvatarLink | None, error: RunwayException, why: str) -> None:
-        if link is not None:
-            link.hide()
-            self._last_frame = link.last_frame or self._last_frame
-        self._around.transport.hide_face()
-        if self._link is link:
-            self._link = None
-        self._around.output.detach_avatar()
-        self._around.move_to(AvatarState.VOICE_ONLY, str(error))
+    def _to_voice(self, instance: AvatarInstance | None, error: RunwayException, why: str) -> None:
+        if instance is not None:
+            instance.hide()
+            self._last_frame = instance.last_frame or self._last_frame
+        self._context.transport.hide_face()
+        if self._instance is instance:
+            self._instance = None
+        self._context.output.detach_avatar()
+        self._context.move_to(AvatarState.VOICE_ONLY, str(error))
         logger.warning(why, extra={"error": type(error).__name__, "detail": str(error)})
-        self._retire(link)
+        self._retire(instance)
 
     async def _replaced(
-        self, cause: Cause, link: AvatarLink, *, overlap: float, by_voice: bool
+        self, cause: Cause, instance: AvatarInstance, *, overlap: float, by_voice: bool
     ) -> None:
-        shown = await link.wait_until_shown(_SHOWN_TIMEOUT)
+        shown = await instance.wait_until_shown(_SHOWN_TIMEOUT)
         last, self._last_frame = self._last_frame, None
         freeze = None if shown is None or last is None else max(0.0, shown - last)
         counters = {"restart": "restarts", "renewal": "renewals", "swap": "swaps"}
@@ -452,62 +454,66 @@ class Succession:
         overlapped = self.usage.overlap_seconds + overlap
         self.usage = replace(self.usage, overlap_seconds=overlapped, **counted)
         logger.info("another session is the face", extra={"cause": cause, "freeze": freeze})
-        payload = AvatarReplaced(cause, link.session.id, freeze, overlap, by_voice)
-        self._around.tell("replaced", payload)
+        payload = AvatarReplaced(cause, instance.session.id, freeze, overlap, by_voice)
+        self._context.emit("replaced", payload)
 
     # -- sessions -------------------------------------------------------------------------------
 
     async def _make(
         self, request: CreateRealtimeSession, on_sent: Callable[[], None] | None = None
-    ) -> AvatarLink:
+    ) -> AvatarInstance:
         """Repeats a create whose answer was lost. The orphan is never consumed, so it dies unbilled
         about 21 s after READY; one whose worker joins the agent's room is turned away there. Where
         it takes the account's only place, the new one is queued."""
-        around = self._around
-        for tries_left in reversed(range(around.create_retries + 1)):
-            passage = around.transport.passage(around.output)
-            session = RealtimeSession(around.client, passage.body(request))
-            link = AvatarLink(session, passage, around.link_options, around.on_stage)
+        context = self._context
+        for tries_left in reversed(range(context.create_retries + 1)):
+            connection = context.transport.connection(context.output)
+            session = RealtimeSession(context.client, connection.body(request))
+            instance = AvatarInstance(
+                session, connection, context.instance_options, context.on_stage
+            )
             try:
                 await session.create(on_sent)
                 break
             except LostAnswerError:
-                passage.disown()
+                connection.reject()
                 if not tries_left:
                     raise
                 logger.warning("the answer to a Runway create was lost; creating another session")
-        around.on_stage("created")
-        return link
+        context.on_stage("created")
+        return instance
 
-    def _retire(self, link: AvatarLink | None) -> None:
+    def _retire(self, instance: AvatarInstance | None) -> None:
         """End a session in the background; `aclose()` waits for it."""
-        if link is None or link.retired:
+        if instance is None or instance.retired:
             return
-        link.retired = True
-        link.hide()
-        task = asyncio.create_task(self._end(link, link.age), name="runway_end_link")
+        instance.retired = True
+        instance.hide()
+        task = asyncio.create_task(self._end(instance, instance.age), name="runway_end_instance")
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
-    async def _end(self, link: AvatarLink, age: float) -> None:
-        end = await link.close(budget=END_BUDGET if self._end_budget is None else self._end_budget)
+    async def _end(self, instance: AvatarInstance, age: float) -> None:
+        end = await instance.close(
+            budget=END_BUDGET if self._end_budget is None else self._end_budget
+        )
         logger.info(
             "the Runway session has ended",
             extra={"how": end.how, "status": end.status, "billed_seconds": end.billed_seconds},
         )
         self.usage = self.usage.with_session(end)
-        self._around.tell("session_ended", end)
-        self._around.tell("usage_updated", self.usage)
+        self._context.emit("session_ended", end)
+        self._context.emit("usage_updated", self.usage)
         if end.how == "already ended" and end.status == "COMPLETED":
             self._cap.ended_by_itself(age)
         if end.estimated and end.billed_seconds and self._end_budget is None:
-            task = asyncio.create_task(self._settle(link, end), name="runway_settle")
+            task = asyncio.create_task(self._settle(instance, end), name="runway_settle")
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
 
-    async def _settle(self, link: AvatarLink, end: SessionEnd) -> None:
+    async def _settle(self, instance: AvatarInstance, end: SessionEnd) -> None:
         """Runway needs a while to say what a session has cost."""
-        settled = await link.session.settled(end, _SETTLE_TIMEOUT)
+        settled = await instance.session.settled(end, _SETTLE_TIMEOUT)
         if settled is not None:
             self.usage = self.usage.corrected(end, settled)
-            self._around.tell("usage_updated", self.usage)
+            self._context.emit("usage_updated", self.usage)

@@ -46,7 +46,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class ToolDesk:
+class ToolDispatcher:
     """Where the calls of all sessions of a call arrive.
 
     Args:
@@ -77,20 +77,20 @@ class SessionTools:
 
     def __init__(
         self,
-        desk: ToolDesk,
+        dispatcher: ToolDispatcher,
         session_id: str,
         tools: tuple[Tool, ...],
         room: rtc.Room,
         is_worker: Callable[[str], bool],
     ) -> None:
-        self._desk = desk
+        self._dispatcher = dispatcher
         self._session_id = session_id
         self._room = room
         self._is_worker = is_worker
         self._answered = [
             tool
             for tool in tools
-            if isinstance(tool, BackendRpcTool) and tool.name in desk.handlers
+            if isinstance(tool, BackendRpcTool) and tool.name in dispatcher.handlers
         ]
         self._backend = rtc.Room()
         self._joining: asyncio.Task[None] | None = None
@@ -107,9 +107,9 @@ class SessionTools:
             await asyncio.gather(joining, return_exceptions=True)
             await self._backend.disconnect()
 
-    def _tell(self, kind: Literal["client_event", "backend_rpc"], name: str, args: Any) -> None:
+    def _report(self, kind: Literal["client_event", "backend_rpc"], name: str, args: Any) -> None:
         logger.info("the avatar uses a tool", extra={"kind": kind, "tool": name})
-        self._desk.on_called(ToolCall(kind, name, args, self._session_id))
+        self._dispatcher.on_called(ToolCall(kind, name, args, self._session_id))
 
     # -- client events --------------------------------------------------------------------------
 
@@ -125,14 +125,14 @@ class SessionTools:
             case {"type": "client_event", "args": {"status": status}} if status == _SENT:
                 return
             case {"type": "client_event", "tool": str(name), "args": dict(args)}:
-                self._tell("client_event", name, args)
+                self._report("client_event", name, args)
 
     # -- backend calls --------------------------------------------------------------------------
 
     async def _join(self) -> None:
         """The face does not wait for it, and does not go with it."""
         try:
-            credentials = await self._desk.client.connect_backend(self._session_id)
+            credentials = await self._dispatcher.client.connect_backend(self._session_id)
             try:
                 await connect(self._backend, credentials.url, credentials.token.get_secret_value())
             except rtc.ConnectError as error:
@@ -142,19 +142,19 @@ class SessionTools:
                 "the avatar's backend tools are not answered",
                 extra={"error": type(error).__name__, "detail": str(error)},
             )
-            self._desk.on_error(error)
+            self._dispatcher.on_error(error)
             return
         for tool in self._answered:
             self._backend.local_participant.register_rpc_method(tool.name, self._answer(tool))
 
     def _answer(self, tool: BackendRpcTool) -> Callable[[rtc.RpcInvocationData], Awaitable[str]]:
-        handler = self._desk.handlers[tool.name]
+        handler = self._dispatcher.handlers[tool.name]
 
         async def answer(call: rtc.RpcInvocationData) -> str:
             if not self._is_worker(call.caller_identity):
                 raise rtc.RpcError(rtc.RpcError.ErrorCode.APPLICATION_ERROR, "not the avatar")
             args = arguments_of(call.payload, tool)
-            self._tell("backend_rpc", tool.name, args)
+            self._report("backend_rpc", tool.name, args)
             try:
                 return json.dumps(await handler(args))
             except Exception as error:

@@ -11,13 +11,13 @@ from livekit.rtc.participant import PublishTrackError, UnpublishTrackError
 from ..audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from ..errors import UnavailableError
 from ..log import logger
-from .subscription import Audience
+from .subscription import TrackSubscription
 
 _SETTLE_TIMEOUT = 2.0
 _QUEUE_MS = 50
 
 
-class AgentVoice:
+class FallbackTrack:
     """A track of the agent's own participant, silent while the avatar speaks.
 
     Its source is not "microphone": front ends take the agent's microphone, where there is one, for
@@ -29,29 +29,29 @@ class AgentVoice:
         self._room = room
         self._source: rtc.AudioSource | None = None
         self._track: rtc.LocalAudioTrack | None = None
-        self._audience = Audience()
+        self._subscription = TrackSubscription()
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None
         self._closed = False
-        self.faces: set[str] = set()
+        self.speaking_avatars: set[str] = set()
         """Identities of avatars that speak now instead of it."""
         self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "local_track_subscribed": self._on_subscribed,
             "local_track_republished": self._on_republished,
-            "reconnecting": self._audience.on_away,
-            "reconnected": self._audience.on_back,
+            "reconnecting": self._subscription.on_away,
+            "reconnected": self._subscription.on_back,
             "connection_state_changed": self._on_connection_state_changed,
         }
 
     @property
     def subscribed(self) -> bool:
         """True once somebody has subscribed to the track."""
-        return self._audience.subscribed
+        return self._subscription.subscribed
 
     @property
     def reachable(self) -> bool:
-        """See `Audience.reachable`. What an avatar says does not pass here: the user hears it
-        whatever becomes of the agent's own connection."""
-        return bool(self.faces) or self._audience.reachable
+        """See `TrackSubscription.reachable`. What an avatar says does not pass here: the user hears
+        it whatever becomes of the agent's own connection."""
+        return bool(self.speaking_avatars) or self._subscription.reachable
 
     async def publish(self) -> None:
         """The room must be connected. Once only.
@@ -117,12 +117,12 @@ class AgentVoice:
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_DISCONNECTED:
-            self._audience.on_over()  # nobody restores it: the job ends
+            self._subscription.on_over()  # nobody restores it: the job ends
 
     def _on_subscribed(self, track: rtc.Track) -> None:
         if self._track is not None and track.sid == self._track.sid:
-            self._audience.on_subscribed()
+            self._subscription.on_subscribed()
 
     def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
         if publication.track is self._track:
-            self._audience.on_republished()
+            self._subscription.on_republished()

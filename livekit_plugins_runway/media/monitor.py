@@ -16,8 +16,8 @@ _HOPS = 5
 """50 ms at a time: nothing of it is passed on, so there is no hurry."""
 
 
-class Listener:
-    """A `Face` that nothing here can hold back: for accounting alone.
+class AvatarMonitor:
+    """An `AvatarMedia` that nothing here can hold back: for accounting alone.
 
     The picture is looked at until the first one has come, and then no longer: decoding it for the
     whole call would cost as much as a relay, for the sake of noticing that it stalls.

@@ -12,7 +12,7 @@ from ..errors import UnavailableError
 from ..log import logger
 from .connect import connect
 from .microphone import LiveMicrophone
-from .subscription import Audience
+from .subscription import TrackSubscription
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
 
 _NEGOTIATION = 0.2
@@ -48,7 +48,7 @@ class AvatarParticipant:
         self._camera_track: rtc.LocalVideoTrack | None = None
         self._url = ""
         self._make_token: Callable[[], str] = str
-        self._audience = Audience()
+        self._subscription = TrackSubscription()
         self._published_at = float("-inf")
         self._rejoining: asyncio.Task[None] | None = None
         self._closed = False
@@ -56,12 +56,12 @@ class AvatarParticipant:
     @property
     def subscribed(self) -> bool:
         """True once somebody has subscribed to the microphone track."""
-        return self._audience.subscribed
+        return self._subscription.subscribed
 
     @property
     def reachable(self) -> bool:
-        """See `Audience.reachable`."""
-        return self._audience.reachable
+        """See `TrackSubscription.reachable`."""
+        return self._subscription.reachable
 
     async def join(self, url: str, make_token: Callable[[], str]) -> None:
         """Join the agent room and publish the microphone.
@@ -94,18 +94,18 @@ class AvatarParticipant:
         return {
             "local_track_subscribed": self._on_subscribed,
             "local_track_republished": self._on_republished,
-            "reconnecting": self._audience.on_away,
-            "reconnected": self._audience.on_back,
+            "reconnecting": self._subscription.on_away,
+            "reconnected": self._subscription.on_back,
             "disconnected": lambda reason: self._on_disconnected(room, reason),
         }
 
     def _on_subscribed(self, track: rtc.Track) -> None:
         if track.sid == self._microphone_track.sid:
-            self._audience.on_subscribed()
+            self._subscription.on_subscribed()
 
     def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
         if publication.track is self._microphone_track:
-            self._audience.on_republished()
+            self._subscription.on_republished()
 
     def _on_disconnected(self, room: rtc.Room, reason: rtc.DisconnectReason.ValueType) -> None:
         ours = reason == rtc.DisconnectReason.CLIENT_INITIATED
@@ -114,10 +114,10 @@ class AvatarParticipant:
         name = rtc.DisconnectReason.Name(reason)
         if reason in _FOR_GOOD:
             logger.error("the avatar participant was put out of the room", extra={"reason": name})
-            self._audience.on_over()
+            self._subscription.on_over()
             return
         logger.warning("the avatar participant has lost its room", extra={"reason": name})
-        self._audience.on_lost()
+        self._subscription.on_lost()
         self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
 
     async def _rejoin(self) -> None:

@@ -10,7 +10,7 @@ MAX_ABSENCE = 30.0
 """Seconds for which speech waits for a connection that is being restored."""
 
 
-class Audience:
+class TrackSubscription:
     """Told of what happens to the track and to its connection."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from .ports import SpeechDelivery
 
-DRAIN_TIMEOUT = 2.5
+SILENCE_TIMEOUT = 2.5
 """Seconds after a barge-in for the avatar to fall silent; then the voice speaks instead."""
 _QUIET = 0.06
 _STALE_QUIET = 0.5
@@ -16,7 +16,7 @@ _IN_FLIGHT = 0.15
 _NO_FRAMES = 0.1
 
 
-class Drain:
+class Interruption:
     """Times are those of the event loop, in seconds."""
 
     def __init__(self, since: float) -> None:
@@ -26,7 +26,7 @@ class Drain:
         self._heard_at = since
         self._quiet_since: float | None = None
 
-    async def tell(self, delivery: SpeechDelivery) -> None:
+    async def notify(self, delivery: SpeechDelivery) -> None:
         """Tell the worker to drop what it has; what it answers shortens the wait."""
         if await delivery.clear():
             self._confirmed_at = asyncio.get_running_loop().time()
@@ -42,7 +42,7 @@ class Drain:
 
     def late(self, now: float) -> bool:
         """Whether the next words should not wait for the avatar any longer."""
-        return now - self._since > DRAIN_TIMEOUT
+        return now - self._since > SILENCE_TIMEOUT
 
     def over(self, now: float, latency: float) -> bool:
         """Whether all of the old words have come out or were dropped.

@@ -25,7 +25,7 @@ from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 from ..audio import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE
 from ..log import logger
 from .features import AUDIBLE_DB, hop_bands, hop_levels
-from .interruption import Drain
+from .interruption import Interruption
 from .ports import (
     FirstSpeechHeard,
     Microphone,
@@ -157,11 +157,11 @@ class AvatarAudioOutput(AudioOutput):
         self._expected = True  # an avatar is on its way
         self._seen = True
         self._successor: tuple[SpeechDelivery | None, Callable[[], None]] | None = None
-        self._hurried_at: float | None = None
+        self._forced_at: float | None = None
         self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
         self._sounded_at: float | None = None
         self._hush_until: float | None = None
-        self._drain: Drain | None = None
+        self._interruption: Interruption | None = None
         self._clear_tasks: set[asyncio.Task[None]] = set()
         self._gate_open = False
         self._latency: float | None = None
@@ -264,7 +264,7 @@ class AvatarAudioOutput(AudioOutput):
         self._delivery = delivery
         self._seen = seen
         self._expected = False
-        self._drain = None
+        self._interruption = None
         self._gate_open = False
         self._wake.set()
 
@@ -277,7 +277,7 @@ class AvatarAudioOutput(AudioOutput):
             self._end_attempt(now, lost=True)
         self._delivery = None
         self._expected = False
-        self._drain = None
+        self._interruption = None
         self._gate_open = False
         self._wake.set()
         if self._successor is not None:
@@ -293,19 +293,19 @@ class AvatarAudioOutput(AudioOutput):
         self._successor = (delivery, on_switched)
         self._wake.set()
 
-    def hurry(self) -> None:
+    def force_hand_over(self) -> None:
         """The hand-over cannot wait for the segment's end: at the next gap between words the other
         avatar is attached, and the voice says the rest of the segment. Without effect if no
         hand-over is pending."""
         if self._successor is None:
             return
-        self._hurried_at = self._loop.time()
+        self._forced_at = self._loop.time()
         if self._attempt is not None and self._attempt.route is _Route.VOICE:
             self._switch()
 
     def withdraw_hand_over(self) -> None:
         """The other avatar is not to be attached after all. Idempotent."""
-        self._successor = self._hurried_at = self._hush_until = None
+        self._successor = self._forced_at = self._hush_until = None
 
     def _switch(self) -> None:
         assert self._successor is not None
@@ -408,7 +408,7 @@ class AvatarAudioOutput(AudioOutput):
             attempt is not None
             and attempt.heard_at is not None
             and attempt.ahead(now) >= _AHEAD
-            and self._hurried_at is None
+            and self._forced_at is None
             and bool(self._arrived)
             and now - self._arrived[0].at < _LISTEN_EVERY
         )
@@ -429,8 +429,8 @@ class AvatarAudioOutput(AudioOutput):
         for level, at in zip(levels.tolist(), times, strict=True):
             if level > AUDIBLE_DB:
                 self._sounded_at = at
-            if self._drain is not None:
-                self._drain.hear(level > AUDIBLE_DB, at)
+            if self._interruption is not None:
+                self._interruption.hear(level > AUDIBLE_DB, at)
         attempt = self._attempt
         if attempt is None or attempt.route is not _Route.AVATAR or not mine:
             return
@@ -492,10 +492,12 @@ class AvatarAudioOutput(AudioOutput):
         else:
             self._unsubscribed_wait = None
         if self._delivery is not None and (self._seen or self._is_patient(now)):
-            if self._drain is None or self._drain.over(now, self._latency or FIRST_LATENCY):
-                self._drain = None
+            if self._interruption is None or self._interruption.over(
+                now, self._latency or FIRST_LATENCY
+            ):
+                self._interruption = None
                 return _Route.AVATAR
-            return _Route.VOICE if self._drain.late(now) else None
+            return _Route.VOICE if self._interruption.late(now) else None
         if self._expected and self._is_patient(now):
             return None
         return _Route.VOICE
@@ -577,7 +579,7 @@ class AvatarAudioOutput(AudioOutput):
                 self._stop_attempt(now)
                 self._begin_attempt(segment, _Route.VOICE, now)
             return
-        if self._hurried_at is not None and self._leave_off(segment, attempt, now):
+        if self._forced_at is not None and self._leave_off(segment, attempt, now):
             return
         self._watch_stall(segment, attempt, position, now)
         if self._attempt is attempt:
@@ -585,10 +587,10 @@ class AvatarAudioOutput(AudioOutput):
 
     def _leave_off(self, segment: Segment, attempt: _Attempt, now: float) -> bool:
         """Change speakers inside the segment, if this is a moment for it."""
-        assert self._hurried_at is not None
+        assert self._forced_at is not None
         unheard = not attempt.tracker.onset
         between_words = unheard or attempt.tracker.silence >= _WORD_GAP
-        if not between_words and now - self._hurried_at < _HURRY:
+        if not between_words and now - self._forced_at < _HURRY:
             return False
         self._end_attempt(now, lost=not between_words)
         self._switch()
@@ -708,9 +710,9 @@ class AvatarAudioOutput(AudioOutput):
         if attempt.route is _Route.AVATAR and self._delivery is not None:
             self._gate_open = False
             if attempt.sent > attempt.start:
-                self._drain = Drain(now)
+                self._interruption = Interruption(now)
                 task = self._loop.create_task(
-                    self._drain.tell(self._delivery), name="runway_clear_buffer"
+                    self._interruption.notify(self._delivery), name="runway_clear_buffer"
                 )
                 self._clear_tasks.add(task)
                 task.add_done_callback(self._clear_tasks.discard)

@@ -28,7 +28,7 @@ from ..errors import (
     TimedOutError,
 )
 from ..log import logger
-from .http import Call, HttpCaller
+from .http import ApiCall, HttpCaller
 from .models import (
     ConsumedCredentials,
     CreatedSession,
@@ -125,7 +125,9 @@ class RunwayClient:
             body = {}
         content = None if body is None else json.dumps(body, allow_nan=False).encode()
         target = f"{path}?{urlencode(query)}" if query else path
-        return await self._http.perform(Call("request", method, target, self._api_secret, content))
+        return await self._http.perform(
+            ApiCall("request", method, target, self._api_secret, content)
+        )
 
     @property
     def pending_creates(self) -> int:
@@ -155,7 +157,7 @@ class RunwayClient:
             content = json.dumps(request.wire(), allow_nan=False).encode()
         except ValueError:
             raise ConfigurationError("A tool parameter holds NaN or infinity.") from None
-        call = Call(
+        call = ApiCall(
             "create", "POST", _PATH, self._api_secret, content, request.secrets(), on_sent=on_sent
         )
         task = asyncio.create_task(self._create(call), name="runway_create")
@@ -320,7 +322,7 @@ class RunwayClient:
 
     # -- creates that nobody waits for --
 
-    async def _create(self, call: Call) -> str:
+    async def _create(self, call: ApiCall) -> str:
         payload = await self._http.perform(call)
         try:
             return CreatedSession.model_validate(payload).id
@@ -328,7 +330,7 @@ class RunwayClient:
             reason = explain(error)
         raise call.lost(ProtocolError(f"Unexpected fields: {reason}."))
 
-    def _abandon(self, call: Call, task: asyncio.Task[str]) -> None:
+    def _abandon(self, call: ApiCall, task: asyncio.Task[str]) -> None:
         call.abandon()
         if not call.sent:
             task.cancel()
@@ -337,7 +339,7 @@ class RunwayClient:
         self._background.add(settling)
         settling.add_done_callback(self._background.discard)
 
-    async def _settle(self, call: Call, task: asyncio.Task[str]) -> None:
+    async def _settle(self, call: ApiCall, task: asyncio.Task[str]) -> None:
         """See an abandoned create to its end: no session, or a deleted one."""
         try:
             await asyncio.wait({task})
@@ -384,9 +386,9 @@ class RunwayClient:
 
     def _on_session(
         self, operation: Operation, method: str, session_id: str, suffix: str = ""
-    ) -> Call:
+    ) -> ApiCall:
         path = f"{_PATH}/{quote(session_id, safe='')}{suffix}"
-        return Call(operation, method, path, self._api_secret, session_id=session_id)
+        return ApiCall(operation, method, path, self._api_secret, session_id=session_id)
 
 
 def session_failed(session_id: str, state: RealtimeSessionState) -> SessionFailedError:

@@ -98,7 +98,7 @@ class _Body(aiohttp.BytesPayload):
 
 
 @dataclass(slots=True)
-class Call:
+class ApiCall:
     """One call, over all of its attempts."""
 
     operation: Operation
@@ -165,7 +165,7 @@ class HttpCaller:
         self._jitter = jitter
         self._closed = False
 
-    async def perform(self, call: Call) -> object:
+    async def perform(self, call: ApiCall) -> object:
         """All attempts of a call; the decoded JSON of its success, None for delete."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._call_timeout
@@ -211,7 +211,7 @@ class HttpCaller:
         asked = getattr(error, "retry_after", None)
         return wait if asked is None else max(wait, asked)
 
-    async def _attempt(self, call: Call, seconds: float) -> object:
+    async def _attempt(self, call: ApiCall, seconds: float) -> object:
         call.body = None if call.content is None else _Body(call.content, call.on_sent)
         limit = min(seconds, _ANSWER_SECONDS[call.operation])
         # aiohttp's own total limit can swallow a cancellation that comes at the same moment.
@@ -264,7 +264,7 @@ def request_headers(bearer: str) -> dict[str, str]:
     }
 
 
-def _decode(call: Call, response: aiohttp.ClientResponse, text: str) -> object:
+def _decode(call: ApiCall, response: aiohttp.ClientResponse, text: str) -> object:
     success = 200 <= response.status < 300
     if success and (call.operation == "delete" or (call.operation == "request" and not text)):
         return None

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from livekit import rtc
 
-from ..errors import Loss
+from ..errors import LossReason
 from ..playout.output import AvatarAudioOutput
 from ..playout.ports import Microphone, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
@@ -20,7 +20,7 @@ from ..runway.session import RealtimeSession
 from .worker_protocol import DeliveryKind, DeliveryOption
 
 
-class Face(Protocol):
+class AvatarMedia(Protocol):
     """What is seen and heard of one worker. It stands by until `activate()`."""
 
     def activate(self) -> None:
@@ -40,7 +40,7 @@ class Face(Protocol):
         """Loop time of the last picture; None if there was none, or nobody here can tell."""
 
 
-class Passage(Protocol):
+class AvatarConnection(Protocol):
     """The way from one Runway session to the user. Opened once, closed once."""
 
     @property
@@ -61,7 +61,7 @@ class Passage(Protocol):
             ConfigurationError: it would be refused.
         """
 
-    def disown(self) -> None:
+    def reject(self) -> None:
         """The answer to the create was lost: whoever comes this way is not wanted."""
 
     async def open(
@@ -71,7 +71,7 @@ class Passage(Protocol):
         *,
         on_queued: Callable[[bool], None],
         on_stage: Callable[[str], None],
-        on_lost: Callable[[Loss], None],
+        on_lost: Callable[[LossReason], None],
     ) -> float:
         """From a created session to a place in which its worker can be waited for.
 
@@ -90,16 +90,18 @@ class Passage(Protocol):
         """Whether the worker may be given speech before its first picture. If so, returns when that
         may begin, and raises `AvatarJoinError` after `timeout` seconds."""
 
-    async def wait_for_face(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Face:
+    async def open_media(
+        self, timeout: float, *, on_first_frame: Callable[[], None]
+    ) -> AvatarMedia:
         """Raises `AvatarJoinError` if a track had not come after `timeout` seconds."""
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
-        """After `wait_for_face`, or earlier where the worker may speak unseen."""
+        """After `open_media`, or earlier where the worker may speak unseen."""
 
     async def send_end_call(self) -> bool:
         """Tell the worker that the call is over. False if nothing could be sent."""
 
-    async def see_out(self, patience: float) -> None:
+    async def ensure_gone(self, patience: float) -> None:
         """Make sure that the user sees and hears no more of a worker that was told to go, and has
         not gone by itself after `patience` seconds. Bounded; does not raise."""
 
@@ -121,7 +123,7 @@ class Transport(Protocol):
     async def join(self) -> None:
         """Be ready to speak in the agent's room. Raises `UnavailableError`."""
 
-    def passage(self, output: AvatarAudioOutput) -> Passage:
+    def connection(self, output: AvatarAudioOutput) -> AvatarConnection:
         """For one more session. Raises `UnavailableError` where the agent's room is lost."""
 
     def hide_face(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from livekit import rtc
 
-from ..errors import Loss
+from ..errors import LossReason
 from ..media.participant import AvatarParticipant
 from ..media.relay import Relay
 from ..media.video import VideoOptions
@@ -16,7 +16,7 @@ from ..playout.ports import SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
 from .runway_room import WORKER_PREFIX, RunwayRoom
-from .tokens import AgentRoomAccess
+from .tokens import RoomCredentials
 from .worker_protocol import DeliveryKind, DeliveryOption
 
 
@@ -26,7 +26,7 @@ class Bridge:
     def __init__(
         self,
         room: rtc.Room,
-        access: AgentRoomAccess,
+        credentials: RoomCredentials,
         *,
         identity: str,
         name: str,
@@ -34,7 +34,7 @@ class Bridge:
         video: VideoOptions | None = None,
     ) -> None:
         self._agent_room = room
-        self._access = access
+        self._credentials = credentials
         self._identity = identity
         self._name = name
         self._stall_timeout = stall_timeout
@@ -49,14 +49,14 @@ class Bridge:
         return self._identity
 
     async def join(self) -> None:
-        access = self._access
+        credentials = self._credentials
         self._agent_room.on("track_subscribed", self._on_track_subscribed)
         await self.participant.join(
-            access.url, lambda: access.participant_token(self._identity, self._name)
+            credentials.url, lambda: credentials.participant_token(self._identity, self._name)
         )
 
-    def passage(self, output: AvatarAudioOutput) -> BridgePassage:
-        return BridgePassage(self.participant, output, self._stall_timeout)
+    def connection(self, output: AvatarAudioOutput) -> BridgeConnection:
+        return BridgeConnection(self.participant, output, self._stall_timeout)
 
     def hide_face(self) -> None:
         self.participant.mute_camera()
@@ -78,8 +78,8 @@ class Bridge:
         await self.participant.aclose()
 
 
-class BridgePassage:
-    """A `Passage` through the room that Runway hosts for the session."""
+class BridgeConnection:
+    """A `AvatarConnection` through the room that Runway hosts for the session."""
 
     def __init__(
         self, participant: AvatarParticipant, output: AvatarAudioOutput, stall_timeout: float
@@ -87,7 +87,7 @@ class BridgePassage:
         self._participant = participant
         self._output = output
         self._stall_timeout = stall_timeout
-        self._on_lost: Callable[[Loss], None] | None = None
+        self._on_lost: Callable[[LossReason], None] | None = None
         self._room: RunwayRoom | None = None
         self._not_joined = asyncio.Event()
 
@@ -106,7 +106,7 @@ class BridgePassage:
     def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
         return request
 
-    def disown(self) -> None:
+    def reject(self) -> None:
         """Nothing to do: a session that nobody consumes has no worker."""
 
     async def open(
@@ -116,7 +116,7 @@ class BridgePassage:
         *,
         on_queued: Callable[[bool], None],
         on_stage: Callable[[str], None],
-        on_lost: Callable[[Loss], None],
+        on_lost: Callable[[LossReason], None],
     ) -> float:
         ready = await session.wait_until_ready(timeout, on_queued)
         on_stage("ready")
@@ -143,7 +143,7 @@ class BridgePassage:
         """Nothing is known of a worker in the room that Runway hosts: it might drop the speech."""
         return False
 
-    async def wait_for_face(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Relay:
+    async def open_media(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Relay:
         assert self._room is not None
         assert self._on_lost is not None
         on_lost = self._on_lost
@@ -154,7 +154,7 @@ class BridgePassage:
             participant=self._participant,
             output=self._output,
             on_first_frame=on_first_frame,
-            on_stall=lambda _: on_lost(Loss.VIDEO_STALLED),
+            on_stall=lambda _: on_lost(LossReason.VIDEO_STALLED),
             stall_timeout=self._stall_timeout,
         )
 
@@ -165,7 +165,7 @@ class BridgePassage:
     async def send_end_call(self) -> bool:
         return self._room is not None and await self._room.send_end_call()
 
-    async def see_out(self, patience: float) -> None:
+    async def ensure_gone(self, patience: float) -> None:
         """Nothing to do: nothing of it reaches the user once the relay has stopped."""
 
     async def aclose(self) -> None:

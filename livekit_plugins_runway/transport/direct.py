@@ -10,19 +10,19 @@ from typing import Any
 
 from livekit import rtc
 
-from ..errors import Loss, UnavailableError
+from ..errors import LossReason, UnavailableError
 from ..log import logger
-from ..media.fallback_track import AgentVoice
-from ..media.monitor import Listener
+from ..media.fallback_track import FallbackTrack
+from ..media.monitor import AvatarMonitor
 from ..playout.output import AvatarAudioOutput
 from ..playout.ports import SpeechDelivery
 from ..runway.client import session_failed
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
 from .delivery import DataStreamDelivery
-from .tokens import AgentRoomAccess
+from .tokens import RoomCredentials
 from .worker_protocol import DeliveryKind, DeliveryOption, send_end_call
-from .worker_registry import Guests
+from .worker_registry import WorkerRegistry
 from .worker_watch import WorkerWatch
 
 _STATUS_INTERVAL = 2.0
@@ -44,28 +44,28 @@ class Direct:
     def __init__(
         self,
         room: rtc.Room,
-        access: AgentRoomAccess,
+        credentials: RoomCredentials,
         *,
         identity: str,
         name: str,
         token_ttl: datetime.timedelta,
     ) -> None:
         self._room = room
-        self._access = access
+        self._credentials = credentials
         self._identity = identity
         self._name = name
         self._token_ttl = token_ttl
         self._invited = 0
         self._was_connected = False
         self._entering: asyncio.Task[None] | None = None
-        self.voice = AgentVoice(room)
-        self.guests = Guests(room, access.remove)
+        self.fallback = FallbackTrack(room)
+        self.registry = WorkerRegistry(room, credentials.remove)
         self.identity = identity
         """Of the worker that has the face now; at first, of the one that is expected."""
 
     @property
-    def microphone(self) -> AgentVoice:
-        return self.voice
+    def microphone(self) -> FallbackTrack:
+        return self.fallback
 
     async def join(self) -> None:
         """In a room that is not connected yet, as soon as it is."""
@@ -86,18 +86,20 @@ class Direct:
 
     async def _enter(self) -> None:
         self._was_connected = True
-        self.guests.open()
-        await self.voice.publish()
+        self.registry.open()
+        await self.fallback.publish()
 
-    def passage(self, output: AvatarAudioOutput) -> DirectPassage:
+    def connection(self, output: AvatarAudioOutput) -> DirectConnection:
         if self._was_connected and not self._room.isconnected():
             raise UnavailableError("The agent's room is lost: no avatar can be invited to it.")
         self._invited += 1
         number = "" if self._invited == 1 else f"-{self._invited}"
-        return DirectPassage(self, self._room, self._access, self._identity + number, output)
+        return DirectConnection(
+            self, self._room, self._credentials, self._identity + number, output
+        )
 
     def integrated(self, request: CreateRealtimeSession, identity: str) -> CreateRealtimeSession:
-        integration = self._access.worker_integration(identity, self._name, self._token_ttl)
+        integration = self._credentials.worker_integration(identity, self._name, self._token_ttl)
         return request.model_copy(update={"integration": integration})
 
     def hide_face(self) -> None:
@@ -108,29 +110,29 @@ class Direct:
         if self._entering is not None:
             self._entering.cancel()
             await asyncio.gather(self._entering, return_exceptions=True)
-        await self.guests.aclose()
-        await self.voice.aclose()
+        await self.registry.aclose()
+        await self.fallback.aclose()
 
 
-class DirectPassage:
-    """A `Passage` without a way: the worker is in the agent's room."""
+class DirectConnection:
+    """A `AvatarConnection` without a way: the worker is in the agent's room."""
 
     def __init__(
         self,
         direct: Direct,
         room: rtc.Room,
-        access: AgentRoomAccess,
+        credentials: RoomCredentials,
         identity: str,
         output: AvatarAudioOutput,
     ) -> None:
         self._direct = direct
         self._room = room
-        self._access = access
+        self._credentials = credentials
         self._identity = identity
         self._output = output
         self._session: RealtimeSession | None = None
         self._watch: WorkerWatch | None = None
-        self._on_lost: Callable[[Loss], None] | None = None
+        self._on_lost: Callable[[LossReason], None] | None = None
         self._stream: DataStreamDelivery | None = None
         self._never_came = asyncio.Event()
 
@@ -148,8 +150,8 @@ class DirectPassage:
     def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
         return self._direct.integrated(request, self._identity)
 
-    def disown(self) -> None:
-        self._direct.guests.turn_away(self._identity)
+    def reject(self) -> None:
+        self._direct.registry.evict(self._identity)
 
     async def open(
         self,
@@ -158,12 +160,12 @@ class DirectPassage:
         *,
         on_queued: Callable[[bool], None],
         on_stage: Callable[[str], None],
-        on_lost: Callable[[Loss], None],
+        on_lost: Callable[[LossReason], None],
     ) -> float:
         self._session, self._on_lost = session, on_lost
         watch = self._watch = WorkerWatch(self._room, is_worker=self.is_worker, on_lost=on_lost)
         watch.open()
-        self._direct.guests.listen(
+        self._direct.registry.listen(
             self._identity,
             lambda interrupted: self._output.worker_finished(interrupted=interrupted),
         )
@@ -194,26 +196,26 @@ class DirectPassage:
         await self._watch.wait_for_others(self._session.id, timeout)
         return True
 
-    async def wait_for_face(
+    async def open_media(
         self, timeout: float, *, on_first_frame: Callable[[], None]
-    ) -> Listener:
+    ) -> AvatarMonitor:
         assert self._session is not None
         assert self._watch is not None
         watch = self._watch
         audio, video = await watch.wait_for_media(self._session.id, timeout)
 
         def on_seen() -> None:
-            watch.spare_video()
+            watch.unsubscribe_video()
             on_first_frame()
 
         def on_active(active: bool) -> None:
             if active:
                 self._direct.identity = self._identity
-                self._direct.voice.faces.add(self._identity)
+                self._direct.fallback.speaking_avatars.add(self._identity)
             else:
-                self._direct.voice.faces.discard(self._identity)
+                self._direct.fallback.speaking_avatars.discard(self._identity)
 
-        return Listener(
+        return AvatarMonitor(
             audio=audio,
             video=video,
             output=self._output,
@@ -226,7 +228,7 @@ class DirectPassage:
         assert self._on_lost is not None
         on_lost = self._on_lost
         self._stream = DataStreamDelivery(
-            self._room, self._identity, lambda: on_lost(Loss.SPEECH_FAILED)
+            self._room, self._identity, lambda: on_lost(LossReason.SPEECH_FAILED)
         )
         return "datastream", self._stream
 
@@ -235,17 +237,17 @@ class DirectPassage:
             return False
         return await send_end_call(self._room, self._identity)
 
-    async def see_out(self, patience: float) -> None:
+    async def ensure_gone(self, patience: float) -> None:
         if self._watch is None or not self._watch.present:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._watch.gone.wait()
         if self._watch.present:
-            await self._access.remove(self._identity)
+            await self._credentials.remove(self._identity)
 
     async def aclose(self) -> None:
-        self._direct.guests.forget(self._identity)
+        self._direct.registry.forget(self._identity)
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()

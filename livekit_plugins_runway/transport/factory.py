@@ -9,12 +9,12 @@ from livekit import rtc
 
 from .._checks import check_choice
 from ..errors import ConfigurationError
-from ..lifecycle.instance import LinkOptions
+from ..lifecycle.instance import InstanceOptions
 from ..media.video import VideoOptions
 from .base import Transport
 from .bridge import Bridge
 from .direct import Direct
-from .tokens import AgentRoomAccess, check_public
+from .tokens import RoomCredentials, check_public
 from .worker_protocol import DeliveryOption
 
 TransportKind = Literal["bridge", "direct"]
@@ -42,11 +42,11 @@ def check_transport(
 def make_transport(
     kind: TransportKind,
     room: rtc.Room,
-    access: AgentRoomAccess,
+    credentials: RoomCredentials,
     *,
     identity: str,
     name: str,
-    options: LinkOptions,
+    options: InstanceOptions,
     allow_private: bool,
     video: VideoOptions | None = None,
 ) -> Transport:
@@ -54,18 +54,20 @@ def make_transport(
     if kind == "bridge":
         return Bridge(
             room,
-            access,
+            credentials,
             identity=identity,
             name=name,
             stall_timeout=options.stall_timeout,
             video=video,
         )
     if not allow_private:
-        check_public(access.url)
-    return Direct(room, access, identity=identity, name=name, token_ttl=worker_token_ttl(options))
+        check_public(credentials.url)
+    return Direct(
+        room, credentials, identity=identity, name=name, token_ttl=worker_token_ttl(options)
+    )
 
 
-def worker_token_ttl(options: LinkOptions) -> datetime.timedelta:
+def worker_token_ttl(options: InstanceOptions) -> datetime.timedelta:
     """How long a worker may take to come: while its session is queued, and to join. Not longer, for
     LiveKit renews the tokens of those who are in the room."""
     return datetime.timedelta(seconds=options.ready_timeout + options.join_timeout + _TOKEN_MARGIN)

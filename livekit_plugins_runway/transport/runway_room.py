@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
-from ..errors import Loss, RoomTokenError, UnavailableError
+from ..errors import LossReason, RoomTokenError, UnavailableError
 from ..log import logger
 from ..media.connect import connect
 from ..playout.ports import SpeechDelivery
@@ -61,7 +61,7 @@ class RunwayRoom:
         self,
         session_id: str,
         *,
-        on_lost: Callable[[Loss], None],
+        on_lost: Callable[[LossReason], None],
         on_playback_finished: Callable[[bool], None],
     ) -> None:
         self._session_id = session_id
@@ -74,7 +74,7 @@ class RunwayRoom:
             on_lost=on_lost,
         )
         self._token = ""
-        self._microphone: TrackDelivery | None = None
+        self._speech_track: TrackDelivery | None = None
         self._stream: DataStreamDelivery | None = None
         self._withdrawing: asyncio.Task[None] | None = None
 
@@ -111,9 +111,9 @@ class RunwayRoom:
         room.local_participant.register_rpc_method(RPC_PLAYBACK_FINISHED, self._on_finished_rpc)
         room.local_participant.register_rpc_method(RPC_PLAYBACK_STARTED, self._on_started_rpc)
         if not _missing_grants(self._token, _NEEDS["track"]):
-            self._microphone = TrackDelivery(room)
+            self._speech_track = TrackDelivery(room)
             try:
-                await self._microphone.publish()
+                await self._speech_track.publish()
             except PublishTrackError as error:
                 raise UnavailableError("The agent's voice could not be published.") from error
 
@@ -146,17 +146,17 @@ class RunwayRoom:
         if missing := _missing_grants(self._token, _NEEDS[kind]):
             raise RoomTokenError(missing=missing, needed_for=f"delivery {kind!r}")
         if kind == "track":
-            assert self._microphone is not None
-            await self._microphone.wait_until_heard()
-            return kind, self._microphone
+            assert self._speech_track is not None
+            await self._speech_track.wait_until_heard()
+            return kind, self._speech_track
         self._stream = DataStreamDelivery(
-            self._room, worker, lambda: self._on_lost(Loss.SPEECH_FAILED)
+            self._room, worker, lambda: self._on_lost(LossReason.SPEECH_FAILED)
         )
-        if self._microphone is not None:
+        if self._speech_track is not None:
             # The first words do not wait for the server's answer.
-            withdrawal = self._microphone.withdraw()
+            withdrawal = self._speech_track.withdraw()
             self._withdrawing = asyncio.create_task(withdrawal, name="runway_withdraw")
-            self._microphone = None
+            self._speech_track = None
         return kind, self._stream
 
     async def _probe(self, worker: str) -> DeliveryKind:
@@ -175,12 +175,12 @@ class RunwayRoom:
         """Leave. Idempotent."""
         self._watch.close()
         stream, self._stream = self._stream, None
-        microphone, self._microphone = self._microphone, None
+        speech_track, self._speech_track = self._speech_track, None
         withdrawing, self._withdrawing = self._withdrawing, None
         if stream is not None:
             await stream.aclose()
-        if microphone is not None:
-            await microphone.aclose()
+        if speech_track is not None:
+            await speech_track.aclose()
         if withdrawing is not None:
             await withdrawing
         await self._room.disconnect()

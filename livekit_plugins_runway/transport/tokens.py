@@ -29,7 +29,7 @@ _INSTEAD = (
 
 
 @dataclass(frozen=True)
-class AgentRoomAccess:
+class RoomCredentials:
     """The agent's room, and the credentials of its server.
 
     Attributes:

@@ -18,7 +18,7 @@ from .worker_protocol import (
 )
 
 
-class Guests:
+class WorkerRegistry:
     """One for a call: a room has one handler for each RPC method, whoever calls.
 
     Args:
@@ -55,7 +55,7 @@ class Guests:
         """Idempotent."""
         self._listeners.pop(identity, None)
 
-    def turn_away(self, identity: str) -> None:
+    def evict(self, identity: str) -> None:
         """Nobody knows the session of this worker, so only here it can be ended, if it comes."""
         self._unwanted.add(identity)
         self._look()
@@ -75,11 +75,11 @@ class Guests:
             if identity in self._unwanted and participant.track_publications:
                 self._unwanted.discard(identity)
                 self._leaving[identity] = asyncio.Event()
-                task = asyncio.create_task(self._turn_out(identity), name="runway_turn_away")
+                task = asyncio.create_task(self._evict(identity), name="runway_evict")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _turn_out(self, identity: str) -> None:
+    async def _evict(self, identity: str) -> None:
         logger.warning("the worker of a session whose id was lost has come; it is sent away")
         await send_end_call(self._room, identity)
         with contextlib.suppress(TimeoutError):

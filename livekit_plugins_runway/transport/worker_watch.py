@@ -9,7 +9,7 @@ from typing import Literal
 
 from livekit import rtc
 
-from ..errors import AvatarJoinError, Loss
+from ..errors import AvatarJoinError, LossReason
 
 _ANSWER = 0.1
 """Seconds that a worker takes at the least from speech to voice; Runway states a turn-around of
@@ -30,7 +30,7 @@ class WorkerWatch:
         room: rtc.Room,
         *,
         is_worker: Callable[[str], bool],
-        on_lost: Callable[[Loss], None],
+        on_lost: Callable[[LossReason], None],
     ) -> None:
         self._room = room
         self._is_worker = is_worker
@@ -117,7 +117,7 @@ class WorkerWatch:
         self._watching = True
         return audio, video
 
-    def spare_video(self) -> None:
+    def unsubscribe_video(self) -> None:
         """The picture is no longer needed here; that it is published still counts."""
         self._wanted = {rtc.TrackKind.KIND_AUDIO}
         worker = self._room.remote_participants.get(self.identity or "")
@@ -155,7 +155,7 @@ class WorkerWatch:
                 if not publication.subscribed and publication.kind in self._wanted:
                     publication.set_subscribed(True)
         if self._watching and self.identity not in self._room.remote_participants:
-            self._report_loss(Loss.WORKER_LEFT)
+            self._report_loss(LossReason.WORKER_LEFT)
         self._changed.set()
 
     def _is_here(self, participant: rtc.RemoteParticipant) -> bool:
@@ -177,7 +177,7 @@ class WorkerWatch:
     ) -> None:
         if self._is_here(participant):
             self._tracks.pop(publication.kind, None)
-            self._report_loss(Loss.TRACKS_UNPUBLISHED)
+            self._report_loss(LossReason.TRACKS_UNPUBLISHED)
 
     def _on_track_unsubscribed(
         self,
@@ -188,7 +188,7 @@ class WorkerWatch:
         if self._is_here(participant) and self._tracks.get(track.kind) is track:
             self._tracks.pop(track.kind)
             if track.kind in self._wanted:
-                self._report_loss(Loss.TRACKS_UNPUBLISHED)
+                self._report_loss(LossReason.TRACKS_UNPUBLISHED)
 
     def _on_participant_disconnected(self, participant: rtc.RemoteParticipant) -> None:
         if not self._is_here(participant):
@@ -197,18 +197,18 @@ class WorkerWatch:
         if participant.disconnect_reason != rtc.DisconnectReason.PARTICIPANT_REMOVED:
             self.gone.set()
         self._changed.set()
-        self._report_loss(Loss.WORKER_LEFT)
+        self._report_loss(LossReason.WORKER_LEFT)
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         # "disconnected" is not always told of one's own disconnect (livekit 1.1.21).
         if state == rtc.ConnectionState.CONN_DISCONNECTED:
             self._disconnected = True
             self._changed.set()
-            self._report_loss(Loss.ROOM_LOST)
+            self._report_loss(LossReason.ROOM_LOST)
         else:
             self._scan()
 
-    def _report_loss(self, loss: Loss) -> None:
+    def _report_loss(self, loss: LossReason) -> None:
         if self._watching and not self._lost:
             self._lost = True
             self._on_lost(loss)

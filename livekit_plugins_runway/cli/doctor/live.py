@@ -9,7 +9,7 @@ from typing import Any
 
 from livekit import rtc
 
-from ...errors import AvatarJoinError, AvatarLostError, Loss, RoomTokenError, RunwayException
+from ...errors import AvatarJoinError, AvatarLostError, LossReason, RoomTokenError, RunwayException
 from ...runway.client import RunwayClient
 from ...runway.models import CreateRealtimeSession
 from ...runway.session import RealtimeSession, SessionEnd
@@ -99,7 +99,7 @@ async def examine(
         return findings
     findings.session_id = session.id
     stages.reached("created")
-    losses: list[Loss] = []
+    losses: list[LossReason] = []
     room = RunwayRoom(session.id, on_lost=losses.append, on_playback_finished=lambda _: None)
     try:
         await _visit(session, room, losses, phrase, patience, findings, stages)
@@ -123,7 +123,7 @@ async def examine(
 async def _visit(
     session: RealtimeSession,
     room: RunwayRoom,
-    losses: list[Loss],
+    losses: list[LossReason],
     phrase: bytes,
     patience: Patience,
     findings: Findings,
@@ -162,7 +162,7 @@ async def _first_frame(session: RealtimeSession, witness: Witness, timeout: floa
 async def _try_deliveries(
     room: RunwayRoom,
     witness: Witness,
-    losses: list[Loss],
+    losses: list[LossReason],
     phrase: bytes,
     patience: Patience,
     findings: Findings,
