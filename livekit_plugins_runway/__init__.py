@@ -4,14 +4,18 @@ from livekit.agents import Plugin
 
 from .avatar import AvatarSession
 from .errors import RunwayException
+from .events import (
+    AvatarReplaced,
+    AvatarState,
+    CallUsage,
+    Restarting,
+    SessionEnd,
+    StateChanged,
+    ToolCall,
+)
 from .lifecycle.recovery import RecoveryOptions
-from .lifecycle.state import AvatarState, StateChanged
-from .lifecycle.supervisor import AvatarReplaced, Restarting
-from .lifecycle.tools import ToolCall
 from .log import logger
 from .media.video import VideoOptions
-from .runway.billing import CallUsage
-from .runway.session import SessionEnd
 from .version import __version__
 
 __all__ = [

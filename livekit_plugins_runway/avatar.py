@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 from livekit import rtc
@@ -24,10 +24,11 @@ from livekit.agents.voice.io import AudioOutput
 
 from ._checks import check_choice, check_seconds, required
 from .errors import ConfigurationError, LossReason
+from .events import AvatarState, CallUsage, Event, PlayoutForced, StateChanged
 from .lifecycle.instance import AvatarInstance, InstanceOptions
 from .lifecycle.presence import UserPresence
 from .lifecycle.recovery import RecoveryOptions
-from .lifecycle.state import ALLOWED, AvatarState, StateChanged
+from .lifecycle.state import ALLOWED
 from .lifecycle.supervisor import Supervisor, SupervisorContext
 from .lifecycle.telemetry import Telemetry
 from .lifecycle.timings import StageTimings
@@ -38,37 +39,22 @@ from .playout.output import AvatarAudioOutput
 from .playout.ports import (
     FirstSpeechHeard,
     Microphone,
-    PlayoutForced,
     PlayoutReport,
     PlayoutStats,
     SpeechForeign,
     SpeechStalled,
 )
-from .runway.billing import CallUsage
 from .runway.client import DEFAULT_BASE_URL, RunwayClient
 from .runway.models import Tool
 from .runway.requests import realtime_request
 from .transport.base import Transport
-from .transport.factory import TransportKind, check_transport, make_transport
+from .transport.factory import TransportKind, check_transport, make_transport, worker_token_ttl
 from .transport.tokens import RoomCredentials
 from .transport.worker_protocol import DeliveryKind, DeliveryOption
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
 _IDENTITY = "runway-avatar-agent"
-
-Event = Literal[
-    "state_changed",
-    "error",
-    "restarting",
-    "gave_up",
-    "replaced",
-    "session_ended",
-    "usage_updated",
-    "stage_reached",
-    "playout_forced",
-    "tool_called",
-]
 
 
 class AvatarSession(BaseAvatarSession[Event]):
@@ -324,12 +310,15 @@ class AvatarSession(BaseAvatarSession[Event]):
             RoomCredentials(url, key, secret, room_name, agent_identity),
             identity=self._identity,
             name=self._name,
-            options=self._instance_options,
+            stall_timeout=self._instance_options.stall_timeout,
+            token_ttl=worker_token_ttl(
+                self._instance_options.ready_timeout, self._instance_options.join_timeout
+            ),
             allow_private=self._allow_private_livekit_url,
             video=self._video,
         )
         self._started_at = asyncio.get_running_loop().time()
-        self._telemetry = Telemetry(self)
+        self._telemetry = Telemetry(self, self._timings)
         self._move_to(AvatarState.STARTING, "start")
         self._transport = transport
         try:
@@ -487,7 +476,7 @@ class AvatarSession(BaseAvatarSession[Event]):
             await self._transport.aclose()
         await self._client.aclose(max(0.5, deadline - loop.time()))
         if self._telemetry is not None:
-            self._telemetry.end()
+            self._telemetry.end(self.usage)
         await super().aclose()
 
     def _restore_output(self, agent_session: AgentSession[Any]) -> None:

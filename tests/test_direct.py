@@ -27,7 +27,6 @@ from livekit_plugins_runway.errors import (
     SessionFailedError,
 )
 from livekit_plugins_runway.lifecycle import recovery as recovery_module
-from livekit_plugins_runway.lifecycle.instance import InstanceOptions
 from livekit_plugins_runway.testing import CallFault, Faults, SessionStatus
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import (
@@ -47,7 +46,7 @@ RESTART = RecoveryOptions(session_cap=None, backoff=0.2)
 NO_RETRY = APIConnectOptions(max_retry=0, timeout=5.0)
 PUBLISHED = Path(__file__).parent / "schema" / "realtime.json"
 FIRST, SECOND = WORKERS[:2]
-TTL = worker_token_ttl(InstanceOptions())
+TTL = worker_token_ttl(60.0, 30.0)
 
 
 async def others_in(call: Call) -> list[str]:

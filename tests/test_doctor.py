@@ -34,7 +34,7 @@ from livekit_plugins_runway.errors import (
     RunwayException,
     SessionNotReadyError,
 )
-from livekit_plugins_runway.runway.session import SessionEnd
+from livekit_plugins_runway.events import SessionEnd
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 
 SPEAKS = Heard("speaks", 0.97, 0.3, 2.4)

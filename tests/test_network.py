@@ -30,7 +30,7 @@ def connection(call: Call, whose: str) -> rtc.Room:
     if whose == "participant":
         assert isinstance(call.avatar._transport, Bridge)
         return call.avatar._transport.participant._room
-    assert call.avatar._link is not None
+    assert call.avatar._instance is not None
     assert isinstance(call.avatar._instance.connection, BridgeConnection)
     return call.avatar._instance.connection.room
 

@@ -11,12 +11,8 @@ from livekit import rtc
 
 from livekit_plugins_runway import AvatarSession
 from livekit_plugins_runway.errors import ConfigurationError, NotFoundError, RunwayException
-from livekit_plugins_runway.lifecycle.tools import (
-    SessionTools,
-    ToolCall,
-    ToolDispatcher,
-    arguments_of,
-)
+from livekit_plugins_runway.events import ToolCall
+from livekit_plugins_runway.lifecycle.tools import SessionTools, ToolDispatcher, arguments_of
 from livekit_plugins_runway.runway.client import RunwayClient
 from livekit_plugins_runway.runway.models import (
     BackendRpcTool,

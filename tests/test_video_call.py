@@ -28,9 +28,9 @@ async def test_a_phone_gets_an_upright_picture_of_one_size_on_one_track(
     async with calling(livekit_server, simulated=growing, video=video) as call:
         await call.start()
         await call.until(AvatarState.LIVE)
-        link = call.avatar._link
-        assert link is not None
-        relay = link._face
+        instance = call.avatar._instance
+        assert instance is not None
+        relay = instance._media
         await call.user.wait_for_video(10.0)
         await call.user.wait_until(lambda: relay.stats.resolution_changes > 0, 10.0)
         assert (relay.stats.width, relay.stats.height) == (1088, 704)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AvatarJoinError, AvatarLostError, LossReason
+from ..events import SessionEnd
 from ..log import logger
 from ..playout.ports import SpeechDelivery
-from ..runway.session import RealtimeSession, SessionEnd
+from ..runway.session import RealtimeSession
 from ..transport.base import AvatarConnection, AvatarMedia
 from ..transport.worker_protocol import PATIENCE, DeliveryKind, DeliveryOption
 from .tools import SessionTools, ToolDispatcher

@@ -1,23 +1,8 @@
-"""The one state of an `AvatarSession`, and the steps it may take."""
+"""The steps that the one state of an `AvatarSession` may take."""
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
-
-
-class AvatarState(enum.StrEnum):
-    NEW = "new"
-    STARTING = "starting"
-    LIVE = "live"
-    VOICE_ONLY = "voice_only"
-    """No face, for now or for good; the agent speaks by voice."""
-    RENEWING = "renewing"
-    """The next session is being made, before the cap or for a swap."""
-    PAUSED = "paused"
-    """The user has left; nothing bills."""
-    CLOSED = "closed"
-
+from ..events import AvatarState
 
 _HOLDS_A_CALL = {AvatarState.VOICE_ONLY, AvatarState.PAUSED, AvatarState.CLOSED}
 ALLOWED = {
@@ -29,12 +14,3 @@ ALLOWED = {
     AvatarState.PAUSED: {AvatarState.STARTING, AvatarState.CLOSED},
     AvatarState.CLOSED: set[AvatarState](),
 }
-
-
-@dataclass(frozen=True)
-class StateChanged:
-    """Payload of the `state_changed` event."""
-
-    old: AvatarState
-    new: AvatarState
-    reason: str

@@ -9,23 +9,21 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import AvatarLostError, LostAnswerError, RunwayException
+from ..events import AvatarReplaced, AvatarState, CallUsage, Cause, Restarting, SessionEnd
 from ..log import logger
 from ..playout.output import AvatarAudioOutput
 from ..playout.ports import SpeechDelivery
-from ..runway.billing import CallUsage
+from ..runway.billing import corrected, with_session
 from ..runway.client import RunwayClient
 from ..runway.models import CreateRealtimeSession
-from ..runway.session import END_BUDGET, RealtimeSession, SessionEnd
+from ..runway.session import END_BUDGET, RealtimeSession
 from ..transport.base import Transport
 from .instance import AvatarInstance, InstanceOptions
 from .presence import UserPresence
 from .recovery import Cap, RecoveryOptions, Restarts, is_final
-from .state import AvatarState
-
-Cause = Literal["restart", "renewal", "swap", "resume"]
 
 SWAP_PATIENCE = 15.0
 """Seconds for which a swap waits for the end of what is being said."""
@@ -34,38 +32,6 @@ _QUEUE_PATIENCE = 3.0
 _RENEW_AGAIN = 5.0
 _SETTLE_TIMEOUT = 30.0
 _SHOWN_TIMEOUT = 2.0
-
-
-@dataclass(frozen=True)
-class Restarting:
-    """Payload of the `restarting` event: a new session is made after `delay` seconds.
-
-    Attributes:
-        attempt: 1 for the first restart in a row.
-        error: why the face is gone, or did not come.
-    """
-
-    attempt: int
-    delay: float
-    error: RunwayException
-
-
-@dataclass(frozen=True)
-class AvatarReplaced:
-    """Payload of the `replaced` event: another Runway session has become the face.
-
-    Attributes:
-        freeze: seconds from the last picture of the former session to the first of this one; None
-            where one of the two is not known.
-        overlap: seconds for which both were billed.
-        by_voice: the voice spoke, or would have, between the two.
-    """
-
-    cause: Cause
-    session_id: str
-    freeze: float | None
-    overlap: float
-    by_voice: bool
 
 
 @dataclass(frozen=True)
@@ -501,7 +467,7 @@ class Supervisor:
             "the Runway session has ended",
             extra={"how": end.how, "status": end.status, "billed_seconds": end.billed_seconds},
         )
-        self.usage = self.usage.with_session(end)
+        self.usage = with_session(self.usage, end)
         self._context.emit("session_ended", end)
         self._context.emit("usage_updated", self.usage)
         if end.how == "already ended" and end.status == "COMPLETED":
@@ -515,5 +481,5 @@ class Supervisor:
         """Runway needs a while to say what a session has cost."""
         settled = await instance.session.settled(end, _SETTLE_TIMEOUT)
         if settled is not None:
-            self.usage = self.usage.corrected(end, settled)
+            self.usage = corrected(self.usage, end, settled)
             self._context.emit("usage_updated", self.usage)

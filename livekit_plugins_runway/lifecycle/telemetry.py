@@ -8,22 +8,24 @@ current when the avatar is started.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from livekit import rtc
 from livekit.agents import utils
 from livekit.agents.telemetry import tracer
 from opentelemetry import context, trace
 from prometheus_client import Counter, Gauge, Histogram
 
 from ..errors import AvatarLostError, RunwayException
-from ..playout.ports import PlayoutForced
+from ..events import (
+    AvatarReplaced,
+    AvatarState,
+    CallUsage,
+    Event,
+    PlayoutForced,
+    SessionEnd,
+    StateChanged,
+)
 from ..runway.billing import credits_for
-from ..runway.session import SessionEnd
-from .state import AvatarState, StateChanged
-from .supervisor import AvatarReplaced
-
-if TYPE_CHECKING:
-    from ..avatar import AvatarSession
+from .timings import StageTimings
 
 _NODE = "nodename"
 
@@ -65,8 +67,9 @@ FREEZE_SECONDS = Histogram(
 class Telemetry:
     """Listens to one avatar's events, from `start()` to `closed`."""
 
-    def __init__(self, avatar: AvatarSession) -> None:
+    def __init__(self, avatar: rtc.EventEmitter[Event], timings: StageTimings) -> None:
         self._avatar = avatar
+        self._timings = timings
         self._node = utils.nodename()
         self._span = tracer.start_span("runway_avatar")
         self._context = trace.set_span_in_context(self._span, context.get_current())
@@ -77,8 +80,8 @@ class Telemetry:
         avatar.on("stage_reached", self._on_stage_reached)
         avatar.on("playout_forced", self._on_playout_forced)
 
-    def end(self) -> None:
-        """After the avatar's last event."""
+    def end(self, usage: CallUsage) -> None:
+        """After the avatar's last event, with what the whole call has cost."""
         avatar = self._avatar
         avatar.off("state_changed", self._on_state_changed)
         avatar.off("error", self._on_error)
@@ -86,7 +89,6 @@ class Telemetry:
         avatar.off("session_ended", self._on_session_ended)
         avatar.off("stage_reached", self._on_stage_reached)
         avatar.off("playout_forced", self._on_playout_forced)
-        usage = avatar.usage
         self._span.set_attributes(
             {
                 "runway.sessions": usage.sessions,
@@ -143,7 +145,7 @@ class Telemetry:
         span.end(_ns(end.ended_at))
 
     def _on_stage_reached(self, stage: str) -> None:
-        STAGE_SECONDS.labels(self._node, stage).observe(getattr(self._avatar.timings, stage))
+        STAGE_SECONDS.labels(self._node, stage).observe(getattr(self._timings, stage))
         self._span.add_event(stage)
 
     def _on_playout_forced(self, _: PlayoutForced) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from livekit import rtc
 
 from ..errors import ConfigurationError, RunwayException, UnavailableError
+from ..events import ToolCall
 from ..log import logger
 from ..media.connect import connect
 from ..runway.client import RunwayClient
@@ -26,23 +27,6 @@ ToolHandler = Callable[[dict[str, Any]], Awaitable[object]]
 
 _SENT = "event_sent"
 """`args.status` of a message that only confirms another one."""
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """Payload of the `tool_called` event.
-
-    Attributes:
-        kind: "client_event", which wants no answer, or "backend_rpc", which its handler answers.
-        name: of the tool.
-        args: by name, as the avatar gave them: not checked.
-        session_id: the Runway session whose avatar it was.
-    """
-
-    kind: Literal["client_event", "backend_rpc"]
-    name: str
-    args: dict[str, Any] = field(repr=False)
-    session_id: str
 
 
 @dataclass(frozen=True)

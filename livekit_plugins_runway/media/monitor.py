@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from livekit import rtc
 
-from ..playout.output import AvatarAudioOutput
+from ..playout.ports import AvatarListener
 from .public import sound
 from .video import MIN_FRAME_SIDE, is_blank
 
@@ -32,13 +32,13 @@ class AvatarMonitor:
         *,
         audio: rtc.RemoteAudioTrack,
         video: rtc.RemoteVideoTrack,
-        output: AvatarAudioOutput,
+        listener: AvatarListener,
         on_first_frame: Callable[[], None],
         on_active: Callable[[bool], None],
     ) -> None:
         self._audio = audio
         self._video = video
-        self._output = output
+        self._listener = listener
         self._on_first_frame = on_first_frame
         self._on_active = on_active
         self._active = False
@@ -71,7 +71,7 @@ class AvatarMonitor:
         async with aclosing(sound(self._audio, _HOPS)) as pieces:
             async for pcm in pieces:
                 if self._active:
-                    self._output.relayed(pcm)
+                    self._listener.relayed(pcm)
 
     async def _look(self) -> None:
         stream = rtc.VideoStream(self._video, capacity=1)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from livekit import rtc
 
-from ..playout.output import AvatarAudioOutput
-from ..playout.ports import RelayAction
+from ..playout.ports import AvatarListener, RelayAction
 from .lip_sync import LipSync
 from .native import Picture, PictureTap, VoiceTap
 from .participant import AvatarParticipant
@@ -56,7 +55,7 @@ class Relay:
         audio: rtc.RemoteAudioTrack,
         video: rtc.RemoteVideoTrack,
         participant: AvatarParticipant,
-        output: AvatarAudioOutput,
+        listener: AvatarListener,
         on_first_frame: Callable[[], None],
         on_stall: Callable[[float], None],
         stall_timeout: float = 1.5,
@@ -64,7 +63,7 @@ class Relay:
         self._audio = audio
         self._video = video
         self._participant = participant
-        self._output = output
+        self._listener = listener
         self._on_first_frame = on_first_frame
         self._on_stall = on_stall
         self._stall_timeout = stall_timeout
@@ -122,7 +121,7 @@ class Relay:
         if not self._active:
             return
         self.stats.audio_frames += 1
-        action = self._output.relayed(pcm)
+        action = self._listener.relayed(pcm)
         if action is RelayAction.PASS:
             self._participant.microphone.write(pcm)
         elif action is RelayAction.SILENCE:

@@ -9,6 +9,8 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..events import PlayoutForced
+
 
 class Microphone(Protocol):
     """The avatar participant's microphone track: 10 ms frames, int16 mono PCM at 48 kHz."""
@@ -56,6 +58,17 @@ class RelayAction(enum.Enum):
     DROP = "drop"  # somebody else writes to the microphone
 
 
+class AvatarListener(Protocol):
+    """Who is told what comes back from the avatar: the sink, as media and transports see it."""
+
+    def relayed(self, pcm: bytes) -> RelayAction:
+        """Tell of the avatar's voice that has arrived, a whole number of 10 ms of it, and learn
+        what to do with it. From any one thread."""
+
+    def worker_finished(self, *, interrupted: bool) -> None:
+        """The worker reports that it has played a segment. From the event loop."""
+
+
 @dataclass(frozen=True)
 class FirstSpeechHeard:
     """The avatar was heard for the first time in a segment."""
@@ -75,14 +88,6 @@ class SpeechStalled:
 @dataclass(frozen=True)
 class SpeechForeign:
     """The avatar said something else than it was told; the voice has begun the segment anew."""
-
-
-@dataclass(frozen=True)
-class PlayoutForced:
-    """A segment was finished at its deadline although not all of it was heard (seconds)."""
-
-    pushed: float
-    heard: float
 
 
 PlayoutReport = FirstSpeechHeard | SpeechStalled | SpeechForeign | PlayoutForced

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..errors import RunwayException
+from ..events import SessionEnd
 from ..log import logger
 from .client import RunwayClient
 from .models import (
@@ -42,31 +43,6 @@ class SessionState(enum.Enum):
 
 
 _ORDER = list(SessionState)
-
-
-@dataclass(frozen=True)
-class SessionEnd:
-    """How a Runway session ended.
-
-    Attributes:
-        status: Runway's terminal status, or None where it had not settled or was not asked.
-        how: what ended it.
-        confirmed: False if it may still bill; the log says how to end it by hand.
-        created_at, ready_at, started_at, ended_at: Unix times in seconds; None for what was not
-            reached. It is billed from `started_at`, when the worker came.
-        billed_seconds: Runway's own figure where it gave one, else estimated from the times.
-    """
-
-    session_id: str
-    status: str | None
-    how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed"]
-    confirmed: bool
-    created_at: float | None
-    ready_at: float | None
-    started_at: float | None
-    ended_at: float
-    billed_seconds: float
-    estimated: bool
 
 
 @dataclass

@@ -13,8 +13,7 @@ from typing import Protocol
 from livekit import rtc
 
 from ..errors import LossReason
-from ..playout.output import AvatarAudioOutput
-from ..playout.ports import Microphone, SpeechDelivery
+from ..playout.ports import AvatarListener, Microphone, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
 from .worker_protocol import DeliveryKind, DeliveryOption
@@ -123,7 +122,7 @@ class Transport(Protocol):
     async def join(self) -> None:
         """Be ready to speak in the agent's room. Raises `UnavailableError`."""
 
-    def connection(self, output: AvatarAudioOutput) -> AvatarConnection:
+    def connection(self, listener: AvatarListener) -> AvatarConnection:
         """For one more session. Raises `UnavailableError` where the agent's room is lost."""
 
     def hide_face(self) -> None:

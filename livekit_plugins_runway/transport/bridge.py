@@ -11,8 +11,7 @@ from ..errors import LossReason
 from ..media.participant import AvatarParticipant
 from ..media.relay import Relay
 from ..media.video import VideoOptions
-from ..playout.output import AvatarAudioOutput
-from ..playout.ports import SpeechDelivery
+from ..playout.ports import AvatarListener, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
 from .runway_room import WORKER_PREFIX, RunwayRoom
@@ -55,8 +54,8 @@ class Bridge:
             credentials.url, lambda: credentials.participant_token(self._identity, self._name)
         )
 
-    def connection(self, output: AvatarAudioOutput) -> BridgeConnection:
-        return BridgeConnection(self.participant, output, self._stall_timeout)
+    def connection(self, listener: AvatarListener) -> BridgeConnection:
+        return BridgeConnection(self.participant, listener, self._stall_timeout)
 
     def hide_face(self) -> None:
         self.participant.mute_camera()
@@ -82,10 +81,10 @@ class BridgeConnection:
     """A `AvatarConnection` through the room that Runway hosts for the session."""
 
     def __init__(
-        self, participant: AvatarParticipant, output: AvatarAudioOutput, stall_timeout: float
+        self, participant: AvatarParticipant, listener: AvatarListener, stall_timeout: float
     ) -> None:
         self._participant = participant
-        self._output = output
+        self._listener = listener
         self._stall_timeout = stall_timeout
         self._on_lost: Callable[[LossReason], None] | None = None
         self._room: RunwayRoom | None = None
@@ -127,7 +126,7 @@ class BridgeConnection:
         self._room = RunwayRoom(
             session.id,
             on_lost=on_lost,
-            on_playback_finished=lambda interrupted: self._output.worker_finished(
+            on_playback_finished=lambda interrupted: self._listener.worker_finished(
                 interrupted=interrupted
             ),
         )
@@ -152,7 +151,7 @@ class BridgeConnection:
             audio=audio,
             video=video,
             participant=self._participant,
-            output=self._output,
+            listener=self._listener,
             on_first_frame=on_first_frame,
             on_stall=lambda _: on_lost(LossReason.VIDEO_STALLED),
             stall_timeout=self._stall_timeout,

@@ -14,8 +14,7 @@ from ..errors import LossReason, UnavailableError
 from ..log import logger
 from ..media.fallback_track import FallbackTrack
 from ..media.monitor import AvatarMonitor
-from ..playout.output import AvatarAudioOutput
-from ..playout.ports import SpeechDelivery
+from ..playout.ports import AvatarListener, SpeechDelivery
 from ..runway.client import session_failed
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
@@ -89,13 +88,13 @@ class Direct:
         self.registry.open()
         await self.fallback.publish()
 
-    def connection(self, output: AvatarAudioOutput) -> DirectConnection:
+    def connection(self, listener: AvatarListener) -> DirectConnection:
         if self._was_connected and not self._room.isconnected():
             raise UnavailableError("The agent's room is lost: no avatar can be invited to it.")
         self._invited += 1
         number = "" if self._invited == 1 else f"-{self._invited}"
         return DirectConnection(
-            self, self._room, self._credentials, self._identity + number, output
+            self, self._room, self._credentials, self._identity + number, listener
         )
 
     def integrated(self, request: CreateRealtimeSession, identity: str) -> CreateRealtimeSession:
@@ -123,13 +122,13 @@ class DirectConnection:
         room: rtc.Room,
         credentials: RoomCredentials,
         identity: str,
-        output: AvatarAudioOutput,
+        listener: AvatarListener,
     ) -> None:
         self._direct = direct
         self._room = room
         self._credentials = credentials
         self._identity = identity
-        self._output = output
+        self._listener = listener
         self._session: RealtimeSession | None = None
         self._watch: WorkerWatch | None = None
         self._on_lost: Callable[[LossReason], None] | None = None
@@ -167,7 +166,7 @@ class DirectConnection:
         watch.open()
         self._direct.registry.listen(
             self._identity,
-            lambda interrupted: self._output.worker_finished(interrupted=interrupted),
+            lambda interrupted: self._listener.worker_finished(interrupted=interrupted),
         )
         # Whichever is seen first: what Runway says of such a session is not documented.
         await _first_of(
@@ -218,7 +217,7 @@ class DirectConnection:
         return AvatarMonitor(
             audio=audio,
             video=video,
-            output=self._output,
+            listener=self._listener,
             on_first_frame=on_seen,
             on_active=on_active,
         )

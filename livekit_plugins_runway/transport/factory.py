@@ -9,7 +9,6 @@ from livekit import rtc
 
 from .._checks import check_choice
 from ..errors import ConfigurationError
-from ..lifecycle.instance import InstanceOptions
 from ..media.video import VideoOptions
 from .base import Transport
 from .bridge import Bridge
@@ -46,28 +45,32 @@ def make_transport(
     *,
     identity: str,
     name: str,
-    options: InstanceOptions,
+    stall_timeout: float,
+    token_ttl: datetime.timedelta,
     allow_private: bool,
     video: VideoOptions | None = None,
 ) -> Transport:
-    """Raises `ConfigurationError` where Runway would refuse the LiveKit URL."""
+    """Raises `ConfigurationError` where Runway would refuse the LiveKit URL.
+
+    Args:
+        stall_timeout: of the bridge: seconds without a picture that are a loss.
+        token_ttl: of direct: for how long the worker's token admits it (`worker_token_ttl`).
+    """
     if kind == "bridge":
         return Bridge(
             room,
             credentials,
             identity=identity,
             name=name,
-            stall_timeout=options.stall_timeout,
+            stall_timeout=stall_timeout,
             video=video,
         )
     if not allow_private:
         check_public(credentials.url)
-    return Direct(
-        room, credentials, identity=identity, name=name, token_ttl=worker_token_ttl(options)
-    )
+    return Direct(room, credentials, identity=identity, name=name, token_ttl=token_ttl)
 
 
-def worker_token_ttl(options: InstanceOptions) -> datetime.timedelta:
+def worker_token_ttl(ready_timeout: float, join_timeout: float) -> datetime.timedelta:
     """How long a worker may take to come: while its session is queued, and to join. Not longer, for
     LiveKit renews the tokens of those who are in the room."""
-    return datetime.timedelta(seconds=options.ready_timeout + options.join_timeout + _TOKEN_MARGIN)
+    return datetime.timedelta(seconds=ready_timeout + join_timeout + _TOKEN_MARGIN)

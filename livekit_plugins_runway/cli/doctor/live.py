@@ -10,9 +10,10 @@ from typing import Any
 from livekit import rtc
 
 from ...errors import AvatarJoinError, AvatarLostError, LossReason, RoomTokenError, RunwayException
+from ...events import SessionEnd
 from ...runway.client import RunwayClient
 from ...runway.models import CreateRealtimeSession
-from ...runway.session import RealtimeSession, SessionEnd
+from ...runway.session import RealtimeSession
 from ...transport.runway_room import WORKER_PREFIX, RunwayRoom
 from ...transport.worker_protocol import DeliveryKind, clear_buffer
 from .witness import Heard, Witness, watching

@@ -1,0 +1,155 @@
+"""What an `AvatarSession` tells: its states, and the payloads of its events."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .errors import RunwayException
+
+Event = Literal[
+    "state_changed",
+    "error",
+    "restarting",
+    "gave_up",
+    "replaced",
+    "session_ended",
+    "usage_updated",
+    "stage_reached",
+    "playout_forced",
+    "tool_called",
+]
+"""Names of the events of an `AvatarSession`, beside those of the framework."""
+
+Cause = Literal["restart", "renewal", "swap", "resume"]
+"""Why another Runway session has become the face."""
+
+
+class AvatarState(enum.StrEnum):
+    NEW = "new"
+    STARTING = "starting"
+    LIVE = "live"
+    VOICE_ONLY = "voice_only"
+    """No face, for now or for good; the agent speaks by voice."""
+    RENEWING = "renewing"
+    """The next session is being made, before the cap or for a swap."""
+    PAUSED = "paused"
+    """The user has left; nothing bills."""
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """Payload of the `state_changed` event."""
+
+    old: AvatarState
+    new: AvatarState
+    reason: str
+
+
+@dataclass(frozen=True)
+class Restarting:
+    """Payload of the `restarting` event: a new session is made after `delay` seconds.
+
+    Attributes:
+        attempt: 1 for the first restart in a row.
+        error: why the face is gone, or did not come.
+    """
+
+    attempt: int
+    delay: float
+    error: RunwayException
+
+
+@dataclass(frozen=True)
+class AvatarReplaced:
+    """Payload of the `replaced` event: another Runway session has become the face.
+
+    Attributes:
+        freeze: seconds from the last picture of the former session to the first of this one; None
+            where one of the two is not known.
+        overlap: seconds for which both were billed.
+        by_voice: the voice spoke, or would have, between the two.
+    """
+
+    cause: Cause
+    session_id: str
+    freeze: float | None
+    overlap: float
+    by_voice: bool
+
+
+@dataclass(frozen=True)
+class SessionEnd:
+    """How a Runway session ended.
+
+    Attributes:
+        status: Runway's terminal status, or None where it had not settled or was not asked.
+        how: what ended it.
+        confirmed: False if it may still bill; the log says how to end it by hand.
+        created_at, ready_at, started_at, ended_at: Unix times in seconds; None for what was not
+            reached. It is billed from `started_at`, when the worker came.
+        billed_seconds: Runway's own figure where it gave one, else estimated from the times.
+    """
+
+    session_id: str
+    status: str | None
+    how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed"]
+    confirmed: bool
+    created_at: float | None
+    ready_at: float | None
+    started_at: float | None
+    ended_at: float
+    billed_seconds: float
+    estimated: bool
+
+
+@dataclass(frozen=True)
+class CallUsage:
+    """Sums over the sessions of one `AvatarSession` that have ended.
+
+    Attributes:
+        sessions: Runway sessions that were created and have ended.
+        unconfirmed: how many of them may still bill.
+        restarts, renewals, swaps, resumes: new faces after a loss, before the cap, on demand, and
+            after a pause.
+        billed_seconds: Runway's own figures where it gave them, else estimated.
+        overlap_seconds: how long two sessions were billed at once, in renewals and swaps.
+        credits: estimated from `billed_seconds`, session by session.
+    """
+
+    sessions: int = 0
+    unconfirmed: int = 0
+    restarts: int = 0
+    renewals: int = 0
+    swaps: int = 0
+    resumes: int = 0
+    billed_seconds: float = 0.0
+    overlap_seconds: float = 0.0
+    credits: int = 0
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """Payload of the `tool_called` event.
+
+    Attributes:
+        kind: "client_event", which wants no answer, or "backend_rpc", which its handler answers.
+        name: of the tool.
+        args: by name, as the avatar gave them: not checked.
+        session_id: the Runway session whose avatar it was.
+    """
+
+    kind: Literal["client_event", "backend_rpc"]
+    name: str
+    args: dict[str, Any] = field(repr=False)
+    session_id: str
+
+
+@dataclass(frozen=True)
+class PlayoutForced:
+    """A segment was finished at its deadline although not all of it was heard (seconds)."""
+
+    pushed: float
+    heard: float
