@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-pytest_plugins = ["pytester", "secret_watch"]
+pytest_plugins = ["pytester", "tests.support.secret_watch"]
 
 # Tasks that end by themselves right after a test (a task that was cancelled, a transport's last
 # callback) are no leak.

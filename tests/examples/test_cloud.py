@@ -1,0 +1,166 @@
+"""`examples/cloud`: dispatched both ways, one call per core, drained on a deploy; Dockerfile."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from livekit import rtc
+
+from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from tests.examples.test_agent_worker import SMALL_PICTURE
+
+ROOT = Path(__file__).resolve().parents[2]
+CLOUD = ROOT / "examples" / "cloud"
+WORKER = ROOT / "tests/support/cloud_worker.py"
+DOCKERFILE = (CLOUD / "Dockerfile").read_text()
+
+
+@pytest.fixture
+def runway_simulator_options() -> SimulatorOptions:
+    return SimulatorOptions(**SMALL_PICTURE, provisioning_delay=0.2, worker_join_delay=0.2)
+
+
+@pytest.fixture
+def dispatch() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cloud_dispatch", CLOUD / "dispatch.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@asynccontextmanager
+async def working(log: Path) -> AsyncIterator[Any]:
+    """A registered worker process of the example on a machine of one core."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        from demo_worker import Worker
+    finally:
+        sys.path.pop(0)
+    port = free_port()
+    mine = {name: value for name, value in os.environ.items() if name.startswith(("LIVE", "RUN"))}
+    environment = {**mine, "NUM_CPUS": "1", "PORT": str(port)}
+    running = Worker.running(WORKER, environment, log, lambda _: None)
+    async with running as worker:
+        await worker.wait_for(lambda w: w.registered, 40)
+        worker.port = port
+        yield worker
+
+
+class Caller:
+    """A user in a room of their own, who waits for an agent with a face."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self.room = rtc.Room()
+        self._stack = stack
+        self._face = asyncio.Event()
+        self.room.on("track_subscribed", self._on_track)
+
+    async def join(self, url: str, token: str) -> None:
+        await self.room.connect(url, token)
+        self._stack.push_async_callback(self.room.disconnect)
+
+    async def open_media(self) -> None:
+        async with asyncio.timeout(20):
+            await self._face.wait()
+
+    def _on_track(self, track: rtc.Track, _: object, participant: rtc.RemoteParticipant) -> None:
+        is_avatar = participant.identity == "runway-avatar-agent"
+        if is_avatar and track.kind == rtc.TrackKind.KIND_VIDEO:
+            self._face.set()
+
+
+def jobs(worker: Any) -> int:
+    """How many calls a worker was given, by its log."""
+    text = worker._log.read_text()
+    return len(re.findall(r'"received job request"', text))
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(120)
+async def test_two_workers_share_the_calls_and_one_drains(
+    livekit_server: LiveKitServer,
+    runway_simulator: RunwaySimulator,
+    dispatch: ModuleType,
+    tmp_path: Path,
+) -> None:
+    url, room = livekit_server.url, f"cloud-{secrets.token_hex(4)}"
+    async with AsyncExitStack() as stack:
+        workers = await asyncio.gather(
+            *(stack.enter_async_context(working(tmp_path / f"{name}.log")) for name in "ab")
+        )
+        first, second = Caller(stack), Caller(stack)
+        await first.join(url, dispatch.token(room, "first", name="Ada"))
+        await first.open_media()
+        await dispatch.now(f"{room}-2")  # before anybody is there
+        await second.join(url, livekit_server.token(f"{room}-2", "second"))
+        await second.open_media()
+        # One core, one call: the second went to the other worker.
+        assert sorted(map(jobs, workers)) == [1, 1]
+        assert await asyncio.to_thread(health_status, workers[0].port) == 0
+
+        for worker in workers:
+            worker.terminate()
+        await first.room.disconnect()
+        await runway_simulator.wait_until(lambda: len(runway_simulator.leaked()) == 1)
+        # A deploy is no reason to hang up: the other call goes on until its user leaves.
+        assert "runway-avatar-agent" in second.room.remote_participants
+        await second.room.disconnect()
+        ended = (asyncio.wait_for(worker._process.wait(), 15) for worker in workers)
+        assert await asyncio.gather(*ended) == [0, 0]
+        await runway_simulator.wait_until(lambda: not runway_simulator.leaked())
+
+
+def health_status(port: int) -> int:
+    """Exit status of the image's health check for a worker with this port."""
+    found = re.search(r"HEALTHCHECK .*\\\n  CMD (.*)", DOCKERFILE)
+    assert found
+    command = found[1].replace("python", sys.executable, 1)
+    environment = os.environ | {"PORT": str(port)}
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, timeout=10)
+    return done.returncode
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_health_check_fails_where_nobody_answers() -> None:
+    assert health_status(free_port()) != 0
+
+
+def test_the_image_is_small_and_holds_no_secret_and_no_root() -> None:
+    stages = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert stages == ["python:3.12-slim"] * 2
+    last = DOCKERFILE.rpartition("FROM")[2]
+    assert last.index("USER agent") < last.index("CMD [")
+    assert json.loads(re.findall(r"^CMD (.*)$", last, re.MULTILINE)[0]) == [
+        "python", "agent.py", "start",
+    ]  # fmt: skip
+    assert re.findall(r"^COPY ([^-].*) \S+$", last, re.MULTILINE) == ["agent.py"]
+    assert "SECRET" not in DOCKERFILE
+    ignored = (CLOUD / ".dockerignore").read_text().split()
+    assert {".env*", ".git"} <= set(ignored)
+
+
+def test_agent_and_dispatch_agree_on_the_name(dispatch: ModuleType) -> None:
+    [name] = re.findall(r'^AGENT_NAME = "(.*)"', (CLOUD / "agent.py").read_text(), re.MULTILINE)
+    assert name == dispatch.AGENT_NAME
