@@ -19,7 +19,7 @@ help:
 	@echo "make docs    API reference from the docstrings, in api-docs/"
 
 demo: provision
-	@$(PYTHON) tools/demo.py
+	@$(PYTHON) -m demo
 
 # One call of real media keeps half a core busy. The heavy tests come by themselves.
 test: provision
@@ -32,10 +32,10 @@ test: provision
 bench: provision
 	@$(PYTHON) -c "import matplotlib" 2>/dev/null || \
 	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
-	@$(PYTHON) tools/bench.py $(ARGS)
+	@$(PYTHON) -m bench $(ARGS)
 
 bench-speech: provision
-	@$(PYTHON) tools/bench_speech.py $(ARGS)
+	@$(PYTHON) -m bench.speech $(ARGS)
 
 # The demo's page in a real Chromium: on your machine, never in CI.
 test-page: provision
@@ -43,7 +43,7 @@ test-page: provision
 	@$(PYTHON) -m pytest -m browser $(ARGS)
 
 chaos: provision
-	@$(PYTHON) tools/chaos.py $(ARGS)
+	@$(PYTHON) -m bench.chaos $(ARGS)
 
 check: lint
 	@$(PYTHON) -m pytest -m "not server and not slow" -n 4

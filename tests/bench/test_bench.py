@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).resolve().parents[2] / "tools" / "bench.py"
-FACTORY = "from bench_avatars import direct as factory\n"
+FACTORY = "from bench.avatars import direct as factory\n"
 
 
 @pytest.mark.server
@@ -22,7 +21,7 @@ async def test_one_run_has_figures_of_a_bridge_and_of_somebody_elses_plugin(
 ) -> None:
     (tmp_path / "my_plugin.py").write_text(FACTORY)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(BENCH), "--runs", "1", "--only", "bridge-datastream",
+        sys.executable, "-m", "bench", "--runs", "1", "--only", "bridge-datastream",
         "--avatar", "mine=my_plugin:factory",
         cwd=tmp_path, env=os.environ | {"BENCH_OUT": str(tmp_path)},
         stdout=asyncio.subprocess.PIPE,

@@ -3,45 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+from bench import pages, reading, scores
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _tools_on_path() -> Iterator[None]:
-    sys.path.insert(0, str(TOOLS))
-    yield
-    sys.path.remove(str(TOOLS))
-
-
-@pytest.fixture
-def reading() -> Any:
-    import bench_reading
-
-    return bench_reading
-
-
-@pytest.fixture
-def scores() -> Any:
-    import bench_scores
-
-    return bench_scores
-
-
-@pytest.fixture
-def pages() -> Any:
-    import bench_pages
-
-    return bench_pages
-
-
-def test_a_picture_is_as_late_as_it_arrived_after_its_capture(reading: Any) -> None:
+def test_a_picture_is_as_late_as_it_arrived_after_its_capture() -> None:
     sent = reading.Sent([10.0, 10.04, 10.08, 10.12], [])
     seen = reading.Seen({0: 10.05, 1: 10.10, 3: 10.15}, [])
     window = reading.Window(10.04, 10.2)
@@ -50,14 +19,14 @@ def test_a_picture_is_as_late_as_it_arrived_after_its_capture(reading: Any) -> N
     assert reading.frame_rate(seen, reading.Window(10.0, 10.5)) == 6.0
 
 
-def test_a_sound_that_was_not_heard_is_not_taken_for_the_next(reading: Any) -> None:
+def test_a_sound_that_was_not_heard_is_not_taken_for_the_next() -> None:
     sent = reading.Sent([], [1.0, 1.5, 2.0])
     seen = reading.Seen({}, [1.12, 2.13])
     found = reading.voice_latencies(sent, seen, reading.Window(0.0, 9.0))
     assert found == pytest.approx({0: 0.12, 2: 0.13})
 
 
-def test_skew_is_the_voice_against_the_pictures_of_the_same_time(reading: Any) -> None:
+def test_skew_is_the_voice_against_the_pictures_of_the_same_time() -> None:
     pictures = [n * 0.04 for n in range(100)]
     sent = reading.Sent(pictures, [1.0, 2.0])
     seen = reading.Seen({n: at + 0.05 for n, at in enumerate(pictures)}, [1.09, 2.03])
@@ -66,11 +35,11 @@ def test_skew_is_the_voice_against_the_pictures_of_the_same_time(reading: Any) -
     assert reading.skews(sent, reading.Seen({}, seen.onsets), window) == {}
 
 
-def test_what_is_added_is_told_for_what_both_have_seen(reading: Any) -> None:
+def test_what_is_added_is_told_for_what_both_have_seen() -> None:
     assert reading.added({1: 0.3, 2: 0.2, 5: 1.0}, {1: 0.1, 2: 0.25}) == pytest.approx([0.2, -0.05])
 
 
-def runs(scores: Any, **values: Any) -> list[Any]:
+def runs(**values: Any) -> list[Any]:
     return [scores.Run(**values) for _ in range(10)]
 
 
@@ -79,22 +48,20 @@ def verdict(verdicts: list[Any], start: str) -> Any:
     return found
 
 
-def test_p95_is_a_value_that_was_measured(scores: Any) -> None:
+def test_p95_is_a_value_that_was_measured() -> None:
     row = scores.summary("speech", [scores.Run(speech=[n / 1000 for n in range(1, 101)])])
     assert (row.n, row.p50, row.p95, row.largest) == pytest.approx((100, 50.5, 95.0, 100.0))
     assert scores.summary("speech", [scores.Run()]) is None
 
 
-def test_without_figures_no_goal_is_met_or_missed(scores: Any) -> None:
+def test_without_figures_no_goal_is_met_or_missed() -> None:
     verdicts = scores.judge({}, [], {})
     assert len(verdicts) == 13
     assert {v.met for v in verdicts} == {None}
 
 
 @pytest.mark.parametrize(("ours", "met"), [(0.290, True), (0.310, False)])
-def test_latency_is_held_against_that_of_the_official_plugin(
-    scores: Any, ours: float, met: bool
-) -> None:
+def test_latency_is_held_against_that_of_the_official_plugin(ours: float, met: bool) -> None:
     both = {
         "direct": runs(scores, speech=[ours], first_word=[0.5]),
         "official": runs(scores, speech=[0.3], first_word=[1.0]),
@@ -104,7 +71,7 @@ def test_latency_is_held_against_that_of_the_official_plugin(
     assert verdict(verdicts, "time to first word").met is True
 
 
-def test_one_slow_run_of_ten_misses_a_goal_for_every_run(scores: Any) -> None:
+def test_one_slow_run_of_ten_misses_a_goal_for_every_run() -> None:
     mine = runs(scores, added_video=[0.04], added_skew=[-0.02])
     goals = "video latency added, ours, bridge, track", "A/V skew added, ours, bridge, track"
     verdicts = scores.judge({"bridge-track": mine}, [], {})
@@ -115,13 +82,13 @@ def test_one_slow_run_of_ten_misses_a_goal_for_every_run(scores: Any) -> None:
     assert verdict(verdicts, goals[0]).measured == "9 of 10 runs; worst p50 200 ms, p95 200 ms"
 
 
-def test_a_run_without_figures_misses_a_goal_for_every_run(scores: Any) -> None:
+def test_a_run_without_figures_misses_a_goal_for_every_run() -> None:
     mine = [*runs(scores, added_video=[0.04]), scores.Run()]
     verdicts = scores.judge({"bridge-track": mine}, [], {})
     assert verdict(verdicts, "video latency added, ours, bridge, track").met is False
 
 
-def test_the_relay_costs_what_the_agent_without_one_does_not(scores: Any) -> None:
+def test_the_relay_costs_what_the_agent_without_one_does_not() -> None:
     both = {"bridge-datastream": runs(scores, cpu=0.4), "control": runs(scores, cpu=0.16)}
     goal = "CPU of the relay, ours, bridge, data stream"
     assert verdict(scores.judge(both, [], {}), goal).met is True
@@ -130,7 +97,7 @@ def test_the_relay_costs_what_the_agent_without_one_does_not(scores: Any) -> Non
     assert (found.met, found.measured) == (False, "0.30 core")
 
 
-def test_sessions_may_cost_no_more_together_than_apart(scores: Any) -> None:
+def test_sessions_may_cost_no_more_together_than_apart() -> None:
     def scales(four: float) -> Any:
         each = [scores.Scale(n, cpu, 1, 0.5, []) for n, cpu in ((1, 0.3), (4, four), (1, 0.3))]
         return {"bridge-track": each}
@@ -143,7 +110,7 @@ def test_sessions_may_cost_no_more_together_than_apart(scores: Any) -> None:
     assert verdict(scores.judge({}, [], starved), goal).met is None
 
 
-def test_the_slowest_start_counts_for_voice_first(scores: Any) -> None:
+def test_the_slowest_start_counts_for_voice_first() -> None:
     starts = runs(scores, voice_start=0.3)
     assert verdict(scores.judge({}, starts, {}), "voice first").met is True
     starts[0].voice_start = 0.6
@@ -152,8 +119,8 @@ def test_the_slowest_start_counts_for_voice_first(scores: Any) -> None:
     assert verdict(scores.judge({}, starts, {}), "voice first").met is False
 
 
-def test_the_report_has_every_candidate_and_its_json_can_be_read(scores: Any, pages: Any) -> None:
-    from bench_candidates import CANDIDATES
+def test_the_report_has_every_candidate_and_its_json_can_be_read() -> None:
+    from bench.candidates import CANDIDATES
 
     results = pages.Results(
         {"cores": 2},
@@ -170,7 +137,7 @@ def test_the_report_has_every_candidate_and_its_json_can_be_read(scores: Any, pa
     assert "| ours, direct | 4 | 0.80 | 4.0 | 100 MB | 25.0 | 50% |" in text
 
 
-def test_figures_replace_those_that_a_page_had(pages: Any) -> None:
+def test_figures_replace_those_that_a_page_had() -> None:
     page = "a\n<!-- make bench: begin -->\nold\n<!-- make bench: end -->\nb\n"
     once = pages.inserted(page, "new\n")
     assert once == page.replace("old", "new")
@@ -180,7 +147,7 @@ def test_figures_replace_those_that_a_page_had(pages: Any) -> None:
 
 
 def test_another_plugin_is_named_by_its_factory() -> None:
-    from bench_candidates import parse
+    from bench.candidates import parse
 
     mine = parse("mine=my_module:factory")
     assert (mine.name, mine.avatar, mine.places) == ("mine", "my_module:factory", ("agent",))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-CHAOS = Path(__file__).resolve().parents[2] / "tools" / "chaos.py"
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "2"))
 
 
@@ -18,7 +17,7 @@ MINUTES = float(os.environ.get("CHAOS_MINUTES", "2"))
 @pytest.mark.timeout(120 + 60 * MINUTES)
 async def test_whatever_goes_wrong_every_word_is_heard_and_nothing_is_left(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(CHAOS), "--minutes", str(MINUTES), "--seed", "3",
+        sys.executable, "-m", "bench.chaos", "--minutes", str(MINUTES), "--seed", "3",
         env=os.environ | {"CHAOS_OUT": str(tmp_path)},
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip

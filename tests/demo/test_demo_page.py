@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = ROOT / "tools/page/node_modules/livekit-client/dist/livekit-client.umd.js"
+LIBRARY = ROOT / "demo/page/node_modules/livekit-client/dist/livekit-client.umd.js"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 START_TIMEOUT = 120
 PHONE = {"width": 390, "height": 844}
@@ -53,7 +53,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "DEMO_OUT": str(tmp_path_factory.mktemp("demo")),
     }
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "tools/demo.py")],
+        [sys.executable, "-m", "demo"],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

@@ -8,46 +8,27 @@ import contextlib
 import hashlib
 import json
 import re
-import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from demo import call as call_module
+from demo import feed as feed_module
+from demo import page as page_module
+from demo import runway
+from demo.__main__ import wants_page
+
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "tools" / "page"
+PAGE = ROOT / "demo" / "page"
 HTML = (PAGE / "index.html").read_text()
 CSS = (PAGE / "page.css").read_text()
 SCRIPTS = {path.name: path.read_text() for path in PAGE.glob("*.js")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _importable() -> Iterator[None]:
-    folders = [str(ROOT / "examples"), str(ROOT / "tools")]
-    sys.path[:0] = folders
-    yield
-    for folder in folders:
-        sys.path.remove(folder)
-
-
-@pytest.fixture
-def demo() -> ModuleType:
-    return __import__("demo")
-
-
-@pytest.fixture
-def demo_page() -> ModuleType:
-    return __import__("demo_page")
-
-
-@pytest.fixture
-def demo_call() -> ModuleType:
-    return __import__("demo_call")
 
 
 # -- page or report ------------------------------------------------------------------------------
@@ -65,16 +46,16 @@ def demo_call() -> ModuleType:
     ],
 )
 def test_a_page_is_served_only_where_somebody_can_end_it(
-    demo: ModuleType, environment: dict[str, str], is_terminal: bool, page: bool
+    environment: dict[str, str], is_terminal: bool, page: bool
 ) -> None:
-    assert demo.wants_page(environment, is_terminal) is page
+    assert wants_page(environment, is_terminal) is page
 
 
 # -- the feed ------------------------------------------------------------------------------------
 
 
 async def test_who_comes_late_or_again_misses_nothing_and_gets_nothing_twice() -> None:
-    feed = __import__("demo_feed").Feed()
+    feed = feed_module.Feed()
     feed.publish("state", state="live")
     feed.publish("bill", seconds=1)
     following = feed.follow(after=1)
@@ -92,7 +73,7 @@ async def test_who_comes_late_or_again_misses_nothing_and_gets_nothing_twice() -
 
 
 async def test_an_event_keeps_its_name_whatever_it_carries() -> None:
-    feed = __import__("demo_feed").Feed()
+    feed = feed_module.Feed()
     feed.publish("gave_up", kind="CreditsError", at="never")
     feed.close()
     (news,) = [news async for news in feed.follow()]
@@ -120,7 +101,7 @@ class FakeRunway:
     async def strike(self, name: str, session_id: str | None) -> None:
         await self.gate.wait()
         if self.missed:
-            raise __import__("demo_runway").Missed(self.missed)
+            raise runway.Missed(self.missed)
         self.done.append((name, session_id))
 
 
@@ -172,8 +153,8 @@ def stage() -> FakeStage:
 
 
 @pytest.fixture
-async def call(demo_call: ModuleType, stage: FakeStage) -> AsyncIterator[Any]:
-    async with demo_call.PageCall.on(stage) as call:
+async def call(stage: FakeStage) -> AsyncIterator[Any]:
+    async with call_module.PageCall.on(stage) as call:
         yield call
 
 
@@ -209,10 +190,8 @@ async def test_a_fault_strikes_the_session_that_is_the_face(call: Any, stage: Fa
     ]
 
 
-async def test_one_fault_at_a_time_and_none_without_a_call(
-    call: Any, stage: FakeStage, demo_call: ModuleType
-) -> None:
-    with pytest.raises(demo_call.Busy):
+async def test_one_fault_at_a_time_and_none_without_a_call(call: Any, stage: FakeStage) -> None:
+    with pytest.raises(call_module.Busy):
         await call.break_it("crash")
     await call.begin()
     with pytest.raises(KeyError):
@@ -220,7 +199,7 @@ async def test_one_fault_at_a_time_and_none_without_a_call(
     stage.runway.gate.clear()
     first = asyncio.ensure_future(call.break_it("freeze"))
     await asyncio.sleep(0)
-    with pytest.raises(demo_call.Busy):
+    with pytest.raises(call_module.Busy):
         await call.break_it("crash")
     stage.runway.gate.set()
     await first
@@ -254,8 +233,8 @@ async def test_a_new_call_ends_the_former_and_its_news(call: Any, stage: FakeSta
 
 
 @pytest.fixture
-async def client(demo_page: ModuleType, call: Any) -> AsyncIterator[TestClient[Any, Any]]:
-    async with TestClient(TestServer(demo_page.application(call))) as client:
+async def client(call: Any) -> AsyncIterator[TestClient[Any, Any]]:
+    async with TestClient(TestServer(page_module.application(call))) as client:
         yield client
 
 
@@ -322,8 +301,8 @@ async def test_events_go_on_where_the_browser_was_cut_off(
         assert await answer.content.readline() == b"id: 3\n"
 
 
-async def test_the_page_is_on_loopback_alone(demo_page: ModuleType, call: Any) -> None:
-    async with demo_page.serving(call) as url, ClientSession() as http:
+async def test_the_page_is_on_loopback_alone(call: Any) -> None:
+    async with page_module.serving(call) as url, ClientSession() as http:
         assert url.startswith("http://127.0.0.1:")
         async with http.get(url) as answer:
             assert answer.status == web.HTTPOk.status_code
@@ -391,9 +370,7 @@ def test_all_text_can_be_read(theme: str) -> None:
         assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
 
 
-def test_the_lock_names_no_host_and_pins_what_the_page_falls_back_on(
-    demo_page: ModuleType,
-) -> None:
+def test_the_lock_names_no_host_and_pins_what_the_page_falls_back_on() -> None:
     text = (PAGE / "package-lock.json").read_text()
     assert "resolved" not in text
     packages = json.loads(text)["packages"]
@@ -401,11 +378,11 @@ def test_the_lock_names_no_host_and_pins_what_the_page_falls_back_on(
     version = packages["node_modules/livekit-client"]["version"]
     wanted = json.loads((PAGE / "package.json").read_text())["dependencies"]["livekit-client"]
     assert wanted == version
-    assert f"{demo_page.CDN}/npm/livekit-client@{version}/" in SCRIPTS["call.js"]
+    assert f"{page_module.CDN}/npm/livekit-client@{version}/" in SCRIPTS["call.js"]
 
 
-def test_the_hash_is_that_of_the_library(demo_page: ModuleType) -> None:
-    if not demo_page.LIBRARY.exists():
+def test_the_hash_is_that_of_the_library() -> None:
+    if not page_module.LIBRARY.exists():
         pytest.skip("npm has not fetched livekit-client here (make demo does)")
-    digest = hashlib.sha384(demo_page.LIBRARY.read_bytes()).digest()
+    digest = hashlib.sha384(page_module.LIBRARY.read_bytes()).digest()
     assert f"sha384-{base64.b64encode(digest).decode()}" in SCRIPTS["call.js"]

@@ -7,7 +7,6 @@ import contextlib
 import os
 import random
 import secrets
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from livekit import api
 
+from demo.worker import Worker
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.user import SimulatedUser
@@ -73,11 +73,6 @@ class Office:
 
 @asynccontextmanager
 async def office(server: LiveKitServer, folder: Path, agent: Path = AGENT) -> AsyncIterator[Office]:
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        from demo_worker import Worker
-    finally:
-        sys.path.pop(0)
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(
             RunwaySimulator(

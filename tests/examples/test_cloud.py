@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from livekit import rtc
 
+from demo.worker import Worker
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from tests.examples.test_agent_worker import SMALL_PICTURE
@@ -48,11 +49,6 @@ def dispatch() -> ModuleType:
 @asynccontextmanager
 async def working(log: Path) -> AsyncIterator[Any]:
     """A registered worker process of the example on a machine of one core."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        from demo_worker import Worker
-    finally:
-        sys.path.pop(0)
     port = free_port()
     mine = {name: value for name, value in os.environ.items() if name.startswith(("LIVE", "RUN"))}
     environment = {**mine, "NUM_CPUS": "1", "PORT": str(port)}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from livekit.agents import AgentServer, llm
 
+from demo import report, runway
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import Pcm, first_sound, gaps, voiced_seconds
 
@@ -22,7 +23,7 @@ SENTENCE = "Everything that you see and hear is made on this machine."
 
 @pytest.fixture(scope="module", autouse=True)
 def _importable() -> Iterator[None]:
-    folders = [str(ROOT / "examples"), str(ROOT / "tools")]
+    folders = [str(ROOT / "examples")]
     sys.path[:0] = folders
     yield
     for folder in folders:
@@ -32,11 +33,6 @@ def _importable() -> Iterator[None]:
 @pytest.fixture
 def speech() -> ModuleType:
     return __import__("offline_speech")
-
-
-@pytest.fixture
-def report() -> ModuleType:
-    return __import__("demo_report")
 
 
 def at_48_khz(voice: bytes) -> Pcm:
@@ -99,7 +95,9 @@ def test_the_offline_agent_answers_the_demo(speech: ModuleType) -> None:
         assert model.reply_to(text) == agent.REPLIES[key]
 
 
-def test_a_sentence_counts_as_heard_only_if_it_was(speech: ModuleType, report: ModuleType) -> None:
+def test_a_sentence_counts_as_heard_only_if_it_was(
+    speech: ModuleType,
+) -> None:
     other = "I am a voice agent with a face."
     heard = np.concatenate([np.zeros(20_000, np.int16), at_48_khz(speech.synthesize(SENTENCE))])
     both = report.compare(f"{SENTENCE} {other}", "", False, heard)
@@ -109,7 +107,9 @@ def test_a_sentence_counts_as_heard_only_if_it_was(speech: ModuleType, report: M
     assert report.compare(SENTENCE, "", False, heard[:100]).missing == [SENTENCE]
 
 
-def test_a_hole_in_a_sentence_is_reported(speech: ModuleType, report: ModuleType) -> None:
+def test_a_hole_in_a_sentence_is_reported(
+    speech: ModuleType,
+) -> None:
     heard = at_48_khz(speech.synthesize(SENTENCE)).copy()
     assert not report.compare(SENTENCE, "", False, heard).has_holes
     heard[40_000:70_000] = 0
@@ -117,7 +117,7 @@ def test_a_hole_in_a_sentence_is_reported(speech: ModuleType, report: ModuleType
 
 
 def test_an_interrupted_answer_owes_only_what_the_history_holds(
-    speech: ModuleType, report: ModuleType
+    speech: ModuleType,
 ) -> None:
     first, second = "This is the first sentence.", "And here comes the second of them."
     heard = at_48_khz(speech.synthesize(first))
@@ -127,7 +127,7 @@ def test_an_interrupted_answer_owes_only_what_the_history_holds(
     assert report.compare(f"{first} {second}", f"{first} And", True, unheard).missing == [first]
 
 
-def test_the_tail_of_an_interrupted_answer_is_timed(report: ModuleType) -> None:
+def test_the_tail_of_an_interrupted_answer_is_timed() -> None:
     voice = np.full(SAMPLE_RATE, 5_000, np.int16)
     heard = np.concatenate([voice[:24_000], voice[:48_000] * 0, voice])
     assert gaps(heard, SAMPLE_RATE)[0].start_s == pytest.approx(0.5)
@@ -135,8 +135,7 @@ def test_the_tail_of_an_interrupted_answer_is_timed(report: ModuleType) -> None:
     assert report.last_sound_before(heard[24_000:], 0.9) == 0.0
 
 
-def test_the_report_fails_for_what_must_not_be(report: ModuleType) -> None:
-    runway = __import__("demo_runway")
+def test_the_report_fails_for_what_must_not_be() -> None:
     fine = report.Report(first_frame=1.0, barge_in_silence=0.1, avatar_tracks=2)
     fine.utterances = [report.Utterance("a", "a", True, 1.0, 0.5, [])]
     fine.sessions = [runway.RunwaySession("COMPLETED", True, 20.0, 8)]

@@ -166,7 +166,9 @@ def test_the_layout_is_that_of_the_package() -> None:
     modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "log.py", "version.py"}
     modules |= {path.name for path in ROOT.glob("*.py")}
     assert set(re.findall(r"\w+\.py", layout)) == modules
-    assert all((ROOT / folder).is_dir() for folder in ("examples", "tools", "tests"))
+    assert all(
+        (ROOT / folder).is_dir() for folder in ("examples", "demo", "bench", "tools", "tests")
+    )
 
 
 def test_the_faults_that_it_names_can_be_switched_on() -> None:

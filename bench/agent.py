@@ -1,5 +1,5 @@
-"""The agent of `bench.py` and `bench_speech.py`, with its avatar, any avatar plugin's: one process,
-one call after the other or several at once.
+"""The agent of `make bench` and `make bench-speech`, with its avatar, any avatar plugin's: one
+process, one call after the other or several at once.
 
 Reads commands as lines of JSON on its standard input, tells events the same way with the `room`
 they belong to, and ends when the input is closed.
@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from bench_avatars import Avatar, make
-from bench_lines import commands, keep_for_good, tell
 from livekit import api, rtc
 from livekit.agents import Agent, AgentSession
 from livekit.agents.testing import fake_job_context
@@ -26,6 +24,8 @@ from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.io import AudioOutput
 from livekit.agents.voice.room_io import RoomOptions
 
+from bench.avatars import Avatar, make
+from bench.lines import commands, keep_for_good, tell
 from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, StateChanged
 from livekit_plugins_runway.testing.tones import ToneScript
 

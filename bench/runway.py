@@ -1,5 +1,5 @@
-"""The simulated Runway of `bench.py` and `bench_speech.py`, in a process of its own: its media must
-not wait.
+"""The simulated Runway of `make bench` and `make bench-speech`, in a process of its own: its media
+must not wait.
 
 Reads commands as lines of JSON on its standard input (`do`: a fault of `SimulatedSession`, or
 `record`, with the `session` that it is about), tells events the same way, and ends when the input
@@ -15,8 +15,7 @@ import ssl
 from dataclasses import replace
 from typing import Literal
 
-from bench_lines import commands, keep_for_good, tell
-
+from bench.lines import commands, keep_for_good, tell
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions, Speech
 
 RENDER_LATENCY = 0.15

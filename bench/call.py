@@ -1,4 +1,4 @@
-"""A call as `bench_speech.py` holds it: the agent in its process, the user's ear in this one."""
+"""A call as `make bench-speech` holds it: the agent in its process, the user's ear in this one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_lines import Child
-from bench_report import Figures
-
+from bench.lines import Child
+from bench.report import Figures
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript
 from livekit_plugins_runway.testing.user import SimulatedUser

@@ -1,7 +1,7 @@
 """What scaling the picture costs: milliseconds for each picture of Runway's size, and what share
 of a core that is at 25 a second. On the event loop, as in a call.
 
-    .venv/bin/python tools/bench_picture.py
+    .venv/bin/python -m bench.picture
 
 Asserts nothing.
 """

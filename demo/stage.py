@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import offline_agent
 from livekit import api
 
+from demo.runway import SimulatedRunway
+from demo.worker import Worker
 from livekit_plugins_runway.testing import Speech
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "examples"))
-
-# An example, and modules beside this one, none of them installed.
-import offline_agent  # noqa: E402
-from demo_runway import SimulatedRunway  # noqa: E402
-from demo_worker import Worker  # noqa: E402
-
 AGENT = ROOT / "examples" / "offline_agent.py"
 LOGS = ("worker.log", "runway.log")
 

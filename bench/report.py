@@ -1,4 +1,4 @@
-"""The figures of `bench_speech.py`, next to the goals of the project, as JSON and as a table."""
+"""The figures of `make bench-speech`, next to the goals of the project, as JSON and as a table."""
 
 from __future__ import annotations
 

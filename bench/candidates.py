@@ -13,7 +13,7 @@ class Candidate:
     """An avatar to be measured.
 
     Attributes:
-        avatar: `module:factory`, see `bench_avatars`.
+        avatar: `module:factory`, see `bench.avatars`.
         speech: how the simulated worker takes speech.
         places: in which rooms a viewer is: the agent's, the one that Runway hosts. The first one is
             the user's; a second one shows what the candidate adds.
@@ -34,30 +34,30 @@ _BOTH: tuple[Place, ...] = ("agent", "runway")
 CANDIDATES = {
     candidate.name: candidate
     for candidate in (
-        Candidate("official", "official, direct", "bench_avatars:official", short_calls=_EQUALS),
-        Candidate("direct", "ours, direct", "bench_avatars:direct", short_calls=_EQUALS),
+        Candidate("official", "official, direct", "bench.avatars:official", short_calls=_EQUALS),
+        Candidate("direct", "ours, direct", "bench.avatars:direct", short_calls=_EQUALS),
         Candidate(
             "bridge-datastream",
             "ours, bridge, data stream",
-            "bench_avatars:bridge_datastream",
+            "bench.avatars:bridge_datastream",
             places=_BOTH,
         ),
         Candidate(
             "bridge-track",
             "ours, bridge, track",
-            "bench_avatars:bridge_track",
+            "bench.avatars:bridge_track",
             speech="track",
             places=_BOTH,
         ),
         Candidate(
             "control",
             "Runway room itself",
-            "bench_avatars:RunwayRoomItself",
+            "bench.avatars:RunwayRoomItself",
             places=("runway",),
         ),
     )
 }
-VOICE_FIRST = Candidate("voice-first", "ours, voice first", "bench_avatars:voice_first")
+VOICE_FIRST = Candidate("voice-first", "ours, voice first", "bench.avatars:voice_first")
 BRIDGES = tuple(name for name, c in CANDIDATES.items() if len(c.places) == 2)
 
 

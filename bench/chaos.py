@@ -22,9 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench_call import HOLD
-from bench_lines import Child, keep_for_good
-
+from bench.call import HOLD
+from bench.lines import Child, keep_for_good
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import (
@@ -205,14 +204,16 @@ async def hold(report: Report, minutes: float, log: Path) -> None:
             "LIVEKIT_API_KEY": server.api_key,
             "LIVEKIT_API_SECRET": server.api_secret,
         }
-        runway = await stack.enter_async_context(Child.running("chaos_runway.py", environment, log))
+        runway = await stack.enter_async_context(
+            Child.running("bench.chaos_runway", environment, log)
+        )
         at = await runway.told("ready")
         keys = {"api_key": server.api_key, "api_secret": server.api_secret}
         user = await stack.enter_async_context(
             SimulatedUser(server.url, ROOM, **keys, max_seconds=90)
         )
         began = time.monotonic()
-        async with Child.running("chaos_agent.py", environment, log) as agent:
+        async with Child.running("bench.chaos_agent", environment, log) as agent:
             agent.do("call", runway=at, room=ROOM)
             await agent.told("live")
             conversation = Conversation(report, user, agent, runway)

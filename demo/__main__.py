@@ -26,24 +26,22 @@ from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import offline_agent
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF as ON_BEHALF
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from demo import page
+from demo.call import PageCall
+from demo.report import Report, compare, last_sound_before
+from demo.stage import LOGS, ROOT, setting_up
+from demo.worker import Worker
 from livekit_plugins_runway.testing import Speech
 from livekit_plugins_runway.testing.livekit_server import LiveKitServerError
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import first_sound
 from livekit_plugins_runway.testing.user import SimulatedUser
-
-# Modules beside this one and an example, none of them installed; the stage finds the latter.
-from demo_stage import LOGS, ROOT, setting_up  # isort: skip
-import demo_page
-import offline_agent
-from demo_call import PageCall
-from demo_report import Report, compare, last_sound_before
-from demo_worker import Worker
 
 RESULTS = ("demo.mp4", "report.json", *LOGS, "demo.log")
 ANSWER_MARGIN = 0.15  # seconds by which the beginning of an answer may be misjudged
@@ -210,15 +208,15 @@ async def show_page(speech: Speech, folder: Path, console: Console) -> None:
     """Serve the page until this is cancelled."""
     show = Progress(console, live=False)
     port = int(os.environ.get("DEMO_PORT") or 0)
-    if not demo_page.LIBRARY.exists():
+    if not page.LIBRARY.exists():
         show.note("fetching livekit-client for the page, once")
-    if missing := await asyncio.to_thread(demo_page.install_library):
-        show.note(f"{missing}: the page loads it from {demo_page.CDN}")
+    if missing := await asyncio.to_thread(page.install_library):
+        show.note(f"{missing}: the page loads it from {page.CDN}")
     up = asyncio.Event()
     async with (
         setting_up(speech, folder, lambda text: None if up.is_set() else show.note(text)) as stage,
         PageCall.on(stage) as call,
-        demo_page.serving(call, port) as url,
+        page.serving(call, port) as url,
     ):
         up.set()  # from now on the page tells what happens
         console.print(f"\nOpen {url} in a browser on this machine. Ctrl-C ends it.", soft_wrap=True)

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench_candidates import BRIDGES, CANDIDATES
-from bench_report import percentile
-from bench_run import Run, Scale
-
+from bench.candidates import BRIDGES, CANDIDATES
+from bench.report import percentile
+from bench.run import Run, Scale
 from livekit_plugins_runway.testing import SimulatorOptions
 
 FULL_RATE = SimulatorOptions().fps

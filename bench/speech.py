@@ -23,12 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench_call import HOLD, Bench, Line
-from bench_hearing import heard, longest_hole, repeated
-from bench_lines import Child, keep_for_good
-from bench_report import Figures, machine, write
-from bench_runway import RENDER_LATENCY
-
+from bench.call import HOLD, Bench, Line
+from bench.hearing import heard, longest_hole, repeated
+from bench.lines import Child, keep_for_good
+from bench.report import Figures, machine, write
+from bench.runway import RENDER_LATENCY
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import (
@@ -170,7 +169,7 @@ async def measure_renewal(bench: Bench, repetitions: int, *, places: int) -> Non
         bench.figures.note(f"renewal: tones missing{kind}", len(missing(script, own)))
 
     last: tuple[ToneScript, float] | None = None
-    async with Child.running("bench_runway.py", environment, bench.log) as runway:
+    async with Child.running("bench.runway", environment, bench.log) as runway:
         at = await runway.told("ready")
         async with bench.call(bench.agents[0], at, recovery=recovery) as line:
             before: float | None = None
@@ -242,10 +241,10 @@ async def measure(
         "BENCH_DELIVERY": delivery,
     }
     async with contextlib.AsyncExitStack() as stack:
-        runway = await stack.enter_async_context(Child.running("bench_runway.py", environment, log))
+        runway = await stack.enter_async_context(Child.running("bench.runway", environment, log))
         runway_at = await runway.told("ready")
         agents = [
-            await stack.enter_async_context(Child.running("bench_agent.py", environment, log))
+            await stack.enter_async_context(Child.running("bench.agent", environment, log))
             for _ in range(LANES)
         ]
         bench = Bench(server, runway, runway_at, agents, delivery, figures, environment, log)

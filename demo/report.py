@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from demo_runway import RunwaySession
 from livekit.agents import tokenize
 from offline_speech import SAMPLE_RATE as VOICE_RATE
 from offline_speech import synthesize
 from rich.console import Console
 from rich.table import Table
 
+from demo.runway import RunwaySession
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import SILENCE, Pcm, envelope, voiced_seconds
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench_candidates import CANDIDATES
-from bench_pages import Results
-from bench_scores import FIGURES, Summary, cores, summary
+from bench.candidates import CANDIDATES
+from bench.pages import Results
+from bench.scores import FIGURES, Summary, cores, summary
 
 _SIZE = (9.0, 4.2)
 _DPI = 110

@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench_lines import Child, commands, tell
-
+from bench.lines import Child, commands, tell
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions, Speech
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 
@@ -67,7 +66,7 @@ class SimulatedRunway:
             "LIVEKIT_API_SECRET": server.api_secret,
             "DEMO_SPEECH": speech.value,
         }
-        async with Child.running(Path(__file__).name, environment, log) as child:
+        async with Child.running("demo.runway", environment, log) as child:
             ready = await child.told("ready", timeout=60)
             yield cls(child, ready["url"], ready["api_secret"])
 

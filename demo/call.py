@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import offline_agent
-from demo_feed import Feed
-from demo_runway import PLENTY, Missed
-from demo_stage import Stage
 from livekit import api
+
+from demo.feed import Feed
+from demo.runway import PLENTY, Missed
+from demo.stage import Stage
 
 OUTAGE = 4.0
 """Seconds for which nothing comes through when the network is cut."""

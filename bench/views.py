@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from bench_reading import Seen
 from livekit import rtc
 
+from bench.reading import Seen
 from livekit_plugins_runway.media.video import is_blank
 from livekit_plugins_runway.testing import barcode
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer

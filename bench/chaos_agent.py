@@ -1,4 +1,4 @@
-"""The agent of `chaos.py`, with its avatar, in a process of its own: one call."""
+"""The agent of `make chaos`, with its avatar, in a process of its own: one call."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dataclasses import asdict
 from typing import Any
 
 import psutil
-from bench_agent import speech
-from bench_lines import commands, keep_for_good, tell
 from livekit import api, rtc
 from livekit.agents import Agent, AgentSession
 from livekit.agents.types import TimedString
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.room_io import RoomOptions
 
+from bench.agent import speech
+from bench.lines import commands, keep_for_good, tell
 from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, StateChanged
 from livekit_plugins_runway.testing.tones import ToneScript
 

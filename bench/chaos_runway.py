@@ -1,4 +1,4 @@
-"""The simulated Runway of `chaos.py`, in a process of its own.
+"""The simulated Runway of `make chaos`, in a process of its own.
 
 Reads commands as lines of JSON on its standard input: `strike` the session that is the face with a
 live fault, `faults` for the session that comes next, `count` what there is.
@@ -10,9 +10,9 @@ import asyncio
 import os
 from typing import Any
 
-from bench_lines import commands, keep_for_good, tell
 from livekit.rtc.participant import UnpublishTrackError
 
+from bench.lines import commands, keep_for_good, tell
 from livekit_plugins_runway.testing import CallFault, Faults, RunwaySimulator, SimulatorOptions
 
 OPTIONS = SimulatorOptions(

@@ -24,13 +24,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import trustme
-from bench_candidates import BRIDGES, CANDIDATES, Candidate, parse
-from bench_lines import Child, keep_for_good
-from bench_pages import ROOT, Results, publish, report, to_json
-from bench_plots import draw
-from bench_report import machine
-from bench_run import Stage, run, scale, voice_first
 
+from bench.candidates import BRIDGES, CANDIDATES, Candidate, parse
+from bench.lines import Child, keep_for_good
+from bench.pages import ROOT, Results, publish, report, to_json
+from bench.plots import draw
+from bench.report import machine
+from bench.run import Stage, run, scale, voice_first
 from livekit_plugins_runway.testing import SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
 
@@ -62,7 +62,7 @@ async def staged(server: LiveKitServer, size: tuple[int, int], log: Path) -> Asy
                 "BENCH_PICTURE": "{}x{}".format(*size),
                 "BENCH_CERTIFICATE": str(certificate),
             }
-            child = Child.running("bench_runway.py", environment | own, log)
+            child = Child.running("bench.runway", environment | own, log)
             stage.runways[speech] = await stack.enter_async_context(child)
             stage.addresses[speech] = await stage.runways[speech].told("ready")
         yield stage

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench_candidates import Candidate
-from bench_run import Run, Scale
-from bench_scores import ADDED, FIGURES, Verdict, figures_json, judge, saturated, summary
+from bench.candidates import Candidate
+from bench.run import Run, Scale
+from bench.scores import ADDED, FIGURES, Verdict, figures_json, judge, saturated, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 _BEGIN, _END = "<!-- make bench: begin -->", "<!-- make bench: end -->"

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from bench_call import HOLD, SETTLE, Line
-from bench_candidates import VOICE_FIRST, Candidate, Place
-from bench_lines import Child
-from bench_reading import (
+
+from bench.call import HOLD, SETTLE, Line
+from bench.candidates import VOICE_FIRST, Candidate, Place
+from bench.lines import Child
+from bench.reading import (
     Sent,
     Window,
     added,
@@ -25,8 +26,7 @@ from bench_reading import (
     skews,
     voice_latencies,
 )
-from bench_views import View
-
+from bench.views import View
 from livekit_plugins_runway.testing import SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.onsets import Onsets
@@ -124,7 +124,7 @@ class Stage:
             "RUNWAYML_BASE_URL": at["url"],
             "RUNWAYML_API_SECRET": at["api_secret"],
         }
-        async with Child.running("bench_agent.py", environment, self.log) as child:
+        async with Child.running("bench.agent", environment, self.log) as child:
             yield child
 
     async def session_since(self, speech: str, since: float) -> str:

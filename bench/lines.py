@@ -1,4 +1,4 @@
-"""Lines of JSON between the processes of `bench.py` and `bench_speech.py`.
+"""Lines of JSON between the processes of `make bench` and `make bench-speech`.
 
 Commands go to a child's standard input, events come from its standard output. Each event carries
 `at`, seconds of `time.monotonic()`, which all processes of one machine share on Linux.
@@ -60,11 +60,11 @@ class Child:
     async def running(
         cls, program: str, environment: dict[str, str], log: Path
     ) -> AsyncIterator[Child]:
-        """Start a program of this folder; on leaving its input is closed, and it ends. What it
+        """Start a module, "bench.agent" say; on leaving its input is closed, and it ends. What it
         writes to standard error is added to `log`."""
         with log.open("ab") as complaints:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, str(Path(__file__).with_name(program)),
+                sys.executable, "-m", program,
                 env=os.environ | environment,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=complaints,
                 start_new_session=True,  # Ctrl-C is the parent's: it ends things in order

@@ -1,4 +1,4 @@
-"""What `bench_speech.py` reads from a recording: holes, and tones that sound twice."""
+"""What `make bench-speech` reads from a recording: holes, and tones that sound twice."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from demo_call import Busy, PageCall
-from demo_runway import Missed
+
+from demo.call import Busy, PageCall
+from demo.runway import Missed
 
 PAGE = Path(__file__).resolve().parent / "page"
 LIBRARY = PAGE / "node_modules/livekit-client/dist/livekit-client.umd.js"

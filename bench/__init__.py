@@ -1,0 +1,1 @@
+"""Measurements: `python -m bench` and its siblings. No part of the package."""
