@@ -8,9 +8,9 @@ from collections.abc import Callable
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError, UnpublishTrackError
 
-from ..audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from ..errors import UnavailableError
 from ..log import logger
+from ..playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from .subscription import TrackSubscription
 
 _SETTLE_TIMEOUT = 2.0

@@ -8,7 +8,7 @@ import time
 
 from livekit import rtc
 
-from ..audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
+from ..playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
 from .native import send
 
 SILENT_FOR = 2.0

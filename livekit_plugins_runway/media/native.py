@@ -22,7 +22,7 @@ from livekit import rtc
 from livekit.rtc._ffi_client import FfiClient, FfiHandle, FfiQueue
 from livekit.rtc._proto import audio_frame_pb2, ffi_pb2, video_frame_pb2
 
-from ..audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE
+from ..playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE
 
 _NOBODY = 1 << 62
 """Who waits for the answer to `send()`; the SDK counts those who do wait from 1."""

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from livekit import rtc
 
-from ..audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
+from ..playout.audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 
 _AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
 

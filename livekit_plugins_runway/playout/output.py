@@ -22,9 +22,9 @@ import numpy as np
 from livekit import rtc
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
-from ..audio import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE
 from ..events import PlayoutForced
 from ..log import logger
+from .audio import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE
 from .features import AUDIBLE_DB, hop_bands, hop_levels
 from .interruption import Interruption
 from .ports import (

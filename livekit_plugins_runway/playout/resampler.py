@@ -11,7 +11,7 @@ import math
 
 import av
 
-from ..audio import BYTES_PER_SAMPLE
+from .audio import BYTES_PER_SAMPLE
 
 
 class Resampler:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
+from .audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
 from .features import SPOKEN_DB, Hops, hop_features
 
 

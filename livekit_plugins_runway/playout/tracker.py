@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import HOP, HOP_SECONDS
 from .alignment import STRAINED, Alignment
+from .audio import HOP, HOP_SECONDS
 from .features import AUDIBLE_DB, SPOKEN_DB, Hops, Levels
 from .segment import Segment
 

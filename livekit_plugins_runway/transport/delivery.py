@@ -15,9 +15,9 @@ from livekit import rtc
 from livekit.agents import utils
 from livekit.rtc.participant import UnpublishTrackError
 
-from ..audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 from ..log import logger
 from ..media.native import ByteStreamOpening, send
+from ..playout.audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 from ..playout.resampler import Resampler
 from .worker_protocol import AUDIO_STREAM_TOPIC, clear_buffer
 

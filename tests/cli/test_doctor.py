@@ -17,7 +17,6 @@ import pytest
 from aiohttp import web
 from livekit import api
 
-from livekit_plugins_runway.audio import SAMPLE_RATE
 from livekit_plugins_runway.cli.doctor import command as doctor
 from livekit_plugins_runway.cli.doctor import phrase
 from livekit_plugins_runway.cli.doctor.live import Findings
@@ -34,6 +33,7 @@ from livekit_plugins_runway.errors import (
     SessionNotReadyError,
 )
 from livekit_plugins_runway.events import SessionEnd
+from livekit_plugins_runway.playout.audio import SAMPLE_RATE
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from tests.support.command_line import command_line
 

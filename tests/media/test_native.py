@@ -17,10 +17,10 @@ from livekit import rtc
 from livekit.rtc._ffi_client import FfiClient
 from livekit.rtc._proto import ffi_pb2
 
-from livekit_plugins_runway.audio import BYTES_PER_SAMPLE, HOP, PACKET, SAMPLE_RATE, SILENCE
 from livekit_plugins_runway.media import microphone as microphones
 from livekit_plugins_runway.media.microphone import LiveMicrophone
 from livekit_plugins_runway.media.native import Picture, PictureTap, VoiceTap, send
+from livekit_plugins_runway.playout.audio import BYTES_PER_SAMPLE, HOP, PACKET, SAMPLE_RATE, SILENCE
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, hear, missing
 

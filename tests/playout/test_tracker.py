@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from livekit_plugins_runway.audio import HOP
+from livekit_plugins_runway.playout.audio import HOP
 from livekit_plugins_runway.playout.features import hop_features
 from livekit_plugins_runway.playout.segment import Segment
 from livekit_plugins_runway.playout.tracker import SpeechTracker

@@ -14,7 +14,7 @@ from livekit import rtc
 from livekit.rtc._ffi_client import FfiClient
 from livekit.rtc._proto import ffi_pb2
 
-from livekit_plugins_runway.audio import SAMPLE_RATE
+from livekit_plugins_runway.playout.audio import SAMPLE_RATE
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.transport.delivery import DataStreamDelivery
 from livekit_plugins_runway.transport.worker_protocol import AUDIO_STREAM_TOPIC, RPC_CLEAR_BUFFER

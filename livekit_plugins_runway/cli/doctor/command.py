@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ...audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from ...errors import ConfigurationError, RoomTokenError
+from ...playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from ...runway.billing import USD_PER_CREDIT, credits_for
 from ...runway.client import DEFAULT_BASE_URL
 from ...runway.models import CreateRealtimeSession

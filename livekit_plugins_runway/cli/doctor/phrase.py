@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from ...errors import ConfigurationError
+from ...playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 
 LONGEST = 10.0
 """Seconds; what a session costs grows with it."""

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from livekit import rtc
 
-from ...audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
 from ...media.video import MIN_FRAME_SIDE, is_blank
+from ...playout.audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
 from ...playout.features import AUDIBLE_DB, hop_features
 from ...playout.ports import SpeechDelivery
 from ...playout.segment import Segment
