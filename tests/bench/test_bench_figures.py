@@ -63,8 +63,8 @@ def test_without_figures_no_goal_is_met_or_missed() -> None:
 @pytest.mark.parametrize(("ours", "met"), [(0.290, True), (0.310, False)])
 def test_latency_is_held_against_that_of_the_official_plugin(ours: float, met: bool) -> None:
     both = {
-        "direct": runs(scores, speech=[ours], first_word=[0.5]),
-        "official": runs(scores, speech=[0.3], first_word=[1.0]),
+        "direct": runs(speech=[ours], first_word=[0.5]),
+        "official": runs(speech=[0.3], first_word=[1.0]),
     }
     verdicts = scores.judge(both, [], {})
     assert verdict(verdicts, "speech latency, ours").met is met
@@ -72,7 +72,7 @@ def test_latency_is_held_against_that_of_the_official_plugin(ours: float, met: b
 
 
 def test_one_slow_run_of_ten_misses_a_goal_for_every_run() -> None:
-    mine = runs(scores, added_video=[0.04], added_skew=[-0.02])
+    mine = runs(added_video=[0.04], added_skew=[-0.02])
     goals = "video latency added, ours, bridge, track", "A/V skew added, ours, bridge, track"
     verdicts = scores.judge({"bridge-track": mine}, [], {})
     assert [verdict(verdicts, goal).met for goal in goals] == [True, True]
@@ -83,16 +83,16 @@ def test_one_slow_run_of_ten_misses_a_goal_for_every_run() -> None:
 
 
 def test_a_run_without_figures_misses_a_goal_for_every_run() -> None:
-    mine = [*runs(scores, added_video=[0.04]), scores.Run()]
+    mine = [*runs(added_video=[0.04]), scores.Run()]
     verdicts = scores.judge({"bridge-track": mine}, [], {})
     assert verdict(verdicts, "video latency added, ours, bridge, track").met is False
 
 
 def test_the_relay_costs_what_the_agent_without_one_does_not() -> None:
-    both = {"bridge-datastream": runs(scores, cpu=0.4), "control": runs(scores, cpu=0.16)}
+    both = {"bridge-datastream": runs(cpu=0.4), "control": runs(cpu=0.16)}
     goal = "CPU of the relay, ours, bridge, data stream"
     assert verdict(scores.judge(both, [], {}), goal).met is True
-    both["control"] = runs(scores, cpu=0.1)
+    both["control"] = runs(cpu=0.1)
     found = verdict(scores.judge(both, [], {}), goal)
     assert (found.met, found.measured) == (False, "0.30 core")
 
@@ -111,7 +111,7 @@ def test_sessions_may_cost_no_more_together_than_apart() -> None:
 
 
 def test_the_slowest_start_counts_for_voice_first() -> None:
-    starts = runs(scores, voice_start=0.3)
+    starts = runs(voice_start=0.3)
     assert verdict(scores.judge({}, starts, {}), "voice first").met is True
     starts[0].voice_start = 0.6
     assert verdict(scores.judge({}, starts, {}), "voice first").met is False
@@ -125,7 +125,7 @@ def test_the_report_has_every_candidate_and_its_json_can_be_read() -> None:
     results = pages.Results(
         {"cores": 2},
         CANDIDATES,
-        runs={"official": runs(scores, speech=[0.3]), "direct": runs(scores, speech=[0.25])},
+        runs={"official": runs(speech=[0.3]), "direct": runs(speech=[0.25])},
         scales={"direct": [scores.Scale(n, 0.2 * n, 10**8, 0.5, [25.0]) for n in (1, 4)]},
     )
     data = json.loads(pages.to_json(results))

@@ -670,7 +670,7 @@ async def test_in_a_hurry_it_takes_over_between_two_words_and_the_voice_says_the
         await w.say(TEN_SECONDS)
         await asyncio.sleep(at)
         new, switched = w.stand_by()
-        w.output.hurry()
+        w.output.force_hand_over()
         end = await w.spoken()
         assert not end.interrupted
         assert switched[0] <= at + 0.6
@@ -706,7 +706,7 @@ async def test_a_withdrawn_avatar_does_not_take_over() -> None:
         await w.say(SHORT)
         new, switched = w.stand_by()
         w.output.withdraw_hand_over()
-        w.output.hurry()
+        w.output.force_hand_over()
         await w.spoken()
         await w.say(OTHER)
         await w.spoken()
