@@ -66,7 +66,9 @@ class Call:
         self._in_job = in_job
         self._tts_pace = tts_pace
         self._room = rtc.Room()
-        self._session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
+        self._session: AgentSession[Any] = AgentSession(
+            turn_handling={"turn_detection": None}, vad=None
+        )
         self._avatar = avatar
         self._handle: SpeechHandle | None = None
         self._number = 0

@@ -208,9 +208,14 @@ async def hold(report: Report, minutes: float, log: Path) -> None:
             Child.running("bench.chaos_runway", environment, log)
         )
         at = await runway.told("ready")
-        keys = {"api_key": server.api_key, "api_secret": server.api_secret}
         user = await stack.enter_async_context(
-            SimulatedUser(server.url, ROOM, **keys, max_seconds=90)
+            SimulatedUser(
+                server.url,
+                ROOM,
+                api_key=server.api_key,
+                api_secret=server.api_secret,
+                max_seconds=90,
+            )
         )
         began = time.monotonic()
         async with Child.running("bench.chaos_agent", environment, log) as agent:

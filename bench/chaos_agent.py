@@ -43,7 +43,9 @@ async def timed_words(script: ToneScript) -> AsyncIterator[str]:
 class Call:
     def __init__(self, runway: dict[str, Any]) -> None:
         self._room = rtc.Room()
-        self._session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
+        self._session: AgentSession[Any] = AgentSession(
+            turn_handling={"turn_detection": None}, vad=None
+        )
         self._avatar = AvatarSession(
             preset_id="influencer",
             api_url=runway["url"],

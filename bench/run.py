@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from bench.call import HOLD, SETTLE, Line
 from bench.candidates import VOICE_FIRST, Candidate, Place

@@ -17,7 +17,7 @@ server = AgentServer()
 
 @server.rtc_session(agent_name="runway-agent")
 async def entrypoint(ctx: JobContext) -> None:
-    session = AgentSession(
+    session: AgentSession[None] = AgentSession(
         stt="deepgram/nova-3",
         llm="openai/gpt-4.1-mini",
         tts="cartesia/sonic-3",

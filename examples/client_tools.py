@@ -18,11 +18,16 @@ from livekit.agents.voice.room_io import RoomOptions
 from offline_speech import EspeakTTS, ScriptedLLM
 
 from livekit_plugins_runway import AvatarSession, ToolCall
-from livekit_plugins_runway.runway.models import BackendRpcTool, ClientEventTool, StringParameter
+from livekit_plugins_runway.runway.models import (
+    BackendRpcTool,
+    ClientEventTool,
+    StringParameter,
+    Tool,
+)
 
 logger = logging.getLogger("client_tools")
 ORDERS = {"A1": "on its way"}
-TOOLS = [
+TOOLS: list[Tool] = [
     ClientEventTool(
         name="show_card",
         description="Show a card with a title to the user.",
@@ -45,7 +50,9 @@ async def order_status(args: dict[str, Any]) -> dict[str, str]:
 
 @server.rtc_session(agent_name="tools-agent")
 async def entrypoint(ctx: JobContext) -> None:
-    session = AgentSession(llm=ScriptedLLM({}, otherwise="I see."), tts=EspeakTTS(), vad=None)
+    session: AgentSession[None] = AgentSession(
+        llm=ScriptedLLM({}, otherwise="I see."), tts=EspeakTTS(), vad=None
+    )
     avatar = AvatarSession(
         preset_id="influencer", tools=TOOLS, tool_handlers={"order_status": order_status}
     )

@@ -90,7 +90,7 @@ class Guide(Agent):
 @server.rtc_session(agent_name=AGENT_NAME)
 async def entrypoint(ctx: JobContext) -> None:
     on_page = ctx.job.metadata == PAGE
-    session = AgentSession(
+    session: AgentSession[None] = AgentSession(
         llm=ScriptedLLM(REPLIES, otherwise="I did not catch that."),
         tts=EspeakTTS(),
         vad=inference.VAD() if on_page else None,
@@ -121,7 +121,7 @@ async def entrypoint(ctx: JobContext) -> None:
     ctx.room.local_participant.register_rpc_method("show_face", show_face)
 
 
-async def answer_on_page(session: AgentSession, written: TextInputEvent) -> None:
+async def answer_on_page(session: AgentSession[None], written: TextInputEvent) -> None:
     """A story is told sentence by sentence: a new face appears between two utterances."""
     await session.interrupt()
     if "story" not in written.text.lower():
@@ -131,7 +131,7 @@ async def answer_on_page(session: AgentSession, written: TextInputEvent) -> None
         session.say(sentence)
 
 
-def report_to_log(room: str, session: AgentSession, avatar: AvatarSession) -> None:
+def report_to_log(room: str, session: AgentSession[None], avatar: AvatarSession) -> None:
     """Write what the demo shows to the log: stages, states, what was said, how it ended."""
 
     def event(name: str, /, **values: object) -> None:

@@ -73,7 +73,7 @@ def synthesize(text: str, *, words_per_minute: int = 165) -> bytes:
         return _espeak().speak(text, words_per_minute)
 
 
-class EspeakTTS(tts.TTS):
+class EspeakTTS(tts.TTS[str]):
     """eSpeak NG as the agent's voice."""
 
     def __init__(self, *, words_per_minute: int = 165) -> None:
@@ -106,7 +106,7 @@ class _Utterance(tts.ChunkedStream):
         output_emitter.flush()
 
 
-class ScriptedLLM(llm.LLM):
+class ScriptedLLM(llm.LLM[str]):
     """Replies by keyword, word by word.
 
     Args:

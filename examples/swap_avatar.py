@@ -23,7 +23,7 @@ server = AgentServer()
 
 @server.rtc_session(agent_name="swap-agent")
 async def entrypoint(ctx: JobContext) -> None:
-    session = AgentSession(
+    session: AgentSession[None] = AgentSession(
         llm=ScriptedLLM({}, otherwise="Write cook, or coach."), tts=EspeakTTS(), vad=None
     )
     avatar = AvatarSession(preset_id="influencer")
@@ -31,7 +31,7 @@ async def entrypoint(ctx: JobContext) -> None:
     def on_replaced(replaced: AvatarReplaced) -> None:
         logger.info("another face (%s), %s s frozen", replaced.cause, replaced.freeze)
 
-    async def on_text(_: AgentSession, event: TextInputEvent) -> None:
+    async def on_text(_: AgentSession[None], event: TextInputEvent) -> None:
         who = event.text.strip().lower()
         if who not in COLLEAGUES:
             session.generate_reply(user_input=event.text)

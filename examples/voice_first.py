@@ -24,7 +24,7 @@ server = AgentServer()
 
 @server.rtc_session(agent_name="voice-first-agent")
 async def entrypoint(ctx: JobContext) -> None:
-    session = AgentSession(
+    session: AgentSession[None] = AgentSession(
         llm=ScriptedLLM({}, otherwise="I did not catch that."), tts=EspeakTTS(), vad=None
     )
     avatar = AvatarSession(preset_id="influencer", wait_for_avatar=0)

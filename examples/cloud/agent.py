@@ -33,17 +33,20 @@ server = AgentServer(
 )
 
 
-def pipeline() -> AgentSession:
+def pipeline() -> AgentSession[None]:
     """Speech recognition, language model and voice; here those of LiveKit Inference."""
     return AgentSession(stt="deepgram/nova-3", llm="openai/gpt-4.1-mini", tts="cartesia/sonic-3")
 
 
 def face() -> AvatarSession:
-    # Whoever kills the process leaves a session that bills until its end: keep that near.
-    ends = {"max_duration": 300, "recovery": RecoveryOptions(on_user_left="close")}
-    if avatar_id := os.getenv("RUNWAY_AVATAR_ID"):
-        return AvatarSession(avatar_id=avatar_id, **ends)
-    return AvatarSession(preset_id=os.getenv("RUNWAY_PRESET_ID", "influencer"), **ends)
+    avatar_id = os.getenv("RUNWAY_AVATAR_ID")
+    return AvatarSession(
+        avatar_id=avatar_id,
+        preset_id=None if avatar_id else os.getenv("RUNWAY_PRESET_ID", "influencer"),
+        # Whoever kills the process leaves a session that bills until its end: keep that near.
+        max_duration=300,
+        recovery=RecoveryOptions(on_user_left="close"),
+    )
 
 
 @server.rtc_session(agent_name=AGENT_NAME)

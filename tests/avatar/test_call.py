@@ -376,7 +376,7 @@ def test_console_mode_does_nothing_says_so_and_costs_nothing(
         avatar = AvatarSession(
             preset_id="influencer", api_key="key_x", api_url="http://127.0.0.1:9"
         )
-        session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
+        session: AgentSession[Any] = AgentSession(turn_handling={"turn_detection": None}, vad=None)
         avatar.prewarm()
         assert "runway_prewarm" not in {task.get_name() for task in asyncio.all_tasks()}
         await avatar.start(session, room=Mock())
@@ -442,7 +442,12 @@ async def test_closed_at_any_stage_of_the_start_nothing_is_left(
 ) -> None:
     async with calling(livekit_server) as call:
         reached = asyncio.Event()
-        call.avatar.on("stage_reached", lambda name: name == stage and reached.set())
+
+        def on_stage(name: str) -> None:
+            if name == stage:
+                reached.set()
+
+        call.avatar.on("stage_reached", on_stage)
         await call.start()
         async with asyncio.timeout(15.0):
             await reached.wait()

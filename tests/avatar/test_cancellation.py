@@ -115,7 +115,8 @@ async def test_whatever_is_cancelled_and_whatever_fails_nothing_is_left(
 ) -> None:
     room_name = f"fuzz-{secrets.token_hex(4)}"
     keys = {"api_key": livekit_server.api_key, "api_secret": livekit_server.api_secret}
-    livekit = {"livekit_url": livekit_server.url, **{f"livekit_{k}": v for k, v in keys.items()}}
+    livekit: dict[str, Any] = {"livekit_url": livekit_server.url}
+    livekit |= {f"livekit_{name}": value for name, value in keys.items()}
     grants = api.VideoGrants(room_join=True, room=room_name)
     token = api.AccessToken(**keys).with_kind("agent").with_identity("agent").with_grants(grants)
     room = rtc.Room()
@@ -128,7 +129,9 @@ async def test_whatever_is_cancelled_and_whatever_fails_nothing_is_left(
             where = f"case {number} of seed {seed}: {case}"
             before = asyncio.all_tasks(), handlers(room)
             simulator.faults.for_next_session(FAULTS[case.fault])
-            session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
+            session: AgentSession[Any] = AgentSession(
+                turn_handling={"turn_detection": None}, vad=None
+            )
             listeners = handlers(session)
             avatar = AvatarSession(
                 preset_id="influencer",

@@ -18,6 +18,7 @@ from livekit_plugins_runway.cli.app import app
 from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.cli.output import HIDDEN, Output, masked, printable
 from livekit_plugins_runway.cli.settings import Settings
+from livekit_plugins_runway.runway.requests import realtime_request
 from livekit_plugins_runway.testing import Faults, RunwaySimulator, SessionStatus
 from livekit_plugins_runway.testing.simulator.account import RECORDING, avatar, document, voice
 from tests.runway.test_models import VALIDATOR
@@ -175,7 +176,7 @@ async def test_cancelled_at_any_moment_create_leaves_no_session() -> None:
     async with command_line({"create_delay": 0.05}) as (run, simulator):
         for delay in (0.01, 0.03, 0.1, 0.3):
             settings = Settings(Output(False), False, simulator.url, dict(run.env))
-            request = session_commands.realtime_request(None, "influencer", None, None, None, None)
+            request = realtime_request(None, "influencer", None, None, None, None)
             task = asyncio.create_task(
                 session_commands._create(settings, request, True, False, 30.0)
             )

@@ -65,7 +65,7 @@ async def runway(
             await client.aclose()
 
 
-def livekit(server: LiveKitServer) -> dict[str, str]:
+def livekit(server: LiveKitServer) -> dict[str, Any]:
     return {
         "livekit_url": server.url,
         "livekit_api_key": server.api_key,

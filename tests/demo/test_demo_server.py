@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import ClientSession, web
@@ -23,6 +23,7 @@ from demo import feed as feed_module
 from demo import page as page_module
 from demo import runway
 from demo.__main__ import wants_page
+from demo.stage import Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "demo" / "page"
@@ -154,7 +155,7 @@ def stage() -> FakeStage:
 
 @pytest.fixture
 async def call(stage: FakeStage) -> AsyncIterator[Any]:
-    async with call_module.PageCall.on(stage) as call:
+    async with call_module.PageCall.on(cast(Stage, stage)) as call:
         yield call
 
 

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from livekit import rtc
@@ -47,16 +46,15 @@ def dispatch() -> ModuleType:
 
 
 @asynccontextmanager
-async def working(log: Path) -> AsyncIterator[Any]:
-    """A registered worker process of the example on a machine of one core."""
+async def working(log: Path) -> AsyncIterator[tuple[Worker, int]]:
+    """A registered worker process of the example on a machine of one core, and its port."""
     port = free_port()
     mine = {name: value for name, value in os.environ.items() if name.startswith(("LIVE", "RUN"))}
     environment = {**mine, "NUM_CPUS": "1", "PORT": str(port)}
     running = Worker.running(WORKER, environment, log, lambda _: None)
     async with running as worker:
         await worker.wait_for(lambda w: w.registered, 40)
-        worker.port = port
-        yield worker
+        yield worker, port
 
 
 class Caller:
@@ -82,7 +80,7 @@ class Caller:
             self._face.set()
 
 
-def jobs(worker: Any) -> int:
+def jobs(worker: Worker) -> int:
     """How many calls a worker was given, by its log."""
     text = worker._log.read_text()
     return len(re.findall(r'"received job request"', text))
@@ -98,9 +96,10 @@ async def test_two_workers_share_the_calls_and_one_drains(
 ) -> None:
     url, room = livekit_server.url, f"cloud-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
-        workers = await asyncio.gather(
+        running = await asyncio.gather(
             *(stack.enter_async_context(working(tmp_path / f"{name}.log")) for name in "ab")
         )
+        workers = [worker for worker, _ in running]
         first, second = Caller(stack), Caller(stack)
         await first.join(url, dispatch.token(room, "first", name="Ada"))
         await first.open_media()
@@ -109,7 +108,7 @@ async def test_two_workers_share_the_calls_and_one_drains(
         await second.open_media()
         # One core, one call: the second went to the other worker.
         assert sorted(map(jobs, workers)) == [1, 1]
-        assert await asyncio.to_thread(health_status, workers[0].port) == 0
+        assert await asyncio.to_thread(health_status, running[0][1]) == 0
 
         for worker in workers:
             worker.terminate()

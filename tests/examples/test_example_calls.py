@@ -55,9 +55,10 @@ async def running(
 
         monkeypatch.setattr(module, name, make)
     name = f"example-{secrets.token_hex(4)}"
-    keys = {"api_key": server.api_key, "api_secret": server.api_secret}
     room = rtc.Room()
-    async with SimulatedUser(server.url, name, **keys) as user:
+    async with SimulatedUser(
+        server.url, name, api_key=server.api_key, api_secret=server.api_secret
+    ) as user:
         await room.connect(server.url, server.token(name, "agent", kind="agent"))
         try:
             await module.entrypoint(SimpleNamespace(room=room))
@@ -140,9 +141,11 @@ async def test_the_agents_to_copy_greet_the_user_with_a_face(
     def offline(**of_livekit: Any) -> AgentSession[Any]:
         models.append(of_livekit)
         llm = speech.ScriptedLLM({}, otherwise="Hello, how can I help you?")
-        return AgentSession(llm=llm, tts=speech.EspeakTTS(), vad=None, turn_detection=None)
+        return AgentSession(
+            llm=llm, tts=speech.EspeakTTS(), vad=None, turn_handling={"turn_detection": None}
+        )
 
-    private = {"allow_private_livekit_url": True} if example == "direct" else {}
+    private: dict[str, Any] = {"allow_private_livekit_url": True} if example == "direct" else {}
     async with running(
         example,
         livekit_server,

@@ -39,7 +39,8 @@ def at_48_khz(voice: bytes) -> Pcm:
     """The voice's samples, 22.05 kHz, as a listener has them."""
     samples = np.frombuffer(voice, np.int16).astype(float)
     at = np.arange(round(len(samples) * SAMPLE_RATE / 22_050)) * 22_050 / SAMPLE_RATE
-    return np.interp(at, np.arange(len(samples)), samples).astype(np.int16)
+    heard: Pcm = np.interp(at, np.arange(len(samples)), samples).astype(np.int16)
+    return heard
 
 
 async def test_the_voice_speaks_as_a_tts_of_the_framework(speech: ModuleType) -> None:

@@ -12,6 +12,7 @@ from livekit import rtc
 
 from livekit_plugins_runway import AvatarState, VideoOptions
 from livekit_plugins_runway.media.participant import AvatarParticipant
+from livekit_plugins_runway.media.relay import Relay
 from livekit_plugins_runway.media.video import Codec
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.user import SimulatedUser
@@ -31,6 +32,7 @@ async def test_a_phone_gets_an_upright_picture_of_one_size_on_one_track(
         instance = call.avatar._instance
         assert instance is not None
         relay = instance._media
+        assert isinstance(relay, Relay)
         await call.user.wait_for_video(10.0)
         await call.user.wait_until(lambda: relay.stats.resolution_changes > 0, 10.0)
         assert (relay.stats.width, relay.stats.height) == (1088, 704)
@@ -67,8 +69,13 @@ async def test_each_codec_that_is_offered_arrives_as_what_it_is(
             participant.push_video(face, now)
             await asyncio.sleep(0.04)
 
-    keys = {"api_key": server.api_key, "api_secret": server.api_secret}
-    async with SimulatedUser(server.url, room, listen_to="face", **keys) as user:
+    async with SimulatedUser(
+        server.url,
+        room,
+        listen_to="face",
+        api_key=server.api_key,
+        api_secret=server.api_secret,
+    ) as user:
         await participant.join(server.url, lambda: server.token(room, "face"))
         feeding = asyncio.create_task(feed())
         try:

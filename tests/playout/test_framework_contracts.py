@@ -190,9 +190,8 @@ async def test_the_recording_has_every_word_where_it_was_heard(
         recorded = hear(pcm, RATE, min_s=0.1)
         assert {tone.index for tone in recorded} >= set(SPEECH.indices[:5] + SPEECH.indices[8:])
         for tone in recorded:
-            nearest = min(heard[tone.index], key=lambda at, t=tone: abs(at - t.start_s))
             # The hop in which a tone was cut in two may lie on either side.
-            assert tone.start_s == pytest.approx(nearest, abs=0.06)
+            assert min(abs(at - tone.start_s) for at in heard[tone.index]) <= 0.06
         if kind in OURS:
             played = 0.0
             for run in events.progressed:

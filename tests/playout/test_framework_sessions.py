@@ -208,7 +208,7 @@ def lead_of_the_captions(captions: Captions, s: Stage) -> float:
     begins: dict[int, float] = {}
     for tone in s.tones():
         begins.setdefault(tone.index, tone.start_s)
-    shown = {}
+    shown: dict[int, float] = {}
     for at, _ in captions.shown:
         for index in captions.words(until=at):
             shown.setdefault(index, at)
@@ -277,8 +277,9 @@ async def test_interrupted_after_a_loss_the_history_is_ahead_by_the_hole_at_most
 
 # -- the end --------------------------------------------------------------------------------------
 
-WORKERS = [{}, {"clear": "ignores"}, {"clear_delay": 1.5}, {"latency": 3.0}]
-PENDING = [(kind, {}) for kind in ALL] + [(Sink.STREAM, worker) for worker in WORKERS[1:]]
+WORKERS: list[dict[str, Any]] = [{}, {"clear": "ignores"}, {"clear_delay": 1.5}, {"latency": 3.0}]
+PENDING: list[tuple[Sink, dict[str, Any]]] = [(kind, {}) for kind in ALL]
+PENDING += [(Sink.STREAM, worker) for worker in WORKERS[1:]]
 
 
 @pytest.mark.parametrize(("kind", "worker"), PENDING)

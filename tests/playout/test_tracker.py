@@ -38,7 +38,8 @@ def speech(seconds: float = 4.0) -> Pcm:
         voice += strength * np.sin(harmonic * phase)
     syllables = np.interp(time, knots, rng.uniform(0.15, 1.0, len(knots)))
     pauses = (time % 1.6) < 1.4
-    return (voice / np.abs(voice).max() * syllables * pauses * 12_000).astype(np.int16)
+    samples: Pcm = (voice / np.abs(voice).max() * syllables * pauses * 12_000).astype(np.int16)
+    return samples
 
 
 VOICES = {"tones": TONES, "voice": speech()}

@@ -26,6 +26,7 @@ from livekit_plugins_runway import (
     testing,
 )
 from livekit_plugins_runway.errors import LossReason
+from livekit_plugins_runway.events import Event
 from livekit_plugins_runway.lifecycle.timings import StageTimings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +116,7 @@ def test_the_environment_variables_are_those_that_the_code_reads() -> None:
 
 def test_the_events_states_and_stages_are_those_of_the_session() -> None:
     events = table("Events and attributes", "Event")
-    assert names(" ".join(events)) == {*typing.get_args(avatar.Event), "metrics_collected"}
+    assert names(" ".join(events)) == {*typing.get_args(Event), "metrics_collected"}
     text = section("Events and attributes")
     assert {state.value for state in AvatarState} <= names(text)
     assert set(StageTimings.__dataclass_fields__) <= names(text)

@@ -228,7 +228,7 @@ def test_a_validation_error_does_not_tell_the_secret() -> None:
 def test_models_are_immutable_values() -> None:
     request = CreateRealtimeSession(avatar=AVATAR, integration=LIVEKIT)
     with pytest.raises(ValidationError):
-        request.max_duration = 20  # type: ignore[misc]
+        request.max_duration = 20
     assert pickle.loads(pickle.dumps(request)) == request
 
 

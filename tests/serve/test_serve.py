@@ -47,7 +47,7 @@ async def test_a_front_end_gets_credentials_of_a_consumed_session() -> None:
 
 @pytest.mark.parametrize("how", ["option", "query"])
 async def test_a_front_end_gets_the_key_of_an_unconsumed_session_where_asked_for(how: str) -> None:
-    options = {"response": "session-key"} if how == "option" else {}
+    options: dict[str, Any] = {"response": "session-key"} if how == "option" else {}
     async with served(**options) as server:
         path = FRONT_END if how == "option" else f"{FRONT_END}?response=session-key"
         answer = await server.post(path, {"avatarId": "influencer"})

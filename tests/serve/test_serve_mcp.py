@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TextContent
 
 from livekit_plugins_runway.errors import ConfigurationError
 from livekit_plugins_runway.testing import Faults
@@ -49,7 +50,9 @@ async def refusal(tools: Client, name: str, **arguments: Any) -> str:
     """The text of a tool's error."""
     result = await tools.call_tool(name, arguments)
     assert result.is_error
-    return str(result.content[0].text)
+    [content] = result.content
+    assert isinstance(content, TextContent)
+    return content.text
 
 
 def post_body(method: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from livekit import rtc
-from livekit.agents import Agent, AgentSession
+from livekit.agents import NOT_GIVEN, Agent, AgentSession
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.room_io import RoomOptions
 
@@ -31,7 +31,7 @@ from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
 from livekit_plugins_runway.testing.user import SimulatedUser
 
 RATE = 48_000
-QUICK = {
+QUICK: dict[str, Any] = {
     "queue_delay": 0.0,
     "provisioning_delay": 0.2,
     "worker_join_delay": 0.2,
@@ -83,7 +83,7 @@ class Call:
     """The framework's own answer to a user who leaves."""
 
     @property
-    def livekit(self) -> dict[str, str]:
+    def livekit(self) -> dict[str, Any]:
         return {
             "livekit_url": self.server.url,
             "livekit_api_key": self.server.api_key,
@@ -111,7 +111,7 @@ class Call:
             room_options=RoomOptions(
                 audio_input=False,
                 close_on_disconnect=self.close_on_disconnect,
-                **({} if audio_output else {"audio_output": False}),
+                audio_output=NOT_GIVEN if audio_output else False,
             ),
         )
 
@@ -168,14 +168,14 @@ async def calling(
 ) -> AsyncIterator[Call]:
     """A call whose avatar is not started yet. On leaving all is closed, and no session is left."""
     name = f"call-{secrets.token_hex(4)}"
-    livekit = {
-        "livekit_url": server.url,
-        "livekit_api_key": server.api_key,
-        "livekit_api_secret": server.api_secret,
-    }
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(
-            RunwaySimulator(**livekit, options=SimulatorOptions(**{**QUICK, **(simulated or {})}))
+            RunwaySimulator(
+                livekit_url=server.url,
+                livekit_api_key=server.api_key,
+                livekit_api_secret=server.api_secret,
+                options=SimulatorOptions(**{**QUICK, **(simulated or {})}),
+            )
         )
         user = await stack.enter_async_context(
             SimulatedUser(
@@ -191,7 +191,7 @@ async def calling(
         await room.connect(server.url, server.token(name, "agent", kind="agent"))
         stack.push_async_callback(room.disconnect)
         # The default turn detector loads a model, 150 ms in which the event loop stands still.
-        session: AgentSession[Any] = AgentSession(turn_detection=None, vad=None)
+        session: AgentSession[Any] = AgentSession(turn_handling={"turn_detection": None}, vad=None)
         stack.push_async_callback(session.aclose)
         avatar = AvatarSession(
             **{

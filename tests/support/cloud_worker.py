@@ -8,13 +8,16 @@ from pathlib import Path
 from livekit.agents import AgentSession, cli
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-sys.path[:0] = [str(EXAMPLES / "cloud"), str(EXAMPLES)]
+sys.path.insert(0, str(EXAMPLES))
 
-import agent  # noqa: E402
+from cloud import agent  # noqa: E402
 from offline_speech import EspeakTTS, ScriptedLLM  # noqa: E402
 
 agent.pipeline = lambda: AgentSession(
-    llm=ScriptedLLM({}, otherwise="I see."), tts=EspeakTTS(), vad=None, turn_detection=None
+    llm=ScriptedLLM({}, otherwise="I see."),
+    tts=EspeakTTS(),
+    vad=None,
+    turn_handling={"turn_detection": None},
 )
 server = agent.server  # where the framework's processes look for it
 

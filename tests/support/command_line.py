@@ -75,7 +75,7 @@ class CommandLine:
 
 @asynccontextmanager
 async def command_line(
-    options: Mapping[str, Any] | None = None, **livekit: str
+    options: Mapping[str, Any] | None = None, **livekit: Any
 ) -> AsyncIterator[tuple[CommandLine, RunwaySimulator]]:
     """The command with the key of a simulator. At the end, none of its secrets was printed."""
     quick = {"queue_delay": 0.0, "provisioning_delay": 0.02, "consumed_running_delay": 0.0}

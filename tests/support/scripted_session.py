@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import Agent, AgentSession, ModelSettings, llm, stt, vad
+from livekit.agents import NOT_GIVEN, Agent, AgentSession, ModelSettings, llm, stt, vad
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.transcription import TranscriptSynchronizer
 
@@ -62,7 +62,7 @@ class _NoiseStream(vad.VADStream):
             self._event_ch.send_nowait(await self._vad.events.get())
 
 
-class _DeafStt(stt.STT):
+class _DeafStt(stt.STT[str]):
     """Makes nothing of what the user says: a cough is no turn."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class _DeafStt(stt.STT):
         raise NotImplementedError
 
 
-class _IdleLlm(llm.LLM):
+class _IdleLlm(llm.LLM[str]):
     """Stands for the model that `_Speaker.llm_node` does without."""
 
     def chat(self, **_: Any) -> llm.LLMStream:
@@ -89,7 +89,7 @@ class _Speaker(Agent):
     ) -> AsyncIterator[stt.SpeechEvent]:
         async for _frame in audio:
             pass
-        for nothing in ():
+        for nothing in list[stt.SpeechEvent]():  # so that it is a generator
             yield nothing
 
     async def llm_node(self, *_: Any) -> AsyncIterator[str]:
@@ -111,7 +111,7 @@ class _Speaker(Agent):
 class Talk:
     """An agent session whose audio goes to `stage`, with synchronised captions."""
 
-    session: AgentSession
+    session: AgentSession[Any]
     stage: Stage
     captions: Captions
     listener: Listener
@@ -156,9 +156,9 @@ class Talk:
 @asynccontextmanager
 async def talking(s: Stage, *, hears_user: bool = False) -> AsyncIterator[Talk]:
     noise = Noise()
-    session: AgentSession = AgentSession(
+    session: AgentSession[Any] = AgentSession(
         vad=noise if hears_user else None,
-        stt=_DeafStt() if hears_user else None,
+        stt=_DeafStt() if hears_user else NOT_GIVEN,
         llm=_IdleLlm(),
         turn_handling={
             "turn_detection": "vad" if hears_user else "manual",

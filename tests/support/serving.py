@@ -93,8 +93,9 @@ async def served(
                 ready=lambda rest, mcp: ready.set_result((rest, mcp)),
             )
         )
+        either: set[asyncio.Future[Any]] = {ready, running}
         try:
-            await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await running
             rest, mcp_url = ready.result()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -101,7 +103,7 @@ def coded(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
     encoder = av.CodecContext.create(name, "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
-    encoder.framerate = 25
+    encoder.framerate = Fraction(25)
     encoder.bit_rate, encoder.max_b_frames = 500_000, 0
     if name == "libx264":
         encoder.options = {"preset": "superfast", "tune": "zerolatency"}

@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -309,7 +308,9 @@ class TestARunningServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        with contextlib.closing(parent.stdin), contextlib.closing(parent.stdout):
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        with parent.stdin, parent.stdout:
             port = int(parent.stdout.readline())
             assert listening(port)
             os.killpg(parent.pid, end)  # as a terminal's Ctrl-C does, to the whole group

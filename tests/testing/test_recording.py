@@ -145,5 +145,5 @@ async def test_a_slow_encoder_drops_pictures_and_says_so() -> None:
     recorder.finish()
     await recorder.run()
     assert recorder.dropped > 0
-    with av.open(io.BytesIO(recorder.packed())) as film:
+    with av.open(io.BytesIO(recorder.packed()), "r") as film:
         assert len(list(film.decode(video=0))) == 31 - recorder.dropped

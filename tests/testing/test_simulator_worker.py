@@ -293,7 +293,7 @@ async def test_microphone_is_spoken_in_track_mode_without_rpc(
 
 async def test_conversation_answers_in_its_own_words(livekit_server: LiveKitServer) -> None:
     script = ToneScript(slots=4, offset=60)
-    options = {"speech": "conversation", "answer_after_silence": 0.2}
+    options: dict[str, Any] = {"speech": "conversation", "answer_after_silence": 0.2}
     async with joined(livekit_server, **options) as (_, _, user):
         await user.speak_aloud(script)
         await user.until(lambda: first_sound(user.heard(), RATE) is not None)
@@ -399,7 +399,7 @@ async def test_thawed_worker_says_what_it_had_queued(livekit_server: LiveKitServ
 
 
 async def test_killed_worker_leaves_only_after_a_while(livekit_server: LiveKitServer) -> None:
-    options = {"killed_worker_leaves_after": 1.0, "crash_settle": 0.0}
+    options: dict[str, Any] = {"killed_worker_leaves_after": 1.0, "crash_settle": 0.0}
     async with joined(livekit_server, **options) as (sim, session, user):
         session.kill()
         with pytest.raises(RuntimeError):
@@ -481,7 +481,7 @@ async def test_worker_that_never_comes(livekit_server: LiveKitServer) -> None:
 
 
 async def test_user_token_can_forbid_what_speech_needs(livekit_server: LiveKitServer) -> None:
-    options = {"user_can_publish": False, "user_can_publish_data": False}
+    options: dict[str, Any] = {"user_can_publish": False, "user_can_publish_data": False}
     async with joined(livekit_server, **options) as (_, _, user):
         permissions = user.room.local_participant.permissions
         assert permissions is not None

@@ -156,7 +156,7 @@ def test_noise_and_silence_hold_no_tones(seed: int) -> None:
 
 def test_a_buzz_with_overtones_is_no_tone() -> None:
     time = np.arange(48_000) / 48_000
-    buzz = sum(np.sin(2 * np.pi * 130 * n * time) for n in range(1, 30))
+    buzz = np.sum([np.sin(2 * np.pi * 130 * n * time) for n in range(1, 30)], axis=0)
     assert hear((buzz * 1_000).astype(np.int16), 48_000) == []
 
 

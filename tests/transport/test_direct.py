@@ -286,7 +286,8 @@ async def test_before_the_cap_the_next_worker_takes_over_between_two_segments(
     async with calling(livekit_server, recovery=recovery, **DIRECT) as call:
         await call.start()
         await call.until(AvatarState.LIVE)
-        began, scripts = now(), []
+        began = now()
+        scripts: list[ToneScript] = []
         while not call.replaced:
             scripts.append(ToneScript(6, offset=len(scripts) * 6))
             await call.say(scripts[-1])
@@ -347,7 +348,12 @@ async def test_closed_at_any_stage_of_the_start_nothing_is_left(
 ) -> None:
     async with calling(livekit_server, **DIRECT) as call:
         reached = asyncio.Event()
-        call.avatar.on("stage_reached", lambda name: name == stage and reached.set())
+
+        def on_stage(name: str) -> None:
+            if name == stage:
+                reached.set()
+
+        call.avatar.on("stage_reached", on_stage)
         await call.start()
         async with asyncio.timeout(10.0):
             await reached.wait()
@@ -439,7 +445,7 @@ async def test_started_before_the_agents_room_is_connected_it_comes_with_it(
     livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with calling(livekit_server, **DIRECT) as call:
-        name, token = call.room.name, call.room._token
+        name = call.room.name
         await call.room.disconnect()
         call.room = rtc.Room()
         job = SimpleNamespace(
@@ -449,7 +455,7 @@ async def test_started_before_the_agents_room_is_connected_it_comes_with_it(
         )
         monkeypatch.setattr(avatar, "get_job_context", lambda required: job)
         await call.start_avatar()
-        await call.room.connect(call.server.url, token)
+        await call.room.connect(call.server.url, call.server.token(name, "agent", kind="agent"))
         try:
             await call.start_session()
             await call.until(AvatarState.LIVE)
