@@ -55,6 +55,7 @@ docs: setup
 lint: setup
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
+	@.venv/bin/lint-imports --no-cache --no-logo
 	@$(PYTHON) -m mypy
 
 provision: setup
