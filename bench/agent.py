@@ -125,7 +125,8 @@ class Call:
         with fake_job_context(room=self._room, job_id=self._name) as job:
             # Plugins read the agent's identity from the job's token; in a job that says that it is
             # fake ours takes itself for running in a console.
-            job._info = replace(job._info, token=token, fake_job=False)
+            info = replace(job._info, token=token, fake_job=False)  # noqa: SLF001
+            job._info = info  # noqa: SLF001  the framework has no other way
             yield
 
     def _on_state(self, change: StateChanged) -> None:

@@ -7,6 +7,7 @@ log, one `demo event` a line.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -138,12 +139,32 @@ def report_to_log(room: str, session: AgentSession[None], avatar: AvatarSession)
         extra = {"event": name, "lk.pii.values": values | {"room": room}}
         logger.info("demo event", extra=extra)
 
+    report_talk(event, session, avatar)
+    report_face(event, avatar)
+
+
+def report_talk(
+    event: Callable[..., None], session: AgentSession[None], avatar: AvatarSession
+) -> None:
+    """What the agent said, and what state it was in."""
+
     def on_item(added: ConversationItemAddedEvent) -> None:
         if isinstance(item := added.item, ChatMessage):
             event("said", role=item.role, text=item.text_content, interrupted=item.interrupted)
 
     def on_agent_state(change: AgentStateChangedEvent) -> None:
         event("agent", state=change.new_state, speech_latency=avatar.speech_latency)
+
+    def on_close(closed: CloseEvent) -> None:
+        event("closed", reason=closed.reason.value)
+
+    session.on("conversation_item_added", on_item)
+    session.on("agent_state_changed", on_agent_state)
+    session.on("close", on_close)
+
+
+def report_face(event: Callable[..., None], avatar: AvatarSession) -> None:
+    """What became of the avatar."""
 
     def on_state(change: StateChanged) -> None:
         event(
@@ -172,12 +193,6 @@ def report_to_log(room: str, session: AgentSession[None], avatar: AvatarSession)
     def on_stage(stage: str) -> None:
         event("stage", stage=stage, timings=asdict(avatar.timings))
 
-    def on_close(closed: CloseEvent) -> None:
-        event("closed", reason=closed.reason.value)
-
-    session.on("conversation_item_added", on_item)
-    session.on("agent_state_changed", on_agent_state)
-    session.on("close", on_close)
     avatar.on("stage_reached", on_stage)
     avatar.on("state_changed", on_state)
     avatar.on("session_ended", on_end)

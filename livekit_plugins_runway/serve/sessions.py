@@ -65,7 +65,7 @@ class Caller:
         self._sessions.callers.discard(self)
         self.break_off()
         for made in self._waiting:
-            self._sessions._take_back(made)
+            self._sessions.take_back(made)
         self._waiting = []
 
     def sent(self, content: bytes) -> None:
@@ -73,7 +73,7 @@ class Caller:
         kept = []
         for made in self._waiting:
             if made.session.id.encode() in content:
-                self._sessions._hand_over(made)
+                self._sessions.handed_over(made)
             else:
                 kept.append(made)
         self._waiting = kept
@@ -226,7 +226,7 @@ class Sessions:
             await self._find_room()
             made = self._reserve(request)
             with ExitStack() as undo:
-                undo.callback(self._take_back, made)
+                undo.callback(self.take_back, made)
                 await made.session.create()
                 yield made.session
                 caller.hold(made)
@@ -282,10 +282,12 @@ class Sessions:
 
     # -- what becomes of it --
 
-    def _hand_over(self, made: _Made) -> None:
+    def handed_over(self, made: _Made) -> None:
+        """Its caller has got it, and ends it."""
         logger.info("a session was handed over", extra={"lk.pii.session_id": made.session.id})
 
-    def _take_back(self, made: _Made) -> None:
+    def take_back(self, made: _Made) -> None:
+        """Nobody has got it: end it, in the background."""
         if made.session.state is SessionState.NEW:
             # The client sees to a create whose answer nobody waits for any more.
             self._made.remove(made)
