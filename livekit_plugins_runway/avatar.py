@@ -23,6 +23,7 @@ from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
 
 from ._checks import check_choice, check_seconds, required
+from ._tasks import cancel_and_wait
 from .errors import ConfigurationError, LossReason
 from .events import AvatarState, CallUsage, Event, PlayoutForced, StateChanged
 from .lifecycle.instance import AvatarInstance, InstanceOptions
@@ -427,8 +428,7 @@ class AvatarSession(BaseAvatarSession[Event]):
             await self._supervisor.create(sent.set)
             await joining
         finally:
-            joining.cancel()
-            await asyncio.gather(joining, return_exceptions=True)
+            await cancel_and_wait(joining)
 
     async def _run(self) -> None:
         assert self._supervisor is not None
@@ -459,10 +459,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CLOSE_BUDGET
         self._move_to(AvatarState.CLOSED, "aclose")
-        for task in (self._warming_task, self._run_task):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await cancel_and_wait(self._warming_task, self._run_task)
         if self._agent_session is not None:
             self._agent_session.off("close", self._on_agent_session_close)
             self._restore_output(self._agent_session)

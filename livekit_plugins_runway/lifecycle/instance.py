@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from .._tasks import cancel_and_wait, first_of
 from ..errors import AvatarJoinError, AvatarLostError, LossReason
 from ..events import SessionEnd
 from ..log import logger
@@ -144,20 +144,13 @@ class AvatarInstance:
         return delivery
 
     async def _wait_for_first_frame(self) -> None:
-        waiting = asyncio.create_task(self._first_frame.wait(), name="runway_first_frame")
-        try:
-            events: list[asyncio.Future[Any]] = [waiting, self.lost]
-            timeout = self._options.join_timeout
-            await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+        timeout = self._options.join_timeout
+        await first_of(self._first_frame.wait(), self.lost, timeout=timeout)
         if self._first_frame.is_set():
             return
         if self.lost.done():
             raise AvatarLostError(reason=self.lost.result().value)
-        waited = self._options.join_timeout
-        raise AvatarJoinError(session_id=self.session.id, missing="video", waited=waited)
+        raise AvatarJoinError(session_id=self.session.id, missing="video", waited=timeout)
 
     def _open_tools(self) -> None:
         dispatcher, tools = self._options.tools, self.session.request.tools
@@ -209,10 +202,7 @@ class AvatarInstance:
 
     async def _stop(self) -> None:
         """Let nothing more of the avatar reach the user. Idempotent."""
-        tasks = [task for task in (self._media_task, self._status_task) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(self._media_task, self._status_task)
 
     async def close(self, *, budget: float) -> SessionEnd:
         """Show no more of it, end the session, see that it has ended, leave the Runway room.

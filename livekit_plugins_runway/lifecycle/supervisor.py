@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .._tasks import cancel_and_wait, first_of
 from ..errors import AvatarLostError, LostAnswerError, RunwayException
 from ..events import AvatarReplaced, AvatarState, CallUsage, Cause, Restarting, SessionEnd
 from ..log import logger
@@ -94,22 +95,14 @@ class Supervisor:
         recovery, presence = self._context.recovery, self._context.presence
         cause: Cause = "restart"
         while True:
-            faces = asyncio.create_task(self._keep_a_face(cause), name="runway_faces")
-            tasks: set[asyncio.Task[None]] = {faces}
-            if recovery.on_user_left != "keep":
-                leaving = presence.wait_until_left(recovery.user_left_grace)
-                tasks.add(asyncio.create_task(leaving, name="runway_presence"))
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-            if not faces.cancelled():
-                return faces.result()
+            may_leave = recovery.on_user_left != "keep"
+            faces = self._keep_a_face(cause)
+            leaving = presence.wait_until_left(recovery.user_left_grace) if may_leave else None
+            if await first_of(faces, leaving) == 0:
+                return
             logger.info("the user has left", extra={"then": recovery.on_user_left})
             if recovery.on_user_left == "close":
-                return None
+                return
             self._context.output.detach_avatar()
             self._context.transport.hide_face()
             self._context.move_to(AvatarState.PAUSED, "the user has left")
@@ -140,9 +133,7 @@ class Supervisor:
         self._retire(self._instance)
         self._next = self._instance = None
         await asyncio.gather(*self._endings)
-        for task in list(self._settling):
-            task.cancel()
-        await asyncio.gather(*self._settling, return_exceptions=True)
+        await cancel_and_wait(*self._settling)
 
     # -- one face after the other ---------------------------------------------------------------
 
@@ -245,14 +236,8 @@ class Supervisor:
         raise AssertionError("a replacement that succeeds leaves an instance")
 
     async def _something_happens(self, instance: AvatarInstance, timeout: float) -> None:
-        wanting = asyncio.create_task(self._want.wait(), name="runway_swap_wanted")
-        try:
-            finite = None if timeout == float("inf") else max(0.0, timeout)
-            events: list[asyncio.Future[Any]] = [instance.lost, wanting]
-            await asyncio.wait(events, timeout=finite, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            wanting.cancel()
-            await asyncio.gather(wanting, return_exceptions=True)
+        finite = None if timeout == float("inf") else max(0.0, timeout)
+        await first_of(instance.lost, self._want.wait(), timeout=finite)
 
     def _take_swap(self) -> _Swap | None:
         swap, self._wanted = self._wanted, None
@@ -311,11 +296,7 @@ class Supervisor:
             self._retire(old)
             await self._replaced(cause, new, overlap=overlap, by_voice=alone)
         finally:
-            watching.cancel()
-            tasks = [watching] if opening is None else [watching, opening]
-            if opening is not None:
-                opening.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait(watching, opening)
             self._retire(self._next)
             self._next = None
 
@@ -323,13 +304,7 @@ class Supervisor:
         self, new: AvatarInstance, opening: asyncio.Task[SpeechDelivery]
     ) -> bool:
         """Whether the account has no place for a second session beside the first."""
-        queued = asyncio.create_task(new.queued.wait(), name="runway_queued")
-        try:
-            events: list[asyncio.Task[Any]] = [queued, opening]
-            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            queued.cancel()
-            await asyncio.gather(queued, return_exceptions=True)
+        await first_of(new.queued.wait(), opening)
         if not opening.done():
             await asyncio.wait({opening}, timeout=0.0 if self._one_at_a_time else _QUEUE_PATIENCE)
         return not opening.done() and new.queued.is_set()
@@ -373,17 +348,11 @@ class Supervisor:
     ) -> None:
         loop, output = asyncio.get_running_loop(), self._context.output
         forcing = None if force_in is None else loop.call_later(force_in, output.force_hand_over)
-        waiting = asyncio.create_task(switched.wait(), name="runway_hand_over")
         try:
-            events: list[asyncio.Future[Any]] = [waiting]
-            if new is not None:
-                events.append(new.lost)
-            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(switched.wait(), None if new is None else new.lost)
         finally:
             if forcing is not None:
                 forcing.cancel()
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
             if not switched.is_set():
                 output.withdraw_hand_over()
         if not switched.is_set() and new is not None:

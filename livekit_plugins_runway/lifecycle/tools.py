@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from livekit import rtc
 
+from .._tasks import cancel_and_wait
 from ..errors import ConfigurationError, RunwayException, UnavailableError
 from ..events import ToolCall
 from ..log import logger
@@ -87,8 +88,7 @@ class SessionTools:
         self._room.off("data_received", self._on_data)
         if self._joining is not None:
             joining, self._joining = self._joining, None
-            joining.cancel()
-            await asyncio.gather(joining, return_exceptions=True)
+            await cancel_and_wait(joining)
             await self._backend.disconnect()
 
     def _report(self, kind: Literal["client_event", "backend_rpc"], name: str, args: Any) -> None:

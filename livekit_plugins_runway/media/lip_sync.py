@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from .._tasks import cancel_and_wait
 from ..log import logger
 
 ONWARD = 0.013
@@ -61,8 +62,7 @@ class LipSync:
                 # The room is left next: not with a question to its connection under way. Bounded,
                 # for one that is lost already may not answer.
                 await asyncio.wait([reading], timeout=_LAST_ANSWER)
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+                await cancel_and_wait(reading)
                 raise
             except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
                 logger.debug("no statistics of the avatar's tracks", extra={"error": str(error)})

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
+from .._tasks import cancel_and_wait
 from ..errors import UnavailableError
 from ..log import logger
 from .connect import connect
@@ -199,9 +200,7 @@ class AvatarParticipant:
         if self._closed:
             return
         self._closed = True
-        if self._rejoining is not None:
-            self._rejoining.cancel()
-            await asyncio.gather(self._rejoining, return_exceptions=True)
+        await cancel_and_wait(self._rejoining)
         since = asyncio.get_running_loop().time() - self._published_at
         await asyncio.sleep(max(0.0, _NEGOTIATION - since))
         await self._room.disconnect()

@@ -22,6 +22,7 @@ import numpy as np
 from livekit import rtc
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
+from .._tasks import cancel_and_wait
 from ..events import PlayoutForced
 from ..log import logger
 from .audio import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE
@@ -352,14 +353,11 @@ class AvatarAudioOutput(AudioOutput):
         self._closed = True
         self._wake.set()
         self._room_in_buffer.set()
-        self._pump.cancel()
-        await asyncio.gather(self._pump, return_exceptions=True)
+        await cancel_and_wait(self._pump)
         if self._segments:
             self._stop_attempt(self._loop.time())
         self._finish_flushed()
-        for task in list(self._clear_tasks):
-            task.cancel()
-        await asyncio.gather(*self._clear_tasks, return_exceptions=True)
+        await cancel_and_wait(*self._clear_tasks)
 
     def _finish_flushed(self) -> None:
         for segment in list(self._segments):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from livekit import rtc
 
+from .._tasks import cancel_and_wait, first_of
 from ..errors import LossReason, UnavailableError
 from ..log import logger
 from ..media.fallback_track import FallbackTrack
@@ -106,9 +106,7 @@ class Direct:
 
     async def aclose(self) -> None:
         self._room.off("connection_state_changed", self._on_connection_state_changed)
-        if self._entering is not None:
-            self._entering.cancel()
-            await asyncio.gather(self._entering, return_exceptions=True)
+        await cancel_and_wait(self._entering)
         await self.registry.aclose()
         await self.fallback.aclose()
 
@@ -169,7 +167,7 @@ class DirectConnection:
             lambda interrupted: self._listener.worker_finished(interrupted=interrupted),
         )
         # Whichever is seen first: what Runway says of such a session is not documented.
-        await _first_of(
+        await first_of(
             session.wait_until_under_way(timeout, on_queued),
             watch.wait_for_worker(session.id, timeout + 1.0),
         )
@@ -179,7 +177,7 @@ class DirectConnection:
     async def wait_for_worker(self, timeout: float) -> None:
         assert self._session is not None
         assert self._watch is not None
-        await _first_of(
+        await first_of(
             self._watch.wait_for_worker(self._session.id, timeout),
             self._until_ended(self._session),
         )
@@ -252,16 +250,3 @@ class DirectConnection:
             await stream.aclose()
         if self._watch is not None:
             self._watch.close()
-
-
-async def _first_of(*ways: Coroutine[Any, Any, object]) -> None:
-    """Until one of them has ended; raises what that one raised."""
-    tasks = [asyncio.ensure_future(way) for way in ways]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

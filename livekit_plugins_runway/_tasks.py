@@ -1,0 +1,71 @@
+"""Races between things that are waited for, and the end of tasks that are no longer wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from .log import logger
+
+
+async def first_of(
+    *ways: Coroutine[Any, Any, object] | asyncio.Future[Any] | None, timeout: float | None = None
+) -> int | None:
+    """Wait until the first of several has ended.
+
+    A coroutine runs as a task of this call: it is cancelled when the race is over, whatever ends
+    the race, and has ended when this returns or raises. A future or task is only watched: it
+    belongs to the caller, who alone cancels it. Those that end in the same step of the event loop
+    are all first. What becomes of the others is not the caller's: their errors are logged at debug.
+
+    Args:
+        ways: None stands for one that is not wanted this time; one at least must be.
+        timeout: seconds; None: no limit.
+
+    Returns:
+        The place of the first in `ways`, the lowest if there are several; None after `timeout`.
+
+    Raises:
+        What one of the first has raised. The caller's own cancellation.
+    """
+    entries: list[tuple[int, asyncio.Future[Any]]] = []
+    ours: list[asyncio.Future[Any]] = []
+    for place, way in enumerate(ways):
+        if isinstance(way, asyncio.Future):
+            entries.append((place, way))
+        elif way is not None:
+            ours.append(asyncio.create_task(way, name="runway_race"))
+            entries.append((place, ours[-1]))
+    done: set[asyncio.Future[Any]] = set()
+    try:
+        done, _ = await asyncio.wait(
+            [entry for _, entry in entries],
+            timeout=timeout,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        await cancel_and_wait(*(entry for entry in ours if entry not in done))
+    ended = [(place, entry) for place, entry in entries if entry in done]
+    for _, entry in ended:
+        entry.result()
+    return ended[0][0] if ended else None
+
+
+async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
+    """Cancel tasks, and wait until each has ended, however it ends. None is no task.
+
+    Their errors are logged at debug. Cancelled while it waits, it cancels them once more, still
+    waits for them, and raises the cancellation after that.
+    """
+    wanted = [task for task in tasks if task is not None]
+    for task in wanted:
+        task.cancel()
+    outcomes = await asyncio.gather(*wanted, return_exceptions=True)
+    for task, outcome in zip(wanted, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            name = task.get_name() if isinstance(task, asyncio.Task) else "future"
+            logger.debug(
+                "a task that was ended had failed",
+                extra={"task": name, "error": type(outcome).__name__},
+            )
