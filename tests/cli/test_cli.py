@@ -21,8 +21,8 @@ from livekit_plugins_runway.cli.settings import Settings
 from livekit_plugins_runway.runway.requests import realtime_request
 from livekit_plugins_runway.testing import Faults, RunwaySimulator, SessionStatus
 from livekit_plugins_runway.testing.simulator.account import RECORDING, avatar, document, voice
-from tests.runway.test_models import VALIDATOR
 from tests.support.command_line import command_line
+from tests.support.published import VALIDATOR
 from tests.support.scripted_runway import Reply, ScriptedRunway
 
 ROOT = Path(__file__).resolve().parents[2]

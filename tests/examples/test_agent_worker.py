@@ -20,6 +20,7 @@ from demo.worker import Worker
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.user import SimulatedUser
+from tests.support.call import SMALL_PICTURE
 
 pytestmark = pytest.mark.heavy
 
@@ -29,7 +30,6 @@ THREADED_AGENT = ROOT / "tests/support/threaded_agent.py"
 _SEEDED = random.Random(5)
 MOMENTS = [round(_SEEDED.uniform(0.0, 8.0), 2) for _ in range(int(os.environ.get("MOMENTS", "1")))]
 """Seconds after the create at which a worker is terminated; 10 of them for a release."""
-SMALL_PICTURE: dict[str, Any] = {"start_size": (160, 104), "full_size": (320, 208), "fps": 10.0}
 
 
 @dataclass

@@ -22,7 +22,7 @@ from livekit import rtc
 from demo.worker import Worker
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from tests.examples.test_agent_worker import SMALL_PICTURE
+from tests.support.call import SMALL_PICTURE
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOUD = ROOT / "examples" / "cloud"

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator, FormatChecker
 from pydantic import ValidationError
 
 from livekit_plugins_runway.errors import ProtocolError
@@ -30,35 +29,13 @@ from livekit_plugins_runway.runway.models import (
     explain,
     parse_session,
 )
-from tests.support.published import REALTIME
+from tests.support.published import REALTIME, REQUEST, VALIDATOR, strict
 from tests.support.schema_bodies import values_of
 
 AVATAR = PresetAvatar(preset_id="influencer")
 TOKEN = "eyJ-very-secret-token"
 
 
-def strict(schema: Any) -> Any:
-    """The published schema as the server applies it.
-
-    Unknown keys are refused at every level, `$` means the end of the text as in ECMAScript (for
-    Python it also matches before a last newline), and the deprecated `livekit` twin is left out.
-    """
-    if isinstance(schema, list):
-        return [strict(entry) for entry in schema]
-    if not isinstance(schema, dict):
-        return schema
-    out = {k: strict(v) for k, v in schema.items() if k not in ("$schema", "discriminator")}
-    if out.get("type") == "object":
-        out["additionalProperties"] = False
-        if isinstance(properties := out.get("properties"), dict):
-            properties.pop("livekit", None)
-    if isinstance(pattern := out.get("pattern"), str):
-        out["pattern"] = pattern.removesuffix("$") + r"\Z"
-    return out
-
-
-REQUEST = strict(REALTIME["create_request"])
-VALIDATOR = Draft202012Validator(REQUEST, format_checker=FormatChecker())
 URLS = st.sampled_from(["wss://livekit.example.com", "https://h.example/a?b=c", "wss://h:7880"])
 FORMATS = {"uri": URLS}
 SLOW_TO_DRAW = settings(

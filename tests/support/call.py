@@ -42,6 +42,8 @@ QUICK: dict[str, Any] = {
     "fps": 15.0,
 }
 """A service that is in a hurry, with a small picture: a whole call shares one process here."""
+SMALL_PICTURE: dict[str, Any] = {"start_size": (160, 104), "full_size": (320, 208), "fps": 10.0}
+"""For tests in which several processes share the machine."""
 DIRECT: dict[str, Any] = {"transport": "direct", "allow_private_livekit_url": True}
 """Options of an avatar whose worker joins the agent's room by itself."""
 REAL_PICTURE = {
