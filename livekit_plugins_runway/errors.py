@@ -325,7 +325,9 @@ class AvatarJoinError(RunwayException, APIConnectionError):
     Attributes:
         session_id: the Runway session.
         missing: what did not come: "participant", "video" or "audio".
-        waited: seconds.
+        waited: seconds for which it was really waited for.
+        reason: what ended the wait: "timed_out", "worker_left", or "room_lost": the connection to
+            the room, which says nothing of the worker.
     """
 
     def __init__(
@@ -335,14 +337,27 @@ class AvatarJoinError(RunwayException, APIConnectionError):
         session_id: str = "",
         missing: Literal["participant", "video", "audio"] = "participant",
         waited: float = 0.0,
+        reason: Literal["timed_out", "worker_left", "room_lost"] = "timed_out",
     ) -> None:
-        what = "did not join the room" if missing == "participant" else f"sent no {missing}"
-        APIConnectionError.__init__(
-            self, message or f"The Runway avatar worker {what} within {waited:g} s."
-        )
+        APIConnectionError.__init__(self, message or _not_joined(missing, waited, reason))
         self.session_id = session_id
         self.missing = missing
         self.waited = waited
+        self.reason = reason
+
+
+def _not_joined(missing: str, waited: float, reason: str) -> str:
+    seconds = f"{round(waited, 1):g} s"
+    came = missing != "participant"
+    if reason == "timed_out":
+        what = f"sent no {missing}" if came else "did not join the room"
+        return f"The Runway avatar worker {what} within {seconds}."
+    had_not = f"had sent no {missing}" if came else "had not joined"
+    if reason == "worker_left":
+        return f"The Runway avatar worker left after {seconds}, and {had_not}."
+    return (
+        f"The connection to the room was lost after {seconds}; the Runway avatar worker {had_not}."
+    )
 
 
 class AvatarLostError(RunwayException, APIConnectionError):

@@ -83,16 +83,19 @@ class AvatarConnection(Protocol):
         """
 
     async def wait_for_worker(self, timeout: float) -> None:
-        """Raises `AvatarJoinError` after `timeout` seconds, or what ended the session."""
+        """Raises `AvatarJoinError` after `timeout` seconds or when the room is lost, or what ended
+        the session."""
 
     async def may_speak_unseen(self, timeout: float) -> bool:
         """Whether the worker may be given speech before its first picture. If so, returns when that
-        may begin, and raises `AvatarJoinError` after `timeout` seconds."""
+        may begin, and raises `AvatarJoinError` after `timeout` seconds, or when the worker is lost.
+        """
 
     async def open_media(
         self, timeout: float, *, on_first_frame: Callable[[], None]
     ) -> AvatarMedia:
-        """Raises `AvatarJoinError` if a track had not come after `timeout` seconds."""
+        """Raises `AvatarJoinError` if a track had not come after `timeout` seconds, or the worker
+        is lost."""
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
         """After `open_media`, or earlier where the worker may speak unseen."""

@@ -118,17 +118,13 @@ class RunwayRoom:
                 raise UnavailableError("The agent's voice could not be published.") from error
 
     async def wait_for_worker(self, timeout: float) -> None:
-        """Wait for the worker to be in the room; `AvatarJoinError` after `timeout` seconds."""
+        """As `WorkerWatch.wait_for_worker`."""
         await self._watch.wait_for_worker(self._session_id, timeout)
 
     async def wait_for_media(
         self, timeout: float
     ) -> tuple[rtc.RemoteAudioTrack, rtc.RemoteVideoTrack]:
-        """Wait for the worker's camera and microphone; from then on their loss is reported.
-
-        Raises:
-            AvatarJoinError: one of them had not come after `timeout` seconds for each.
-        """
+        """As `WorkerWatch.wait_for_media`."""
         return await self._watch.wait_for_media(self._session_id, timeout)
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:

@@ -78,7 +78,12 @@ class WorkerWatch:
             self._room.off(event, handler)
 
     async def wait_for_worker(self, session_id: str, timeout: float) -> None:
-        """Wait for the worker to be in the room; `AvatarJoinError` after `timeout` seconds."""
+        """Wait for the worker to be in the room.
+
+        Raises:
+            AvatarJoinError: it was not there after `timeout` seconds, or the connection to the room
+                was lost before.
+        """
         await self._wait(lambda: self.identity is not None, "participant", session_id, timeout)
 
     async def wait_for_others(self, session_id: str, timeout: float) -> None:
@@ -89,7 +94,8 @@ class WorkerWatch:
         machine makes that longer by itself.
 
         Raises:
-            AvatarJoinError: a track was not published after `timeout` seconds.
+            AvatarJoinError: a track was not published after `timeout` seconds, or the worker or
+                the connection to the room was lost before.
         """
         video, audio = rtc.TrackKind.KIND_VIDEO, rtc.TrackKind.KIND_AUDIO
         await self._wait(lambda: video in self._tracks, "video", session_id, timeout)
@@ -106,7 +112,8 @@ class WorkerWatch:
         """Wait for the worker's camera and microphone; from then on their loss is reported.
 
         Raises:
-            AvatarJoinError: one of them had not come after `timeout` seconds for each.
+            AvatarJoinError: one of them had not come after `timeout` seconds for each, or the
+                worker or the connection to the room was lost before.
         """
         video_kind, audio_kind = rtc.TrackKind.KIND_VIDEO, rtc.TrackKind.KIND_AUDIO
         await self._wait(lambda: video_kind in self._tracks, "video", session_id, timeout)
@@ -132,15 +139,25 @@ class WorkerWatch:
         session_id: str,
         timeout: float,
     ) -> None:
-        try:
+        began = self._loop.time()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while not (condition() or self._away or self._disconnected):
                     self._changed.clear()
                     await self._changed.wait()
-        except TimeoutError:
-            pass
-        if not condition():
-            raise AvatarJoinError(session_id=session_id, missing=missing, waited=timeout)
+        if condition():
+            return
+        reason: Literal["timed_out", "worker_left", "room_lost"] = "timed_out"
+        if self._away:
+            reason = "worker_left"
+        elif self._disconnected:
+            reason = "room_lost"
+        raise AvatarJoinError(
+            session_id=session_id,
+            missing=missing,
+            waited=self._loop.time() - began,
+            reason=reason,
+        )
 
     # -- room events ----------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ SAMPLES = [
     e.ProtocolError(),
     e.SessionFailedError(session_id="s", failure="No one.", failure_code="A.B"),
     e.SessionNotReadyError(session_id="s", queued=True, waited=60.0),
-    e.AvatarJoinError(session_id="s", missing="video", waited=20.0),
+    e.AvatarJoinError(session_id="s", missing="video", waited=20.0, reason="worker_left"),
     e.AvatarLostError(reason="video_stalled"),
     e.RoomTokenError(missing=["canPublishData"], needed_for="delivery 'datastream'"),
 ]
