@@ -76,7 +76,9 @@ class AvatarConnection(Protocol):
 
         Args:
             timeout: seconds for Runway to have the session ready.
-            on_lost: called at most once, when a worker whose face was there is lost.
+            on_lost: called from the event loop when a worker that was there is lost, by each who
+                notices it (the watch over the worker, the picture's, the speech's): perhaps several
+                times, of which the first counts.
 
         Returns:
             The loop time from which Runway's cap counts.

@@ -53,7 +53,8 @@ class RunwayRoom:
     """Joined as the session's user. Subscribes to the avatar worker's tracks alone.
 
     Args:
-        on_lost: called at most once, from the event loop, after the worker's media had come.
+        on_lost: called from the event loop when the worker is lost after its media had come, and
+            when its speech stream fails: perhaps twice, of which the first counts.
         on_playback_finished: called with `interrupted` when the worker reports a segment's end.
     """
 
