@@ -48,6 +48,7 @@ from .playout.ports import (
 from .runway.client import DEFAULT_BASE_URL, RunwayClient
 from .runway.models import Tool
 from .runway.requests import realtime_request
+from .runway.session import abandoned
 from .transport.base import Transport
 from .transport.factory import TransportKind, check_transport, make_transport, worker_token_ttl
 from .transport.tokens import RoomCredentials
@@ -471,7 +472,10 @@ class AvatarSession(BaseAvatarSession[Event]):
             await self._supervisor.aclose(deadline - loop.time() - 1.0)
         if self._transport is not None:
             await self._transport.aclose()
-        await self._client.aclose(max(0.5, deadline - loop.time()))
+        unconfirmed = await self._client.aclose(max(0.5, deadline - loop.time()))
+        if self._supervisor is not None:
+            for session_id in unconfirmed:
+                self._supervisor.account_for(abandoned(session_id))
         if self._telemetry is not None:
             self._telemetry.end(self.usage)
         await super().aclose()

@@ -135,6 +135,12 @@ class Supervisor:
         await asyncio.gather(*self._endings)
         await cancel_and_wait(*self._settling)
 
+    def account_for(self, end: SessionEnd) -> None:
+        """Count a session that has ended, and tell of it."""
+        self.usage = with_session(self.usage, end)
+        self._context.emit("session_ended", end)
+        self._context.emit("usage_updated", self.usage)
+
     # -- one face after the other ---------------------------------------------------------------
 
     async def _keep_a_face(self, cause: Cause) -> None:
@@ -436,9 +442,7 @@ class Supervisor:
             "the Runway session has ended",
             extra={"how": end.how, "status": end.status, "billed_seconds": end.billed_seconds},
         )
-        self.usage = with_session(self.usage, end)
-        self._context.emit("session_ended", end)
-        self._context.emit("usage_updated", self.usage)
+        self.account_for(end)
         if end.how == "already ended" and end.status == "COMPLETED":
             self._cap.ended_by_itself(age)
         if end.estimated and end.billed_seconds and self._end_budget is None:

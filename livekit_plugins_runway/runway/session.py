@@ -258,5 +258,22 @@ class RealtimeSession:
         )
 
 
+def abandoned(session_id: str) -> SessionEnd:
+    """The end of a session whose create was given up before its answer came, and which could not be
+    ended afterwards."""
+    return SessionEnd(
+        session_id=session_id,
+        status=None,
+        how="unconfirmed",
+        confirmed=False,
+        created_at=None,
+        ready_at=None,
+        started_at=None,
+        ended_at=time.time(),
+        billed_seconds=0.0,
+        estimated=True,
+    )
+
+
 def _terminal(state: RealtimeSessionState | None) -> bool:
     return isinstance(state, TERMINAL_STATES)
