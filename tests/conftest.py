@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-pytest_plugins = ["pytester", "tests.support.secret_watch"]
+pytest_plugins = ["pytester", "tests.support.rerun_budget", "tests.support.secret_watch"]
 
 # Tasks that end by themselves right after a test (a task that was cancelled, a transport's last
 # callback) are no leak.
@@ -23,8 +23,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("server")
         if item.get_closest_marker("server"):
             # Real media in real time: on a machine that stands still for half a second words are
-            # lost on the way to the user, as anywhere. The summary lists what was repeated.
-            item.add_marker(pytest.mark.flaky(reruns=2))
+            # lost on the way to the user, as anywhere. `rerun_budget` shows what was repeated.
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.hookimpl(trylast=True)
