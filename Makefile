@@ -21,12 +21,8 @@ help:
 demo: provision
 	@$(PYTHON) -m demo
 
-# One call of real media keeps half a core busy. The heavy tests come by themselves.
 test: provision
-	@$(PYTHON) -m pytest -m "not server" -n 4; quick=$$?; \
-	$(PYTHON) -m pytest -m "server and not heavy" -n 2; media=$$?; \
-	$(PYTHON) -m pytest -m "server and heavy"; heavy=$$?; \
-	[ $$quick -ne 0 ] && exit $$quick; [ $$media -ne 0 ] && exit $$media; exit $$heavy
+	@$(PYTHON) tools/run_tests.py
 
 # matplotlib for the plots, only here.
 bench: provision
