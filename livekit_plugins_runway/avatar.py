@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -39,7 +40,6 @@ from .media.video import VideoOptions
 from .playout.output import AvatarAudioOutput
 from .playout.ports import (
     FirstSpeechHeard,
-    Microphone,
     PlayoutReport,
     PlayoutStats,
     SpeechForeign,
@@ -57,6 +57,17 @@ from .transport.worker_protocol import DeliveryKind, DeliveryOption
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
 _IDENTITY = "runway-avatar-agent"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What an avatar has from `start()` on, until `_close()` has closed each of them."""
+
+    transport: Transport
+    output: AvatarAudioOutput
+    presence: UserPresence
+    supervisor: Supervisor
+    telemetry: Telemetry
 
 
 class AvatarSession(BaseAvatarSession[Event]):
@@ -178,13 +189,8 @@ class AvatarSession(BaseAvatarSession[Event]):
 
         self._state = AvatarState.NEW
         self._timings = StageTimings()
-        self._started_at = 0.0
-        self._transport: Transport | None = None
-        self._output: AvatarAudioOutput | None = None
+        self._call: _Call | None = None
         self._former_output: AudioOutput | None = None
-        self._presence: UserPresence | None = None
-        self._telemetry: Telemetry | None = None
-        self._supervisor: Supervisor | None = None
         self._warming_task: asyncio.Task[None] | None = None
         self._run_task: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
@@ -196,7 +202,7 @@ class AvatarSession(BaseAvatarSession[Event]):
     def avatar_identity(self) -> str:
         """Of the participant that has the face: with "direct" another one after a renewal, a swap
         or a restart."""
-        return self._identity if self._transport is None else self._transport.identity
+        return self._identity if self._call is None else self._call.transport.identity
 
     @property
     def provider(self) -> str:
@@ -213,7 +219,7 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     @property
     def _instance(self) -> AvatarInstance | None:
-        return None if self._supervisor is None else self._supervisor.instance
+        return None if self._call is None else self._call.supervisor.instance
 
     @property
     def delivery(self) -> DeliveryKind | None:
@@ -228,17 +234,17 @@ class AvatarSession(BaseAvatarSession[Event]):
     @property
     def usage(self) -> CallUsage:
         """What the sessions that have ended have cost, and how often the face was replaced."""
-        return CallUsage() if self._supervisor is None else self._supervisor.usage
+        return CallUsage() if self._call is None else self._call.supervisor.usage
 
     @property
     def playout(self) -> PlayoutStats:
         """What became of the agent's speech so far."""
-        return PlayoutStats() if self._output is None else self._output.stats
+        return PlayoutStats() if self._call is None else self._call.output.stats
 
     @property
     def speech_latency(self) -> float | None:
         """Seconds from sending speech to the avatar to relaying it, last measured."""
-        return None if self._output is None else self._output.latency
+        return None if self._call is None else self._call.output.latency
 
     def __repr__(self) -> str:
         return f"AvatarSession(state={self._state.value}, delivery={self.delivery})"
@@ -319,37 +325,19 @@ class AvatarSession(BaseAvatarSession[Event]):
             allow_private=self._allow_private_livekit_url,
             video=self._video,
         )
-        self._started_at = asyncio.get_running_loop().time()
-        self._telemetry = Telemetry(self, self._timings)
+        self._call = call = self._make_call(room, transport)
         self._move_to(AvatarState.STARTING, "start")
-        self._transport = transport
         try:
             await super().start(agent_session, room)
             agent_session.on("close", self._on_agent_session_close)
-            output = self._install_output(agent_session, transport.microphone)
-            self._presence = UserPresence(room)
-            self._supervisor = Supervisor(
-                self._request,
-                SupervisorContext(
-                    client=self._client,
-                    transport=transport,
-                    output=output,
-                    presence=self._presence,
-                    instance_options=self._instance_options,
-                    recovery=self._recovery,
-                    create_retries=self._conn_options.max_retry,
-                    move_to=self._move_to,
-                    emit=self.emit,
-                    on_stage=self._on_stage,
-                ),
-            )
-            await self._create_and_join(transport)
+            self._install_output(agent_session, call.output)
+            await self._create_and_join(call)
         except BaseException:
             # Cancelled or refused: nothing may stay behind, and the caller must see why.
             await self.aclose()
             raise
-        self._run_task = asyncio.create_task(self._run(), name="runway_avatar")
-        self._run_task.add_done_callback(self._on_run_done)
+        self._run_task = asyncio.create_task(self._run(call), name="runway_avatar")
+        self._run_task.add_done_callback(partial(self._on_run_done, call))
 
     async def swap_avatar(
         self,
@@ -379,11 +367,12 @@ class AvatarSession(BaseAvatarSession[Event]):
             tools,
         )
         async with self._swap_lock:
-            if self._supervisor is None or self._run_task is None or self._run_task.done():
+            call, running = self._call, self._run_task
+            if call is None or running is None or running.done():
                 raise ConfigurationError(
                     f"swap_avatar() needs a started avatar; this one is {self._state.value}."
                 )
-            await self._supervisor.swap(request)
+            await call.supervisor.swap(request)
 
     async def aclose(self) -> None:
         """End the Runway session, confirmed, and leave the room.
@@ -395,16 +384,37 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     # -- start ----------------------------------------------------------------------------------
 
-    def _install_output(
-        self, agent_session: AgentSession[Any], microphone: Microphone
-    ) -> AvatarAudioOutput:
-        self._output = AvatarAudioOutput(
-            microphone,
-            report=self._on_playout_report,
+    def _make_call(self, room: rtc.Room, transport: Transport) -> _Call:
+        on_stage = partial(self._on_stage, asyncio.get_running_loop().time())
+        output = AvatarAudioOutput(
+            transport.microphone,
+            report=partial(self._on_playout_report, on_stage),
             wait_for_avatar=self._wait_for_avatar,
             stall_timeout=self._instance_options.stall_timeout,
             can_pause=self._allow_pause,
         )
+        presence = UserPresence(room)
+        context = SupervisorContext(
+            client=self._client,
+            transport=transport,
+            output=output,
+            presence=presence,
+            instance_options=self._instance_options,
+            recovery=self._recovery,
+            create_retries=self._conn_options.max_retry,
+            move_to=self._move_to,
+            emit=self.emit,
+            on_stage=on_stage,
+        )
+        return _Call(
+            transport=transport,
+            output=output,
+            presence=presence,
+            supervisor=Supervisor(self._request, context),
+            telemetry=Telemetry(self, self._timings),
+        )
+
+    def _install_output(self, agent_session: AgentSession[Any], output: AvatarAudioOutput) -> None:
         self._former_output = tail = _tail(agent_session.output.audio)
         if tail is None and _is_running(agent_session):
             logger.warning(
@@ -412,37 +422,33 @@ class AvatarSession(BaseAvatarSession[Event]):
                 "synchronised with speech and nothing is recorded. Call avatar.start() before "
                 "session.start(), or do not pass audio_output=False"
             )
-        agent_session.output.replace_audio_tail(self._output)
-        return self._output
+        agent_session.output.replace_audio_tail(output)
 
-    async def _create_and_join(self, transport: Transport) -> None:
+    async def _create_and_join(self, call: _Call) -> None:
         """Side by side, but the request leaves first: the avatar's start hangs on it."""
-        assert self._supervisor is not None
         sent = asyncio.Event()
 
         async def join() -> None:
             await sent.wait()
-            await transport.join()
+            await call.transport.join()
 
         joining = asyncio.create_task(join(), name="runway_join")
         try:
-            await self._supervisor.create(sent.set)
+            await call.supervisor.create(sent.set)
             await joining
         finally:
             await cancel_and_wait(joining)
 
-    async def _run(self) -> None:
-        assert self._supervisor is not None
-        await self._supervisor.run()
+    async def _run(self, call: _Call) -> None:
+        await call.supervisor.run()
         self._close_soon()
 
-    def _on_run_done(self, task: asyncio.Task[None]) -> None:
+    def _on_run_done(self, call: _Call, task: asyncio.Task[None]) -> None:
         """A fault of ours must not cost the user the agent's voice."""
         if task.cancelled() or (error := task.exception()) is None:
             return
         logger.error("the avatar is given up", exc_info=error)
-        assert self._output is not None
-        self._output.detach_avatar()
+        call.output.detach_avatar()
         self._move_to(AvatarState.VOICE_ONLY, "internal error")
 
     # -- close ----------------------------------------------------------------------------------
@@ -458,32 +464,29 @@ class AvatarSession(BaseAvatarSession[Event]):
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + CLOSE_BUDGET
+        deadline, call = loop.time() + CLOSE_BUDGET, self._call
         self._move_to(AvatarState.CLOSED, "aclose")
         await cancel_and_wait(self._warming_task, self._run_task)
         if self._agent_session is not None:
             self._agent_session.off("close", self._on_agent_session_close)
-            self._restore_output(self._agent_session)
-        if self._output is not None:
-            await self._output.aclose()
-        if self._presence is not None:
-            self._presence.close()
-        if self._supervisor is not None:
-            await self._supervisor.aclose(deadline - loop.time() - 1.0)
-        if self._transport is not None:
-            await self._transport.aclose()
+            if call is not None:
+                self._restore_output(self._agent_session, call.output)
+        if call is not None:
+            await call.output.aclose()
+            call.presence.close()
+            await call.supervisor.aclose(deadline - loop.time() - 1.0)
+            await call.transport.aclose()
         unconfirmed = await self._client.aclose(max(0.5, deadline - loop.time()))
-        if self._supervisor is not None:
+        if call is not None:
             for session_id in unconfirmed:
-                self._supervisor.account_for(abandoned(session_id))
-        if self._telemetry is not None:
-            self._telemetry.end(self.usage)
+                call.supervisor.account_for(abandoned(session_id))
+            call.telemetry.end(call.supervisor.usage)
         await super().aclose()
 
-    def _restore_output(self, agent_session: AgentSession[Any]) -> None:
-        if self._output is None or _tail(agent_session.output.audio) is not self._output:
+    def _restore_output(self, agent_session: AgentSession[Any], output: AvatarAudioOutput) -> None:
+        if _tail(agent_session.output.audio) is not output:
             return  # the framework has taken it off already, or somebody else has replaced it
-        if agent_session.output.audio is self._output:
+        if agent_session.output.audio is output:
             agent_session.output.audio = self._former_output
         elif self._former_output is not None:
             agent_session.output.replace_audio_tail(self._former_output)
@@ -505,18 +508,18 @@ class AvatarSession(BaseAvatarSession[Event]):
         logger.debug("avatar state changed", extra={"old": old.value, "new": state.value})
         self.emit("state_changed", StateChanged(old, state, reason))
 
-    def _on_stage(self, stage: str) -> None:
-        elapsed = asyncio.get_running_loop().time() - self._started_at
+    def _on_stage(self, started_at: float, stage: str) -> None:
+        elapsed = asyncio.get_running_loop().time() - started_at
         logger.debug("avatar stage reached", extra={"stage": stage, "seconds": round(elapsed, 3)})
         if getattr(self._timings, stage) is None:
             setattr(self._timings, stage, elapsed)
             self.emit("stage_reached", stage)
 
-    def _on_playout_report(self, report: PlayoutReport) -> None:
+    def _on_playout_report(self, on_stage: Callable[[str], None], report: PlayoutReport) -> None:
         match report:
             case FirstSpeechHeard():
                 if self._timings.first_speech is None:
-                    self._on_stage("first_speech")
+                    on_stage("first_speech")
             case SpeechStalled():
                 self._report_loss(LossReason.SPEECH_STALLED)
             case SpeechForeign():

@@ -30,6 +30,15 @@ class InstanceOptions:
     """Where the calls of the session's tools arrive; None: nobody listens."""
 
 
+@dataclass(frozen=True)
+class _Face:
+    """What is seen and heard of the worker, once its tracks are there."""
+
+    media: AvatarMedia
+    running: asyncio.Task[None]
+    """`media.run()`."""
+
+
 class AvatarInstance:
     """Opened once, closed once. `lost` resolves when the avatar that was there is no longer.
 
@@ -49,8 +58,7 @@ class AvatarInstance:
         self._options = options
         self._on_stage = on_stage
         self._tools: SessionTools | None = None
-        self._media: AvatarMedia | None = None
-        self._media_task: asyncio.Task[None] | None = None
+        self._face: _Face | None = None
         self._status_task: asyncio.Task[None] | None = None
         self._first_frame = asyncio.Event()
         self._began = asyncio.get_running_loop().time()
@@ -65,9 +73,15 @@ class AvatarInstance:
         self.delivery_kind: DeliveryKind | None = None
 
     @property
+    def _media(self) -> AvatarMedia:
+        if self._face is None:
+            raise RuntimeError("open() has not come as far as the worker's tracks")
+        return self._face.media
+
+    @property
     def last_frame(self) -> float | None:
         """Loop time in seconds of the avatar's last picture; None where that is not known."""
-        return None if self._media is None else self._media.last_frame
+        return None if self._face is None else self._face.media.last_frame
 
     @property
     def startup(self) -> float:
@@ -121,12 +135,12 @@ class AvatarInstance:
         early = await connection.may_speak_unseen(options.join_timeout)
         if early:
             delivery = await self._open_delivery(on_ready, seen=False)
-        self._media = await connection.open_media(
+        media = await connection.open_media(
             options.join_timeout, on_first_frame=self._on_first_frame
         )
+        self._face = _Face(media, asyncio.create_task(media.run(), name="runway_media"))
         if not standby:
-            self._media.activate()
-        self._media_task = asyncio.create_task(self._media.run(), name="runway_media")
+            media.activate()
         await self._wait_for_first_frame()
         if not early:
             delivery = await self._open_delivery(on_ready, seen=True)
@@ -162,21 +176,20 @@ class AvatarInstance:
 
     def show(self) -> None:
         """From now on the user sees and hears this avatar. Only after `open()`."""
-        assert self._media is not None
         self._media.activate()
 
     def hide(self) -> None:
         """From now on the user sees and hears nothing of it, as far as that is in our hands."""
-        if self._media is not None:
-            self._media.deactivate()
+        if self._face is not None:
+            self._face.media.deactivate()
 
     async def wait_until_shown(self, timeout: float) -> float | None:
         """The loop time of the first picture that the user saw; None if none came in time, or
         nobody here can tell."""
-        assert self._media is not None
+        media = self._media
         try:
             async with asyncio.timeout(timeout):
-                return await self._media.wait_until_shown()
+                return await media.wait_until_shown()
         except TimeoutError:
             return None
 
@@ -202,7 +215,8 @@ class AvatarInstance:
 
     async def _stop(self) -> None:
         """Let nothing more of the avatar reach the user. Idempotent."""
-        await cancel_and_wait(self._media_task, self._status_task)
+        running = None if self._face is None else self._face.running
+        await cancel_and_wait(running, self._status_task)
 
     async def close(self, *, budget: float) -> SessionEnd:
         """Show no more of it, end the session, see that it has ended, leave the Runway room.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from livekit import rtc
 
@@ -77,6 +78,15 @@ class Bridge:
         await self.participant.aclose()
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """What a connection has from `open()` on, once its session is consumed."""
+
+    room: RunwayRoom
+    """Joined, or being joined: to be closed in either case."""
+    on_lost: Callable[[LossReason], None]
+
+
 class BridgeConnection:
     """A `AvatarConnection` through the room that Runway hosts for the session."""
 
@@ -86,21 +96,24 @@ class BridgeConnection:
         self._participant = participant
         self._listener = listener
         self._stall_timeout = stall_timeout
-        self._on_lost: Callable[[LossReason], None] | None = None
-        self._room: RunwayRoom | None = None
+        self._opened: _Opened | None = None
         self._not_joined = asyncio.Event()
+
+    def _way(self) -> _Opened:
+        if self._opened is None:
+            raise RuntimeError("open() has not led into the room that Runway hosts")
+        return self._opened
 
     @property
     def room(self) -> rtc.Room:
-        assert self._room is not None
-        return self._room.room
+        return self._way().room.room
 
     def is_worker(self, identity: str) -> bool:
         return identity.startswith(WORKER_PREFIX)
 
     @property
     def worker_gone(self) -> asyncio.Event:
-        return self._not_joined if self._room is None else self._room.worker_gone
+        return self._not_joined if self._opened is None else self._opened.room.worker_gone
 
     def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
         return request
@@ -122,51 +135,47 @@ class BridgeConnection:
         credentials = await session.consume(ready)
         consumed_at = asyncio.get_running_loop().time()
         on_stage("consumed")
-        self._on_lost = on_lost
-        self._room = RunwayRoom(
+        room = RunwayRoom(
             session.id,
             on_lost=on_lost,
             on_playback_finished=lambda interrupted: self._listener.worker_finished(
                 interrupted=interrupted
             ),
         )
-        await self._room.join(credentials)
+        self._opened = _Opened(room, on_lost)
+        await room.join(credentials)
         on_stage("connected")
         return consumed_at
 
     async def wait_for_worker(self, timeout: float) -> None:
-        assert self._room is not None
-        await self._room.wait_for_worker(timeout)
+        await self._way().room.wait_for_worker(timeout)
 
     async def may_speak_unseen(self, timeout: float) -> bool:
         """Nothing is known of a worker in the room that Runway hosts: it might drop the speech."""
         return False
 
     async def open_media(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Relay:
-        assert self._room is not None
-        assert self._on_lost is not None
-        on_lost = self._on_lost
-        audio, video = await self._room.wait_for_media(timeout)
+        way = self._way()
+        audio, video = await way.room.wait_for_media(timeout)
         return Relay(
             audio=audio,
             video=video,
             participant=self._participant,
             listener=self._listener,
             on_first_frame=on_first_frame,
-            on_stall=lambda _: on_lost(LossReason.VIDEO_STALLED),
+            on_stall=lambda _: way.on_lost(LossReason.VIDEO_STALLED),
             stall_timeout=self._stall_timeout,
         )
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
-        assert self._room is not None
-        return await self._room.open_delivery(option)
+        return await self._way().room.open_delivery(option)
 
     async def send_end_call(self) -> bool:
-        return self._room is not None and await self._room.send_end_call()
+        return self._opened is not None and await self._opened.room.send_end_call()
 
     async def ensure_gone(self, patience: float) -> None:
         """Nothing to do: nothing of it reaches the user once the relay has stopped."""
 
     async def aclose(self) -> None:
-        if self._room is not None:
-            await self._room.aclose()
+        if self._opened is not None:
+            await self._opened.room.aclose()

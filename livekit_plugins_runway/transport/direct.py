@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from livekit import rtc
 
@@ -111,6 +112,16 @@ class Direct:
         await self.fallback.aclose()
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """What a connection has from `open()` on."""
+
+    session: RealtimeSession
+    watch: WorkerWatch
+    """Open, until the connection is closed."""
+    on_lost: Callable[[LossReason], None]
+
+
 class DirectConnection:
     """A `AvatarConnection` without a way: the worker is in the agent's room."""
 
@@ -127,11 +138,14 @@ class DirectConnection:
         self._credentials = credentials
         self._identity = identity
         self._listener = listener
-        self._session: RealtimeSession | None = None
-        self._watch: WorkerWatch | None = None
-        self._on_lost: Callable[[LossReason], None] | None = None
+        self._opened: _Opened | None = None
         self._stream: DataStreamDelivery | None = None
         self._never_came = asyncio.Event()
+
+    def _way(self) -> _Opened:
+        if self._opened is None:
+            raise RuntimeError("open() has not begun to look for the worker")
+        return self._opened
 
     @property
     def room(self) -> rtc.Room:
@@ -142,7 +156,7 @@ class DirectConnection:
 
     @property
     def worker_gone(self) -> asyncio.Event:
-        return self._never_came if self._watch is None else self._watch.gone
+        return self._never_came if self._opened is None else self._opened.watch.gone
 
     def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
         return self._direct.integrated(request, self._identity)
@@ -159,8 +173,8 @@ class DirectConnection:
         on_stage: Callable[[str], None],
         on_lost: Callable[[LossReason], None],
     ) -> float:
-        self._session, self._on_lost = session, on_lost
-        watch = self._watch = WorkerWatch(self._room, is_worker=self.is_worker, on_lost=on_lost)
+        watch = WorkerWatch(self._room, is_worker=self.is_worker, on_lost=on_lost)
+        self._opened = _Opened(session, watch, on_lost)
         watch.open()
         self._direct.registry.listen(
             self._identity,
@@ -175,11 +189,9 @@ class DirectConnection:
         return asyncio.get_running_loop().time()
 
     async def wait_for_worker(self, timeout: float) -> None:
-        assert self._session is not None
-        assert self._watch is not None
+        way = self._way()
         await first_of(
-            self._watch.wait_for_worker(self._session.id, timeout),
-            self._until_ended(self._session),
+            way.watch.wait_for_worker(way.session.id, timeout), self._until_ended(way.session)
         )
 
     async def _until_ended(self, session: RealtimeSession) -> None:
@@ -188,21 +200,18 @@ class DirectConnection:
 
     async def may_speak_unseen(self, timeout: float) -> bool:
         """As soon as the user can hear it: the first picture may take longer."""
-        assert self._session is not None
-        assert self._watch is not None
-        await self._watch.wait_for_others(self._session.id, timeout)
+        way = self._way()
+        await way.watch.wait_for_others(way.session.id, timeout)
         return True
 
     async def open_media(
         self, timeout: float, *, on_first_frame: Callable[[], None]
     ) -> AvatarMonitor:
-        assert self._session is not None
-        assert self._watch is not None
-        watch = self._watch
-        audio, video = await watch.wait_for_media(self._session.id, timeout)
+        way = self._way()
+        audio, video = await way.watch.wait_for_media(way.session.id, timeout)
 
         def on_seen() -> None:
-            watch.unsubscribe_video()
+            way.watch.unsubscribe_video()
             on_first_frame()
 
         def on_active(active: bool) -> None:
@@ -222,25 +231,25 @@ class DirectConnection:
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
         """Always a data stream: a track for the worker would be heard by the user as well."""
-        assert self._on_lost is not None
-        on_lost = self._on_lost
+        way = self._way()
         self._stream = DataStreamDelivery(
-            self._room, self._identity, lambda: on_lost(LossReason.SPEECH_FAILED)
+            self._room, self._identity, lambda: way.on_lost(LossReason.SPEECH_FAILED)
         )
         return "datastream", self._stream
 
     async def send_end_call(self) -> bool:
-        if self._watch is None or not self._watch.present:
+        if self._opened is None or not self._opened.watch.present:
             return False
         return await send_end_call(self._room, self._identity)
 
     async def ensure_gone(self, patience: float) -> None:
-        if self._watch is None or not self._watch.present:
+        if self._opened is None or not self._opened.watch.present:
             return
+        watch = self._opened.watch
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                await self._watch.gone.wait()
-        if self._watch.present:
+                await watch.gone.wait()
+        if watch.present:
             await self._credentials.remove(self._identity)
 
     async def aclose(self) -> None:
@@ -248,5 +257,5 @@ class DirectConnection:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()
-        if self._watch is not None:
-            self._watch.close()
+        if self._opened is not None:
+            self._opened.watch.close()

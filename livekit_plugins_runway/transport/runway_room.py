@@ -137,13 +137,13 @@ class RunwayRoom:
         Raises:
             RoomTokenError: the token forbids what is needed.
         """
-        worker = self._watch.identity
-        assert worker is not None
+        worker = self._watch.worker
         kind = option if option != "auto" else await self._probe(worker)
         if missing := _missing_grants(self._token, _NEEDS[kind]):
             raise RoomTokenError(missing=missing, needed_for=f"delivery {kind!r}")
         if kind == "track":
-            assert self._speech_track is not None
+            if self._speech_track is None:
+                raise RuntimeError("join() has published no voice, or a stream has replaced it")
             await self._speech_track.wait_until_heard()
             return kind, self._speech_track
         self._stream = DataStreamDelivery(

@@ -62,6 +62,13 @@ class WorkerWatch:
         }
 
     @property
+    def worker(self) -> str:
+        """Its identity. `RuntimeError` before it was seen."""
+        if self.identity is None:
+            raise RuntimeError("no avatar worker was seen in the room yet")
+        return self.identity
+
+    @property
     def present(self) -> bool:
         """Whether the worker is in the room, as far as this end can see."""
         return self.identity is not None and not self._away

@@ -411,7 +411,7 @@ async def test_the_cap_is_learned_from_a_session_that_ended_by_itself(
         await asyncio.sleep(2.0)
         call.runway.hit_cap()
         await call.until_told("replaced", lambda: bool(call.replaced))
-        assert call.avatar._supervisor is not None
-        cap = call.avatar._supervisor._cap.seconds
+        assert call.avatar._call is not None
+        cap = call.avatar._call.supervisor._cap.seconds
         assert cap is not None
         assert 1.5 < cap < 6.0

@@ -28,8 +28,9 @@ def connection(call: Call, whose: str) -> rtc.Room:
     if whose == "agent":
         return call.room
     if whose == "participant":
-        assert isinstance(call.avatar._transport, Bridge)
-        return call.avatar._transport.participant._room
+        assert call.avatar._call is not None
+        assert isinstance(call.avatar._call.transport, Bridge)
+        return call.avatar._call.transport.participant._room
     assert call.avatar._instance is not None
     assert isinstance(call.avatar._instance.connection, BridgeConnection)
     return call.avatar._instance.connection.room
