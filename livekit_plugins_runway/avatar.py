@@ -147,6 +147,8 @@ class AvatarSession(BaseAvatarSession[Event]):
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         super().__init__()
+        # What was asked for: not changed any more. A swap changes the supervisor's copy of the
+        # request.
         self._request = realtime_request(
             avatar_id or None,
             preset_id or None,
@@ -166,6 +168,7 @@ class AvatarSession(BaseAvatarSession[Event]):
             http_session=http_session,
             conn_options=conn_options,
         )
+        """Its sessions are the supervisor's; it is closed here."""
         self._conn_options = conn_options
         self._identity = avatar_participant_identity or _IDENTITY
         self._name = avatar_participant_name or self._identity
@@ -187,14 +190,24 @@ class AvatarSession(BaseAvatarSession[Event]):
             ),
         )
 
+        # What becomes of it, all in the event loop's thread.
         self._state = AvatarState.NEW
+        """Written by `_move_to()` alone."""
         self._timings = StageTimings()
+        """Each stage is written once, by `_on_stage()`."""
         self._call: _Call | None = None
+        """From STARTING on, also after it was closed; None for an avatar that was never started."""
         self._former_output: AudioOutput | None = None
+        """What `_call.output` has replaced in the agent session, to be put back."""
         self._warming_task: asyncio.Task[None] | None = None
+        """From `prewarm()` on."""
         self._run_task: asyncio.Task[None] | None = None
+        """The supervisor's run, from when `start()` has succeeded. It ends when it is closed, and
+        when the options say so."""
         self._close_task: asyncio.Task[None] | None = None
+        """The one `_close()`, whoever asked for it first."""
         self._swap_lock = asyncio.Lock()
+        """The supervisor takes one swap at a time."""
 
     # -- what it tells --------------------------------------------------------------------------
 

@@ -53,24 +53,39 @@ class AvatarInstance:
         options: InstanceOptions,
         on_stage: Callable[[str], None],
     ) -> None:
+        # All of it is of the event loop's thread. Times are loop times in seconds, set once each,
+        # in this order, as `open()` comes that far: `_began`, `_capped_from`, `_worker_joined_at`,
+        # `_live_at`.
         self.session = session
+        """From before its creation to its end."""
         self.connection = connection
+        """Opened by `open()`; closed by `close()`, however far that has come."""
         self._options = options
         self._on_stage = on_stage
         self._tools: SessionTools | None = None
+        """From the connection's opening on, if the session has tools."""
         self._face: _Face | None = None
+        """From when the worker's tracks are there. Stopped by `close()`, and kept for
+        `last_frame`."""
         self._status_task: asyncio.Task[None] | None = None
+        """Asks Runway whether the session has ended, once the avatar is there."""
         self._first_frame = asyncio.Event()
+        """Set by the media with the worker's first picture."""
         self._began = asyncio.get_running_loop().time()
         self._capped_from: float | None = None
+        """From here on Runway's cap counts."""
         self._worker_joined_at: float | None = None
+        """From here on it is billed."""
         self._live_at: float | None = None
+        """From here on it has a face and takes speech."""
         self.retired = False
-        """Set by the one who ends it."""
+        """Set by the supervisor as it begins to end it: that happens once."""
         self.queued = asyncio.Event()
         """Set while Runway says that the session waits for capacity."""
         self.lost: asyncio.Future[LossReason] = asyncio.get_running_loop().create_future()
+        """Set once, by `report_loss()`; whoever waits for it must not cancel it."""
         self.delivery_kind: DeliveryKind | None = None
+        """None until `open()` has found out how the worker takes speech."""
 
     @property
     def _media(self) -> AvatarMedia:

@@ -62,20 +62,39 @@ class Supervisor:
     """Owns every Runway session of a call, from `create()` to `aclose()`."""
 
     def __init__(self, request: CreateRealtimeSession, context: SupervisorContext) -> None:
+        # All of it is of the event loop's thread. A session that was created is `_instance` or
+        # `_next`, or `old` in `_replace()` for the moment of a change-over, until `_retire()` makes
+        # an ending of it.
         self._request = request
+        """What sessions are made of from now on. Changed by a swap that succeeds, and when the
+        first face is there, which has said the start script."""
         self._context = context
         self._cap = Cap(context.recovery, request.max_duration)
+        """Learns from each session that ends by itself."""
         self._instance: AvatarInstance | None = None
+        """The session that is, or is about to be, the face. None while the voice is alone: between
+        two sessions, in a pause, and for good once it was given up."""
         self._next: AvatarInstance | None = None
-        self._seen = False  # a face was there before
+        """The one that is made beside it in a renewal or a swap, until it takes over."""
+        self._seen = False
+        """A face was there before: the next one takes over by a hand-over."""
         self._last_frame: float | None = None
+        """Loop time of the last picture of the face that is gone, until the freeze was told."""
         self._one_at_a_time = False
+        """The account was seen to have no place for a second session. Never reset."""
         self._wanted: _Swap | None = None
+        """The swap that was asked for and not taken up yet."""
         self._want = asyncio.Event()
+        """Set while there is a `_wanted`."""
         self._endings: set[asyncio.Task[None]] = set()
+        """Sessions that are being ended. `aclose()` waits for them."""
         self._settling: set[asyncio.Task[None]] = set()
+        """They ask what ended sessions have cost. `aclose()` cancels them."""
         self._end_budget: float | None = None
+        """Seconds that an ending may take, from `aclose()` on; None before: `END_BUDGET`."""
         self.usage = CallUsage()
+        """Of the sessions that have ended. Replaced as a whole, so whoever has read it keeps what
+        was read."""
 
     @property
     def instance(self) -> AvatarInstance | None:

@@ -40,19 +40,31 @@ class AvatarParticipant:
     """
 
     def __init__(self, video: VideoOptions | None = None) -> None:
+        # All of it is of the event loop's thread; only `microphone` may be written to from others.
+        # The sources (microphone, camera) last for the call; the room and the tracks are made anew
+        # by each `_rejoin()`.
         self._video = video or VideoOptions()
         self._fitter = VideoFitter(self._video)
+        """It has a clock: `max_fps` counts each picture that it is given."""
         self._room = rtc.Room()
+        """The agent's room, as this participant. Events of one that was replaced count no more."""
         self.microphone = LiveMicrophone()
         self._microphone_track = self._voice_track()
+        """Published in `_room`, or about to be."""
         self._camera: rtc.VideoSource | None = None
+        """From the first picture on; its size is that of the first picture."""
         self._camera_track: rtc.LocalVideoTrack | None = None
+        """Of `_camera`, in `_room`. Muted while there are no pictures."""
         self._url = ""
         self._make_token: Callable[[], str] = str
+        """Both as given to `join()`; before it nothing uses them."""
         self._subscription = TrackSubscription()
         self._published_at = float("-inf")
+        """Loop time at which the microphone was last published."""
         self._rejoining: asyncio.Task[None] | None = None
+        """The last `_rejoin()`, done or not."""
         self._closed = False
+        """From `aclose()` on: pictures are dropped, and a lost room is not joined again."""
 
     @property
     def subscribed(self) -> bool:

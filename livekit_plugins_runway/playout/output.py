@@ -146,36 +146,76 @@ class AvatarAudioOutput(AudioOutput):
         self._stall_timeout = stall_timeout
         self._loop = asyncio.get_running_loop()
         self._wall_offset = time.time() - self._loop.time()
+        """Unix time less loop time, seconds."""
 
+        # All that follows is written by the event loop's thread, except that `relayed()` appends to
+        # `_arrived` in the relay's. That one reads `_attempt`, `_delivery` and `_gate_open` without
+        # a lock: they may be old by one step of the event loop. Times are loop times in seconds.
+
+        # -- what is said --
         self._segments: deque[Segment] = deque()
-        self._open: Segment | None = None  # being captured
+        """What is not finished: the first is spoken, those after it wait. Each leaves by
+        `_finish()`."""
+        self._open: Segment | None = None
+        """Being captured: the last of `_segments`, or in none if a barge-in has finished it."""
         self._attempt: _Attempt | None = None
+        """At `_segments[0]`; None while nobody speaks. By the avatar's route only while there is a
+        `_delivery`."""
         self._resampler: Resampler | None = None
+        """From the rate of the last frame that needed one."""
         self._room_in_buffer = asyncio.Event()
+        """Cleared while more than `MAX_BUFFERED` seconds of `_segments` are unheard."""
         self._room_in_buffer.set()
 
+        # -- who says it --
         self._delivery: SpeechDelivery | None = None
-        self._expected = True  # an avatar is on its way
+        """The way to the avatar; None: there is none, and the voice speaks."""
+        self._expected = True
+        """The first avatar is on its way. False for good once it is there, or will not come."""
         self._seen = True
+        """False from when an avatar was attached unseen until its face is there, or another avatar
+        is attached."""
         self._successor: tuple[SpeechDelivery | None, Callable[[], None]] | None = None
+        """The pending hand-over, as it was given to `hand_over()`."""
         self._forced_at: float | None = None
-        self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
-        self._sounded_at: float | None = None
+        """When it was said that the hand-over cannot wait; only while one is pending."""
         self._hush_until: float | None = None
-        self._interruption: Interruption | None = None
-        self._clear_tasks: set[asyncio.Task[None]] = set()
-        self._gate_open = False
-        self._latency: float | None = None
+        """Until when the pending hand-over waits for the present avatar's last sound; None before
+        it does."""
+        self._first_wait: float | None = None
+        """Since when the first speech waits for a face. Never reset: a call waits once."""
+        self._unsubscribed_wait: float | None = None
+        """Since when speech waits for a listener; None while there is one."""
 
-        self.stats = PlayoutStats()
+        # -- what is heard of the avatar --
+        self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
+        """Not looked at yet."""
+        self._sounded_at: float | None = None
+        """When the avatar was last audible, let through or not."""
+        self._gate_open = False
+        """Whether the user hears what comes from the avatar, unless the voice speaks."""
+        self._latency: float | None = None
+        """Seconds; see `latency`. Kept from one avatar to the next."""
+
+        # -- what ends it --
+        self._interruption: Interruption | None = None
+        """From when the avatar was stopped in mid-speech until none of the old words can come back,
+        or there is another avatar or none."""
+        self._clear_tasks: set[asyncio.Task[None]] = set()
+        """They tell workers to drop what they have."""
         self._paused = False
         self._cleared_at: float | None = None
-        self._first_wait: float | None = None  # since when the first speech waits for a face
-        self._unsubscribed_wait: float | None = None
+        """The last barge-in; known wherever one of `_segments` is cleared."""
         self._deadline: float | None = None
+        """When the attempt is ended by force; None until all of its segment was sent."""
+
+        self.stats = PlayoutStats()
         self._wake = asyncio.Event()
+        """Set by whatever may give the pump something to do; cleared by the pump."""
         self._closed = False
+        """From `aclose()` on: what is captured is dropped."""
         self._pump = asyncio.create_task(self._run(), name="runway_audio_output")
+        """Runs `_tick()`, from now until `aclose()`."""
 
     # -- what the framework calls ---------------------------------------------------------------
 

@@ -82,9 +82,12 @@ class RunwayClient:
     ) -> None:
         self._api_secret = _checked_secret(api_secret)
         self._http = HttpCaller(base_url, http_session, conn_options, call_timeout, jitter)
+        # A create is in `_creates` while somebody waits for it. Abandoned, it moves to
+        # `_background`, as the task that sees it to its end. Both empty themselves.
         self._creates: set[asyncio.Task[str]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._unconfirmed: list[str] = []
+        """Ids of abandoned sessions that could not be ended; it only grows."""
 
     def __repr__(self) -> str:
         return f"RunwayClient(base_url={self.base_url!r}, pending_creates={self.pending_creates})"

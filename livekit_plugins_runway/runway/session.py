@@ -47,16 +47,21 @@ _ORDER = list(SessionState)
 
 @dataclass
 class _Times:
+    """Unix times in seconds, set as the session comes that far; None for what it did not reach."""
+
     created: float | None = None
     ready: float | None = None
     consumed: float | None = None
     running: float | None = None
+    """The worker came: it is billed from here."""
     ended: float | None = None
 
 
 @dataclass(eq=False)
 class RealtimeSession:
     """Owns one Runway session. Once it was created `end()` must be awaited; all else may fail.
+
+    Of the event loop's thread; what it holds is written here alone.
 
     Args:
         client: shared; not closed here.
@@ -66,10 +71,12 @@ class RealtimeSession:
     client: RunwayClient
     request: CreateRealtimeSession
     state: SessionState = SessionState.NEW
+    """Only forward, by `_move_to()`; steps may be left out."""
     id: str = ""
+    """Runway's; "" until CREATED."""
     times: _Times = field(default_factory=_Times)
-    """Unix times in seconds."""
     _end_task: asyncio.Task[SessionEnd] | None = field(default=None, repr=False)
+    """The one attempt at ending it, from the first `end()` on."""
 
     def _move_to(self, state: SessionState) -> None:
         """The one place that changes the state: forward only."""

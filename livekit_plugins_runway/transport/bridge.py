@@ -94,10 +94,14 @@ class BridgeConnection:
         self, participant: AvatarParticipant, listener: AvatarListener, stall_timeout: float
     ) -> None:
         self._participant = participant
+        """The call's; not closed here."""
         self._listener = listener
         self._stall_timeout = stall_timeout
         self._opened: _Opened | None = None
+        """None until `open()` has consumed the session: before, there is no worker to be told to go
+        or to be seen to leave."""
         self._not_joined = asyncio.Event()
+        """Never set: `worker_gone` of a worker that never was."""
 
     def _way(self) -> _Opened:
         if self._opened is None:

@@ -135,12 +135,17 @@ class DirectConnection:
     ) -> None:
         self._direct = direct
         self._room = room
+        """The agent's; not left here."""
         self._credentials = credentials
         self._identity = identity
+        """Of the session's worker, alone in the call."""
         self._listener = listener
         self._opened: _Opened | None = None
+        """None until `open()` looks for the worker."""
         self._stream: DataStreamDelivery | None = None
+        """From `open_delivery()` until `aclose()`."""
         self._never_came = asyncio.Event()
+        """Never set: `worker_gone` of a worker that nobody has looked for."""
 
     def _way(self) -> _Opened:
         if self._opened is None:

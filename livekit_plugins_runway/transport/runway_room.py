@@ -65,19 +65,27 @@ class RunwayRoom:
         on_lost: Callable[[LossReason], None],
         on_playback_finished: Callable[[bool], None],
     ) -> None:
+        # All of it is of the event loop's thread.
         self._session_id = session_id
         self._on_lost = on_lost
         self._on_playback_finished = on_playback_finished
         self._room = rtc.Room()
+        """Connected from `join()` until `aclose()`, unless the connection is lost for good."""
         self._watch = WorkerWatch(
             self._room,
             is_worker=lambda identity: identity.startswith(WORKER_PREFIX),
             on_lost=on_lost,
         )
+        """Open from `join()` until `aclose()`."""
         self._token = ""
+        """That of `join()`, which says what may be done here."""
         self._speech_track: TrackDelivery | None = None
+        """Published by `join()`, where the token allows it. Given up for a `_stream`: the worker is
+        never sent speech by both."""
         self._stream: DataStreamDelivery | None = None
+        """Made by `open_delivery()`, if the worker takes speech that way."""
         self._withdrawing: asyncio.Task[None] | None = None
+        """Takes the track off the room, beside the first words in the `_stream`."""
 
     @property
     def worker_gone(self) -> asyncio.Event:

@@ -32,21 +32,31 @@ class WorkerWatch:
         is_worker: Callable[[str], bool],
         on_lost: Callable[[LossReason], None],
     ) -> None:
+        # All of it is of the event loop's thread.
         self._room = room
         self._is_worker = is_worker
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        """Set by whatever a wait may hang on; cleared by the wait."""
         self._wanted = {rtc.TrackKind.KIND_AUDIO, rtc.TrackKind.KIND_VIDEO}
-        self._published_at: dict[rtc.TrackKind.ValueType, float] = {}  # as seen here
+        """Kinds to subscribe to. That a subscription to another kind ends is no loss."""
+        self._published_at: dict[rtc.TrackKind.ValueType, float] = {}
+        """Loop times at which the worker's publications were first seen here."""
         self._subscribed_at: dict[rtc.TrackKind.ValueType, float] = {}
+        """Loop times at which their tracks first came."""
         self._tracks: dict[rtc.TrackKind.ValueType, rtc.RemoteTrack] = {}
+        """The worker's tracks that are subscribed to, as far as the room has told."""
         self._watching = False
+        """From when both tracks were there until `close()`: a loss is reported."""
         self._lost = False
+        """A loss was reported; there is no second report."""
         self._away = False
+        """The worker was seen to leave. Never reset."""
         self._disconnected = False
+        """The connection to the room was lost for good. Never reset."""
         self.identity: str | None = None
-        """Of the worker; None until it was seen."""
+        """Of the worker; None until it was seen, and kept when it has left."""
         self.gone = asyncio.Event()
         """Set when the worker was seen to leave by itself. That this end has lost the room, or that
         somebody has put it out, says nothing about the worker, which goes on, and bills."""
