@@ -1,0 +1,152 @@
+"""A worker whose session nobody knows is sent away; of the others each is heard as itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from livekit.rtc.participant import PublishDataError
+
+from livekit_plugins_runway.transport.worker_protocol import (
+    END_CALL,
+    PATIENCE,
+    RPC_PLAYBACK_FINISHED,
+    RPC_PLAYBACK_STARTED,
+)
+from livekit_plugins_runway.transport.worker_registry import WorkerRegistry
+from tests.support.scripted_room import AUDIO, ScriptedRoom, SentData, settle
+from tests.support.virtual_clock import timers_only
+
+
+class Setup:
+    """A registry in a room, and whom it had put out, and when."""
+
+    def __init__(self) -> None:
+        self.room = ScriptedRoom()
+        self.removed: list[tuple[str, float]] = []
+        self.registry = WorkerRegistry(self.room.as_room, self._remove)
+        self.registry.open()
+
+    async def _remove(self, identity: str) -> None:
+        self.removed.append((identity, asyncio.get_running_loop().time()))
+
+    def finished(self, interrupted: object, sender: str) -> str:
+        payload = json.dumps({"interrupted": interrupted, "playback_position": 1.0})
+        return self.room.local_participant.call(RPC_PLAYBACK_FINISHED, payload, sender=sender)
+
+
+def test_a_finished_segment_is_told_to_whoever_listens_to_that_worker() -> None:
+    setup = Setup()
+    first: list[bool] = []
+    second: list[bool] = []
+    setup.registry.listen("first", first.append)
+    setup.registry.listen("second", second.append)
+    assert setup.finished(False, "first") == "ok"
+    assert setup.finished(True, "second") == "ok"
+    assert (first, second) == ([False], [True])
+
+
+def test_a_worker_nobody_listens_to_any_more_is_rejected_and_changes_nothing() -> None:
+    setup = Setup()
+    told: list[bool] = []
+    setup.registry.listen("worker", told.append)
+    assert setup.finished(False, "user") == "reject"
+    setup.registry.forget("worker")
+    setup.registry.forget("worker")
+    assert setup.finished(False, "worker") == "reject"
+    assert told == []
+
+
+@pytest.mark.parametrize("payload", ["", "no json", "[]", "{}", '{"interrupted": null}'])
+def test_a_report_that_does_not_say_otherwise_counts_as_interrupted(payload: str) -> None:
+    setup = Setup()
+    told: list[bool] = []
+    setup.registry.listen("worker", told.append)
+    local = setup.room.local_participant
+    assert local.call(RPC_PLAYBACK_FINISHED, payload, sender="worker") == "ok"
+    assert told == [True]
+
+
+def test_that_a_worker_has_started_is_answered_whoever_says_it() -> None:
+    setup = Setup()
+    assert setup.room.local_participant.call(RPC_PLAYBACK_STARTED, sender="anybody") == "ok"
+
+
+@pytest.mark.parametrize("there_before", [True, False])
+@timers_only
+async def test_an_unwanted_worker_is_told_that_the_call_is_over(there_before: bool) -> None:
+    setup = Setup()
+    if not there_before:
+        setup.registry.evict("orphan")
+    other = setup.room.join("worker", AUDIO)
+    orphan = setup.room.join("orphan", AUDIO)
+    if there_before:
+        setup.registry.evict("orphan")
+    await settle()
+    assert setup.room.local_participant.sent == [SentData(END_CALL, True, ("orphan",))]
+    setup.room.leave(orphan)
+    await setup.registry.aclose()
+    assert setup.removed == []
+    assert list(setup.room.remote_participants.values()) == [other]
+
+
+@timers_only
+async def test_one_that_is_still_joining_is_told_only_once_it_can_hear_it() -> None:
+    setup = Setup()
+    setup.registry.evict("orphan")
+    orphan = setup.room.join("orphan")
+    await asyncio.sleep(5.0)
+    assert setup.room.local_participant.sent == []
+    setup.room.publish(orphan, AUDIO)
+    await settle()
+    assert len(setup.room.local_participant.sent) == 1
+    setup.room.leave(orphan)
+    await setup.registry.aclose()
+
+
+@pytest.mark.parametrize(
+    "refusal", [None, PublishDataError("no")], ids=["told", "could not be told"]
+)
+@timers_only
+async def test_one_that_does_not_go_by_itself_is_put_out_once(refusal: Exception | None) -> None:
+    setup = Setup()
+    setup.room.local_participant.refuses = refusal
+    setup.registry.evict("orphan")
+    orphan = setup.room.join("orphan", AUDIO)
+    setup.room.publish(orphan, AUDIO)
+    setup.room.leave(setup.room.join("user"))  # that somebody else leaves says nothing about it
+    await asyncio.sleep(PATIENCE * 3)
+    assert setup.removed == [("orphan", PATIENCE)]
+    assert len(setup.room.local_participant.sent) == (0 if refusal else 1)
+    await setup.registry.aclose()
+
+
+@timers_only
+async def test_closing_waits_for_one_that_is_being_sent_away() -> None:
+    setup = Setup()
+    setup.room.join("orphan", AUDIO)
+    setup.registry.evict("orphan")
+    await settle()
+    await setup.registry.aclose()
+    assert setup.removed == [("orphan", PATIENCE)]
+
+
+@timers_only
+async def test_closed_it_leaves_nothing_in_the_room_and_may_be_closed_again() -> None:
+    setup = Setup()
+    await setup.registry.aclose()
+    assert setup.room.listeners == 0
+    assert setup.room.local_participant.methods == {}
+
+
+@timers_only
+async def test_closed_after_the_room_was_lost_it_asks_nothing_of_it() -> None:
+    setup = Setup()
+    setup.room.lose_connection()
+    await setup.registry.aclose()
+    await setup.registry.aclose()
+    assert setup.room.listeners == 0
+    assert sorted(setup.room.local_participant.methods) == sorted(
+        [RPC_PLAYBACK_FINISHED, RPC_PLAYBACK_STARTED]
+    )
