@@ -13,6 +13,7 @@ from livekit_plugins_runway.playout.features import hop_features
 from livekit_plugins_runway.playout.segment import Segment
 from livekit_plugins_runway.playout.tracker import SpeechTracker
 from livekit_plugins_runway.testing.tones import Pcm, ToneScript
+from tests.support.chords import chords, faded, part, silence
 
 TONES = ToneScript(16).pcm(48_000)
 LATENCY_HOPS = 20
@@ -38,8 +39,8 @@ def speech(seconds: float = 4.0) -> Pcm:
         voice += strength * np.sin(harmonic * phase)
     syllables = np.interp(time, knots, rng.uniform(0.15, 1.0, len(knots)))
     pauses = (time % 1.6) < 1.4
-    samples: Pcm = (voice / np.abs(voice).max() * syllables * pauses * 12_000).astype(np.int16)
-    return samples
+    pcm: Pcm = (voice / np.abs(voice).max() * syllables * pauses * 12_000).astype(np.int16)
+    return pcm
 
 
 VOICES = {"tones": TONES, "voice": speech()}
@@ -201,3 +202,174 @@ def test_a_last_word_that_does_not_come_is_missed(voice: str) -> None:
     pause = np.zeros(100 * HOP, np.int16)
     walk = Walk(np.concatenate([walk.pcm, pause]), walk.truth + [count] * 100)
     assert max(follow(said, walk)[-100:]) <= 5
+
+
+# -- on speech of which the place is known exactly --
+
+SAID = chords(400)
+
+
+def tracked(*heard: Pcm, said: Pcm = SAID, start: int = 0) -> SpeechTracker:
+    """A tracker of the delivery from hop `start` on, which has heard all of it, 10 ms at a time."""
+    tracker = tracker_of(said, start)
+    levels, bands = hop_features(np.concatenate(heard))
+    for hop in range(len(levels)):
+        tracker.hear(levels[hop : hop + 1], bands[hop : hop + 1])
+    return tracker
+
+
+def tracker_of(said: Pcm, start: int = 0) -> SpeechTracker:
+    segment = Segment()
+    segment.push(said.tobytes())
+    segment.flush()
+    segment.describe(segment.pushed)
+    return SpeechTracker(segment, start * HOP)
+
+
+def onset_of(*heard: Pcm, said: Pcm = SAID, block: int = 1) -> int | None:
+    """The hop at which the avatar was noticed to speak, told `block` hops at a time."""
+    tracker = tracker_of(said)
+    levels, bands = hop_features(np.concatenate(heard))
+    for first in range(0, len(levels), block):
+        found = tracker.hear(levels[first : first + block], bands[first : first + block])
+        assert tracker.onset == (found is not None)
+        if found is not None:
+            return first + found
+    return None
+
+
+def test_the_avatar_is_noticed_to_speak_at_the_second_hop_of_sound_after_a_silence() -> None:
+    assert onset_of(silence(5), part(SAID, 0, 20)) == 6
+    assert onset_of(silence(2), part(SAID, 0, 20)) == 3
+    assert onset_of(silence(20)) is None
+
+
+def test_a_click_of_one_hop_is_no_speech() -> None:
+    assert onset_of(silence(5), part(SAID, 0, 1), silence(10), part(SAID, 0, 20)) == 17
+
+
+def test_the_end_of_the_segment_before_is_not_taken_for_this_one() -> None:
+    old = chords(30, seed=9)
+    assert onset_of(old, silence(2), part(SAID, 0, 20)) == 33
+    assert onset_of(old, silence(1), part(SAID, 0, 19)) is None
+    # but not for ever: after half a second it must be this one
+    assert onset_of(part(SAID, 0, 80)) == 50
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 24, 25, 26, 60])
+def test_the_onset_is_the_same_in_whatever_pieces_it_is_told(block: int) -> None:
+    assert onset_of(silence(31), part(SAID, 0, 29), block=block) == 32
+
+
+def test_as_long_as_nothing_audible_was_said_no_sound_is_the_avatars() -> None:
+    assert onset_of(silence(5), part(SAID, 0, 20), said=silence(100)) is None
+
+
+@pytest.mark.parametrize("block", [2, 7, 25, 60])
+def test_in_whatever_pieces_it_is_told_the_same_counts_as_heard(block: int) -> None:
+    walk = np.concatenate(
+        [silence(9), part(SAID, 0, 110), silence(40), part(SAID, 110, 200), silence(13)]
+    )
+    tracker = tracker_of(SAID)
+    levels, bands = hop_features(walk)
+    for first in range(0, len(levels), block):
+        tracker.hear(levels[first : first + block], bands[first : first + block])
+    single = tracked(walk)
+    assert tracker.position == single.position == 200 * HOP
+    assert tracker.clear_position == single.clear_position
+    assert tracker.silence == single.silence == pytest.approx(0.13)
+    assert tracker.confidence == single.confidence
+
+
+def test_a_delivery_from_the_middle_counts_from_the_segments_start() -> None:
+    assert tracked(silence(5), start=150).position == 150 * HOP
+    assert tracked(silence(5), part(SAID, 150, 250), start=150).position == 250 * HOP
+
+
+def test_the_silence_before_the_first_word_is_told() -> None:
+    said = np.concatenate([silence(12), part(SAID, 0, 20), silence(8), part(SAID, 20, 60)])
+    assert tracker_of(said).lead_in == 12 * HOP
+    assert tracker_of(said, start=20).lead_in == 0
+    assert tracker_of(said, start=35).lead_in == 5 * HOP
+    assert tracker_of(silence(30)).lead_in == 0
+    # The avatar may leave it out: the first word is heard at its place.
+    assert tracked(silence(5), part(SAID, 0, 20), said=said).position == 32 * HOP
+
+
+def test_silence_is_counted_from_the_last_sound() -> None:
+    assert tracked(silence(7)).silence == pytest.approx(0.07)
+    assert tracked(silence(7), part(SAID, 0, 30)).silence == 0.0
+    assert tracked(silence(7), part(SAID, 0, 30), silence(23)).silence == pytest.approx(0.23)
+
+
+def test_an_avatar_that_says_what_it_is_told_is_known_by_it() -> None:
+    tracker = tracked(silence(5), part(SAID, 0, 100))
+    assert tracker.alike
+    assert not tracker.foreign
+    assert tracker.confidence == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("sounds", [19, 20])
+def test_what_is_heard_is_compared_from_a_fifth_of_a_second_of_it_on(sounds: int) -> None:
+    # At the 25th hop.
+    tracker = tracked(silence(25 - sounds), part(SAID, 0, sounds))
+    assert (tracker.confidence is not None) == (sounds == 20)
+
+
+def test_an_avatar_that_speaks_its_own_words_is_known_after_three_looks() -> None:
+    own = chords(100, seed=9)
+    assert not tracked(silence(5), part(own, 0, 69)).foreign
+    tracker = tracked(silence(5), part(own, 0, 100))
+    assert tracker.foreign
+    assert not tracker.alike
+    assert tracker.confidence is not None
+    assert tracker.confidence < 0.45
+
+
+def test_an_avatar_that_was_like_it_once_is_not_foreign_whatever_it_says_then() -> None:
+    tracker = tracked(silence(5), part(SAID, 0, 60), chords(200, seed=9))
+    assert not tracker.foreign
+    assert tracker.alike
+
+
+def test_a_silence_is_not_compared_again_and_again() -> None:
+    own = chords(45, seed=9)
+    tracker = tracked(silence(5), own, silence(300))
+    assert not tracker.foreign
+
+
+@pytest.mark.parametrize("hops", [30, 60, 140])
+def test_after_a_leap_that_no_receiver_makes_the_place_is_found_by_likeness(hops: int) -> None:
+    tracker = tracked(silence(5), part(SAID, 0, 100), part(SAID, 100 + hops, 230 + hops))
+    assert tracker.position == (230 + hops) * HOP
+
+
+@pytest.mark.parametrize("hops", [12, 25, 40])
+def test_a_tail_that_the_receiver_made_up_is_not_clearly_heard(hops: int) -> None:
+    held = faded(part(SAID, 99, 100), hops + 10, held=10)
+    tracker = tracked(silence(5), part(SAID, 0, 100), held)
+    assert tracker.clear_position <= 100 * HOP
+    assert tracker.clear_position >= 88 * HOP
+    tracker = tracked(silence(5), part(SAID, 0, 100), held, silence(30))
+    assert tracker.clear_position <= 100 * HOP
+
+
+def test_without_such_a_tail_all_that_was_heard_was_heard_clearly() -> None:
+    for heard in (
+        [part(SAID, 0, 100)],
+        [part(SAID, 0, 100), silence(30)],
+        [(part(SAID, 0, 100) * 0.3).astype(np.int16)],  # a softer avatar
+        [part(SAID, 0, 96), (part(SAID, 96, 100) * 0.3).astype(np.int16)],  # a word's own end
+        [part(SAID, 0, 12)],
+    ):
+        tracker = tracked(silence(5), *heard)
+        assert tracker.position > 0
+        assert tracker.clear_position == tracker.position
+
+
+def test_a_tail_after_too_little_speech_is_not_told_from_it() -> None:
+    tail = faded(part(SAID, 9, 10), 15)
+    tracker = tracked(silence(5), part(SAID, 0, 10), tail)
+    assert tracker.clear_position <= tracker.position
+    delivered = tracked(silence(5), part(SAID, 150, 190), tail, start=150)
+    assert 150 * HOP <= delivered.clear_position <= delivered.position
