@@ -119,5 +119,69 @@ def test_a_session_that_ended_early_by_itself_lowers_the_cap_and_a_later_one_doe
     assert cap.seconds == 200.0
     cap.ended_by_itself(250.0)
     assert cap.seconds == 200.0
-    cap.ended_by_itself(3.0)  # an accident, not a cap
+    cap.ended_by_itself(9.9)  # an accident, not a cap
     assert cap.seconds == 200.0
+    cap.ended_by_itself(10.0)  # Runway's shortest
+    assert cap.seconds == 10.0
+    unlimited = Cap(RecoveryOptions(session_cap=None), 60)
+    unlimited.ended_by_itself(200.0)
+    assert unlimited.seconds is None
+
+
+def test_the_defaults_are_those_that_the_documentation_states() -> None:
+    assert vars(RecoveryOptions()) == {
+        "on_loss": "restart",
+        "max_restarts": 3,
+        "backoff": 1.0,
+        "backoff_max": 30.0,
+        "session_cap": 300.0,
+        "renew_before": None,
+        "on_user_left": "keep",
+        "user_left_grace": 10.0,
+    }
+    assert STABLE_AFTER == 60.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_restarts": 0},
+        {"user_left_grace": 0.0},
+        {"session_cap": 10.0},
+        {"session_cap": None, "renew_before": 400.0},
+        {"session_cap": 60.0, "renew_before": 59.9},
+        {"on_loss": "audio", "on_user_left": "pause"},
+        {"on_loss": "close", "on_user_left": "close"},
+    ],
+)
+def test_what_is_just_allowed_is_taken(options: dict[str, Any]) -> None:
+    given = RecoveryOptions(**options)
+    assert {name: getattr(given, name) for name in options} == options
+
+
+def test_without_restarts_the_first_failure_is_one_too_many() -> None:
+    assert Restarts(RecoveryOptions(max_restarts=0)).next_delay(0.0) is None
+
+
+def test_a_wait_is_shortened_by_half_at_most_and_never_made_longer() -> None:
+    asked: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return high
+
+    restarts = Restarts(RecoveryOptions(), uniform)
+    restarts.next_delay(0.0)
+    restarts.next_delay(0.0)
+    assert asked == [(0.5, 1.0)]
+    random = Restarts(RecoveryOptions(max_restarts=100, backoff=2.0, backoff_max=2.0))
+    waits = [random.next_delay(0.0) for _ in range(100)][1:]
+    assert all(wait is not None and 1.0 <= wait <= 2.0 for wait in waits)
+    assert len(set(waits)) > 50
+
+
+@pytest.mark.parametrize(("cap", "force_at"), [(300.0, 292.0), (40.0, 32.0), (20.0, 16.0)])
+def test_at_the_latest_it_takes_over_eight_seconds_before_the_cap_or_a_fifth(
+    cap: float, force_at: float
+) -> None:
+    assert Cap(RecoveryOptions(session_cap=cap), None).force_at() == force_at
