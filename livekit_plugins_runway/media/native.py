@@ -1,12 +1,11 @@
-"""Sound and pictures to and from the LiveKit SDK, and streams of speech, past its queues.
+"""Sound and pictures to and from the LiveKit SDK, past its queues.
 
 Of each event the SDK tells every room and every stream of the process, through the event loop. What
 blocks that loop for 50 ms delays all that passes it by as much, the user's receiver keeps a longer
 jitter buffer for ten seconds and more, and most of the work is done for nobody (docs/relay.md). The
 functions here ask the native library as the SDK's own streams and sources do (livekit 1.1.21
-`audio_stream.py`, `audio_source.py`, `video_stream.py`, `data_stream.py`), by parts of the SDK that
-are not public. They are used nowhere else; tests/test_sdk_media.py and tests/test_delivery.py hold
-the SDK to them.
+`audio_stream.py`, `audio_source.py`, `video_stream.py`), by parts of the SDK that are not public.
+They are used nowhere else; tests/media/test_native.py holds the SDK to them.
 """
 
 from __future__ import annotations
@@ -126,59 +125,6 @@ def _ask(request: ffi_pb2.FfiRequest) -> None:
 
 def _drop(handle: int) -> None:
     FfiClient.instance._ffi_lib.livekit_ffi_drop_handle(handle)
-
-
-class ByteStreamOpening:
-    """A byte stream of a participant, asked for as this is made: `stream_bytes` asks only when the
-    event loop comes to it. To be closed where its writer is not waited for.
-
-    Args:
-        topic, name, attributes, destination_identities: as of `stream_bytes`.
-    """
-
-    def __init__(
-        self,
-        participant: rtc.LocalParticipant,
-        *,
-        topic: str,
-        name: str,
-        attributes: dict[str, str],
-        destination_identities: list[str],
-    ) -> None:
-        self._writer = rtc.ByteStreamWriter(
-            participant,
-            topic=topic,
-            name=name,
-            attributes=attributes,
-            destination_identities=destination_identities,
-        )
-        self._answers = FfiClient.instance.queue.subscribe(
-            filter_fn=lambda event: event.WhichOneof("message") == "byte_stream_open"
-        )
-        request = ffi_pb2.FfiRequest()
-        request.byte_stream_open.local_participant_handle = participant._ffi_handle.handle
-        request.byte_stream_open.options.CopyFrom(self._writer._options)
-        self._id = FfiClient.instance.request(request).byte_stream_open.async_id
-
-    async def writer(self) -> rtc.ByteStreamWriter:
-        """Once only.
-
-        Raises:
-            rtc.StreamError: the library refuses.
-        """
-        try:
-            event = await self._answers.wait_for(
-                lambda event: bool(event.byte_stream_open.async_id == self._id)
-            )
-        finally:
-            self.close()
-        if event.byte_stream_open.HasField("error"):
-            raise rtc.StreamError(event.byte_stream_open.error.description)
-        self._writer._register_open(event.byte_stream_open.writer.handle.id)
-        return self._writer
-
-    def close(self) -> None:
-        FfiClient.instance.queue.unsubscribe(self._answers)
 
 
 class _Stream:

@@ -16,7 +16,7 @@ from livekit.agents import utils
 from livekit.rtc.participant import UnpublishTrackError
 
 from ..log import logger
-from ..media.native import ByteStreamOpening, send
+from ..media.native import send
 from ..playout.audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 from ..playout.resampler import Resampler
 from .worker_protocol import AUDIO_STREAM_TOPIC, clear_buffer
@@ -45,15 +45,11 @@ class DataStreamDelivery:
         self._on_failed = on_failed
         self._waiting: deque[bytes | None] = deque()  # None: the end of a segment
         self._more = asyncio.Event()
-        self._opening: ByteStreamOpening | None = None
         self._writer: rtc.ByteStreamWriter | None = None
         self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
 
     def send(self, pcm: bytes) -> None:
-        if not (self._waiting or self._opening or self._writer or self._task.done()):
-            # At once: the event loop may have much to do before it comes to `_run`.
-            self._opening = self._open()
         self._waiting.append(self._resampler.push(pcm))
         self._more.set()
 
@@ -87,20 +83,14 @@ class DataStreamDelivery:
             logger.warning("the speech stream failed", extra={"error": type(error).__name__})
             self._on_failed()
 
-    def _open(self) -> ByteStreamOpening:
-        return ByteStreamOpening(
-            self._room.local_participant,
-            name=utils.shortuuid("AUDIO_"),
-            topic=AUDIO_STREAM_TOPIC,
-            attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
-            destination_identities=[self._worker],
-        )
-
     async def _opened(self) -> rtc.ByteStreamWriter:
         if self._writer is None:
-            self._opening = self._opening or self._open()
-            self._writer = await self._opening.writer()
-            self._opening = None
+            self._writer = await self._room.local_participant.stream_bytes(
+                name=utils.shortuuid("AUDIO_"),
+                topic=AUDIO_STREAM_TOPIC,
+                attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
+                destination_identities=[self._worker],
+            )
         return self._writer
 
     async def _write_on(self) -> None:
@@ -114,15 +104,13 @@ class DataStreamDelivery:
             await writer.write(data)
 
     async def _end_stream(self) -> None:
-        if self._writer or self._opening:  # opened, and what was to be written may be cleared
-            await (await self._opened()).aclose()
+        if self._writer is not None:
+            await self._writer.aclose()
             self._writer = None
 
     async def aclose(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        if self._opening is not None:
-            self._opening.close()
 
 
 class TrackDelivery:

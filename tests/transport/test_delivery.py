@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 from livekit import rtc
-from livekit.rtc._ffi_client import FfiClient
-from livekit.rtc._proto import ffi_pb2
 
 from livekit_plugins_runway.playout.audio import SAMPLE_RATE
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
@@ -35,6 +32,8 @@ class Worker:
     room: rtc.Room
     streams: list[bytes] = field(default_factory=list)
     opened: int = 0
+    begun: list[bytes] = field(default_factory=list)
+    """The pieces that came, of streams that may still be open."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -43,8 +42,20 @@ class Worker:
         self.tasks.add(asyncio.create_task(self._read(reader)))
 
     async def _read(self, reader: rtc.ByteStreamReader) -> None:
-        self.streams.append(b"".join([chunk async for chunk in reader]))
+        data = b""
+        async for chunk in reader:
+            data += chunk
+            self.begun.append(chunk)
+            self.changed.set()
+        self.streams.append(data)
         self.changed.set()
+
+    async def first_piece(self) -> bytes:
+        async with asyncio.timeout(5.0):
+            while not self.begun:
+                self.changed.clear()
+                await self.changed.wait()
+        return self.begun[0]
 
     async def until_closed(self, count: int) -> list[bytes]:
         async with asyncio.timeout(5.0):
@@ -71,6 +82,7 @@ async def delivering(server: LiveKitServer) -> AsyncIterator[tuple[DataStreamDel
         await worker.until_closed(1)
         await first.aclose()
         worker.streams.clear()
+        worker.begun.clear()
         worker.opened = 0
         delivery = DataStreamDelivery(room, WORKER, lambda: failures.append(True))
         try:
@@ -96,23 +108,11 @@ async def test_a_segment_is_a_stream_of_its_own(livekit_server: LiveKitServer) -
         assert [len(stream) for stream in streams] == [2 * SAID_BYTES] * 2
 
 
-async def test_the_first_words_are_under_way_before_the_event_loop_goes_on(
-    livekit_server: LiveKitServer,
-) -> None:
+async def test_the_first_words_do_not_wait_for_more(livekit_server: LiveKitServer) -> None:
     async with delivering(livekit_server) as (delivery, worker):
-        opened = threading.Event()
-
-        def note(event: ffi_pb2.FfiEvent) -> bool:  # in a thread of the SDK
-            if event.WhichOneof("message") == "byte_stream_open":
-                opened.set()
-            return False
-
-        queue = FfiClient.instance.queue.subscribe(filter_fn=note)
-        try:
-            delivery.send(SAID)
-            assert opened.wait(3.0)  # as careless code in an agent blocks the event loop
-        finally:
-            FfiClient.instance.queue.unsubscribe(queue)
+        delivery.send(SAID)
+        assert await worker.first_piece()
+        assert worker.streams == []
         delivery.finish()
         assert [len(stream) for stream in await worker.until_closed(1)] == [SAID_BYTES]
 
@@ -125,15 +125,34 @@ async def test_what_is_cleared_before_it_left_is_not_said_and_leaves_no_stream_o
         assert await delivery.clear()
         delivery.send(SAID)
         delivery.finish()
-        assert [len(s) for s in await worker.until_closed(2)] == [0, SAID_BYTES]
+        assert [len(stream) for stream in await worker.until_closed(1)] == [SAID_BYTES]
+        assert worker.opened == 1
+
+
+async def test_what_is_cleared_while_its_stream_is_opened_leaves_no_stream_open(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with delivering(livekit_server) as (delivery, worker):
+        delivery.send(SAID)
+        await asyncio.sleep(0)  # the stream is asked for
+        assert await delivery.clear()
+        delivery.send(SAID)
+        delivery.finish()
+        assert [len(stream) for stream in await worker.until_closed(2)] == [0, SAID_BYTES]
         assert worker.opened == 2
 
 
-async def test_closed_while_a_stream_is_being_opened_nobody_waits_for_it_any_more(
+async def test_closed_while_a_stream_is_being_opened_it_ends_and_the_next_one_speaks(
     livekit_server: LiveKitServer,
 ) -> None:
-    async with delivering(livekit_server) as (delivery, _):
-        waiting = len(FfiClient.instance.queue._subscribers)
+    async with delivering(livekit_server) as (delivery, worker):
         delivery.send(SAID)
-        await delivery.aclose()
-        assert len(FfiClient.instance.queue._subscribers) == waiting
+        await asyncio.sleep(0)  # the stream is asked for
+        async with asyncio.timeout(1.0):
+            await delivery.aclose()
+            await delivery.aclose()
+        following = DataStreamDelivery(delivery._room, WORKER, lambda: None)
+        following.send(SAID)
+        following.finish()
+        assert [len(stream) for stream in await worker.until_closed(1)] == [SAID_BYTES]
+        await following.aclose()
