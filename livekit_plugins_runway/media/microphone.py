@@ -9,7 +9,7 @@ import time
 from livekit import rtc
 
 from ..playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
-from .native import send
+from .ways import MediaWay, choose
 
 SILENT_FOR = 2.0
 """Seconds for which `keep_alive()` holds: longer than an event loop is blocked when a session
@@ -22,10 +22,14 @@ class LiveMicrophone:
 
     While nobody writes it can be kept alive with silence. A thread paces that: a busy event loop
     would be late with it, and the user's receiver would expect the same of the words that follow.
+
+    Args:
+        way: to the media; None: the one that `ways.choose()` takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, way: MediaWay | None = None) -> None:
         self.source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        self._sender = (way or choose()).sender(self.source)
         self._sent = 0  # hops
         self._silent_until = 0.0  # time.monotonic()
         self._silent = threading.Event()
@@ -44,7 +48,7 @@ class LiveMicrophone:
             # The second half of what comes would wait for the next to fill its packet.
             pcm = SILENCE + pcm
         for start in range(0, len(pcm), len(SILENCE)):
-            send(self.source, pcm[start : start + len(SILENCE)])
+            self._sender.send(pcm[start : start + len(SILENCE)])
             self._sent += 1
 
     def keep_alive(self) -> None:
@@ -77,4 +81,5 @@ class LiveMicrophone:
         self._silent.set()
         if self._pacer is not None:
             await asyncio.to_thread(self._pacer.join)
+        await self._sender.aclose()
         await self.source.aclose()

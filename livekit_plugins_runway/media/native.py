@@ -1,11 +1,11 @@
-"""Sound and pictures to and from the LiveKit SDK, past its queues.
+"""The way to the media past the queues of the LiveKit SDK.
 
 Of each event the SDK tells every room and every stream of the process, through the event loop. What
 blocks that loop for 50 ms delays all that passes it by as much, the user's receiver keeps a longer
-jitter buffer for ten seconds and more, and most of the work is done for nobody (docs/relay.md). The
-functions here ask the native library as the SDK's own streams and sources do (livekit 1.1.21
-`audio_stream.py`, `audio_source.py`, `video_stream.py`), by parts of the SDK that are not public.
-They are used nowhere else; tests/media/test_native.py holds the SDK to them.
+jitter buffer for ten seconds and more, and most of the work is done for nobody (docs/relay.md).
+What is here asks the native library as the SDK's own streams and sources do (`audio_stream.py`,
+`audio_source.py`, `video_stream.py`), by parts of the SDK that are not public. They are used
+nowhere else, and nothing imports this module but `ways.py`, when it has chosen it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,83 @@ from livekit.rtc._ffi_client import FfiClient, FfiHandle, FfiQueue
 from livekit.rtc._proto import audio_frame_pb2, ffi_pb2, video_frame_pb2
 
 from ..playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE
+from .ways import Guarded, MediaWay, Picture
 
 _NOBODY = 1 << 62
-"""Who waits for the answer to `send()`; the SDK counts those who do wait from 1."""
+"""Who waits for the answer to `Sender.send()`; the SDK counts those who do wait from 1."""
+
+_REQUESTS = {
+    "capture_audio_frame": ("source_handle", "request_async_id", "buffer"),
+    "new_audio_stream": ("track_handle", "type", "sample_rate", "num_channels", "frame_size_ms"),
+    "new_video_stream": ("track_handle", "type", "normalize_stride"),
+}
+_EVENTS = {
+    "capture_audio_frame": ("async_id",),
+    "audio_stream_event": ("stream_handle", "frame_received", "eos"),
+    "video_stream_event": ("stream_handle", "frame_received", "eos"),
+}
+
+
+def missing() -> list[str]:
+    """What this module uses of the SDK, beyond what it imports, and does not find there. Loads the
+    native library."""
+    client = FfiClient.instance
+    attributes = [(client, "_queue"), (client, "_ffi_lib")]
+    attributes += [(client.queue, name) for name in ("_lock", "_subscribers", "put")]
+    lacking = [f"{type(who).__name__}.{name}" for who, name in attributes if not hasattr(who, name)]
+    for message, wanted in ((ffi_pb2.FfiRequest, _REQUESTS), (ffi_pb2.FfiEvent, _EVENTS)):
+        known = message.DESCRIPTOR.fields_by_name
+        for kind, names in wanted.items():
+            part = known[kind].message_type if kind in known else None
+            there = part.fields_by_name if part is not None else ()
+            lacking += [f"{kind}.{name}" for name in names if name not in there]
+    return lacking
 
 
 class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
-    """The SDK's queue of events, in its place: what concerns this module goes straight to whom it
-    concerns, in the thread of the SDK in which it arrives; all else goes its usual way."""
+    """The SDK's queue of events, in its place as long as somebody here uses it: what concerns this
+    module goes straight to whom it concerns, in the thread of the SDK in which it arrives; all else
+    goes to the queue that was there before.
+
+    It has that queue's own lock and list of subscribers. So whichever of the two somebody still
+    holds while they are exchanged, what is put there reaches everybody, and who subscribes there
+    stays subscribed.
+
+    `_users` and the client's queue are written under that lock, from any thread. `_streams` is
+    written by the opener, under `_opening`, and by the SDK's thread that tells of a stream's end.
+    """
 
     def __init__(self, former: FfiQueue[ffi_pb2.FfiEvent]) -> None:
+        self._former = former
         self._lock = former._lock
         self._subscribers = former._subscribers
-        self._thread = threading.local()
+        self._users = 0
         self._streams: dict[int, Callable[[Any], None]] = {}
         self._opening = threading.Lock()
 
+    @classmethod
+    def enter(cls) -> _Exchange:
+        """The one that is in place; from any thread. Each `enter()` needs one `leave()`."""
+        client = FfiClient.instance
+        with client.queue._lock:
+            exchange = client.queue
+            if not isinstance(exchange, cls):
+                exchange = client._queue = cls(exchange)
+            exchange._users += 1
+        return exchange
+
+    def leave(self) -> None:
+        """The last one puts the former queue back, unless somebody else has put one in this one's
+        place meanwhile."""
+        client = FfiClient.instance
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and client.queue is self:
+                client._queue = self._former
+
     def open(self, request: ffi_pb2.FfiRequest, on_event: Callable[[Any], None]) -> FfiHandle:
-        """Open a stream; each of its events goes to `on_event`, from the first one on."""
+        """Open a stream; each of its events goes to `on_event`, from the first one on, which must
+        not raise."""
         with self._opening:
             answer: Any = FfiClient.instance.request(request)
             opened = getattr(answer, answer.WhichOneof("message"))
@@ -52,6 +111,7 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
         self._streams.pop(stream, None)
 
     def put(self, item: ffi_pb2.FfiEvent) -> None:
+        """In any thread of the SDK."""
         kind = item.WhichOneof("message")
         if kind == "audio_stream_event" or kind == "video_stream_event":
             event = getattr(item, kind)
@@ -60,59 +120,47 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
                 with self._opening:  # it may be the first of a stream that is opened right now
                     on_event = self._streams.get(event.stream_handle)
             if on_event is not None:
-                self._stay_known()
                 on_event(event)
                 return
         elif kind == "capture_audio_frame" and item.capture_audio_frame.async_id == _NOBODY:
-            self._stay_known()
             return
-        super().put(item)
-
-    def _stay_known(self) -> None:
-        """Let Python keep its record of this thread. It would make one for each call from a thread
-        that it does not know, which takes as long as all that is done in such a call (60 us of 240
-        for 10 ms sent). The SDK sends what concerns this module from threads that last."""
-        if not hasattr(self._thread, "known"):
-            self._thread.known = True
-            ctypes.pythonapi.PyGILState_Ensure()  # never released
+        self._former.put(item)
 
 
-_installing = threading.Lock()
+class Sender:
+    """A `ways.Sender` that asks the native library in the thread of who sends.
 
-
-def _exchange() -> _Exchange:
-    client = FfiClient.instance
-    queue = client.queue
-    if isinstance(queue, _Exchange):
-        return queue
-    with _installing:
-        if not isinstance(client.queue, _Exchange):
-            client._queue = _Exchange(client.queue)
-        queue = client.queue
-    assert isinstance(queue, _Exchange)
-    return queue
-
-
-def send(source: rtc.AudioSource, pcm: bytes) -> None:
-    """Give a source int16 mono PCM at 48 kHz, from any thread, and do not wait until it was sent.
-
-    Args:
-        source: of `SAMPLE_RATE` and one channel. One without a queue takes 10 ms exactly; to one
-            with a queue no more may be given than there is room for. Without effect once it was
-            closed.
+    `_closed` is written by the event loop's thread. What another thread sends at that moment may
+    still go out; the answer to it, should it come when the SDK's queue is back in its place, finds
+    nobody who waits for it.
     """
-    if source._ffi_handle.disposed:
-        return
-    _exchange()
-    request = ffi_pb2.FfiRequest()
-    capture = request.capture_audio_frame
-    capture.source_handle = source._ffi_handle.handle
-    capture.request_async_id = _NOBODY
-    capture.buffer.data_ptr = ctypes.cast(ctypes.c_char_p(pcm), ctypes.c_void_p).value or 0
-    capture.buffer.num_channels = 1
-    capture.buffer.sample_rate = SAMPLE_RATE
-    capture.buffer.samples_per_channel = len(pcm) // BYTES_PER_SAMPLE
-    _ask(request)  # the library has its own copy of the sound when this returns
+
+    def __init__(self, source: rtc.AudioSource) -> None:
+        self._source = source
+        self._exchange = _Exchange.enter()
+        self._closed = False
+
+    def send(self, pcm: bytes) -> None:
+        handle = self._source._ffi_handle
+        if self._closed or handle.disposed:
+            return
+        request = ffi_pb2.FfiRequest()
+        capture = request.capture_audio_frame
+        capture.source_handle = handle.handle
+        capture.request_async_id = _NOBODY
+        capture.buffer.data_ptr = ctypes.cast(ctypes.c_char_p(pcm), ctypes.c_void_p).value or 0
+        capture.buffer.num_channels = 1
+        capture.buffer.sample_rate = SAMPLE_RATE
+        capture.buffer.samples_per_channel = len(pcm) // BYTES_PER_SAMPLE
+        _ask(request)  # the library has its own copy of the sound when this returns
+
+    def clear(self) -> None:
+        """Nothing waits here."""
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._exchange.leave()
 
 
 def _ask(request: ffi_pb2.FfiRequest) -> None:
@@ -128,7 +176,8 @@ def _drop(handle: int) -> None:
 
 
 class _Stream:
-    """A stream of the native library.
+    """A stream of the native library. Its events come one after the other, in threads of the SDK;
+    `ended` is set in the event loop.
 
     Args:
         request: that opens it.
@@ -146,13 +195,19 @@ class _Stream:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
-        self._handle = _exchange().open(request, self._on_event)
+        self._exchange = _Exchange.enter()
+        try:
+            self._handle = self._exchange.open(request, Guarded(self._on_event))
+        except BaseException:
+            self._exchange.leave()
+            raise
 
     def _on_event(self, event: Any) -> None:
         if event.HasField("frame_received"):
             self._on_frame(event.frame_received)
             return
-        _exchange().forget(event.stream_handle)
+        self._exchange.forget(event.stream_handle)
+        self._exchange.leave()
         self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
@@ -167,11 +222,10 @@ class _Stream:
 
 
 class VoiceTap:
-    """Gives what comes out of a track's jitter buffer, as it comes, in a thread of the SDK.
+    """A `ways.VoiceTap` whose callback is called in a thread of the SDK, as the sound comes out of
+    the jitter buffer. It holds up all events of the SDK.
 
-    Args:
-        on_sound: called with `PACKET` samples of int16 mono PCM at 48 kHz; must not block, wait or
-            raise. It holds up all events of the SDK.
+    `_closed` is written by the event loop's thread and read by that of the SDK.
     """
 
     def __init__(self, track: rtc.RemoteAudioTrack, on_sound: Callable[[bytes], None]) -> None:
@@ -196,35 +250,29 @@ class VoiceTap:
             self._on_sound(pcm)
 
     async def wait_until_ended(self) -> None:
-        """Until the track has ended."""
         await self._stream.ended.wait()
 
     async def aclose(self) -> None:
-        """Nothing is given any more once this has returned. Idempotent; as `_Stream.aclose`."""
         self._closed = True
         await self._stream.aclose()
 
 
-class Picture(rtc.VideoFrame):
-    """A picture where the native library keeps it: nothing is copied. Valid as long as it is held.
+class _BorrowedFrame(rtc.VideoFrame):
+    """A picture where the native library keeps it: nothing is copied. Valid as long as it is
+    held."""
 
-    Of any buffer type; `timestamp_us` is its capture time in microseconds of the SDK's clock.
-    """
-
-    def __init__(self, received: video_frame_pb2.VideoFrameReceived) -> None:
-        info = received.buffer.info
-        self.timestamp_us = received.timestamp_us
-        self._owner = FfiHandle(received.buffer.handle.id)  # frees it when it is collected
+    def __init__(self, buffer: video_frame_pb2.OwnedVideoBuffer) -> None:
+        info = buffer.info
+        self._owner = FfiHandle(buffer.handle.id)  # frees it when it is collected
         size = sum(component.size for component in info.components)
         there = (ctypes.c_uint8 * size).from_address(info.data_ptr)
         super().__init__(info.width, info.height, info.type, memoryview(there).cast("B"))
 
 
 class PictureTap:
-    """The pictures of a track, as an asynchronous iterator of `Picture`; it ends with the track.
+    """A `ways.PictureTap` of pictures that are not copied.
 
-    Args:
-        capacity: so many are kept until they are taken; then the oldest is dropped.
+    `_pictures` is filled by a thread of the SDK and emptied by the event loop's.
     """
 
     def __init__(self, track: rtc.RemoteVideoTrack, capacity: int) -> None:
@@ -239,7 +287,7 @@ class PictureTap:
         self._stream = _Stream(request, self._on_frame, self._more.set)
 
     def _on_frame(self, received: video_frame_pb2.VideoFrameReceived) -> None:
-        self._pictures.append(Picture(received))
+        self._pictures.append(Picture(_BorrowedFrame(received.buffer), received.timestamp_us))
         self._loop.call_soon_threadsafe(self._more.set)
 
     def __aiter__(self) -> PictureTap:
@@ -254,5 +302,7 @@ class PictureTap:
         return self._pictures.popleft()
 
     async def aclose(self) -> None:
-        """Idempotent; as `_Stream.aclose`."""
         await self._stream.aclose()
+
+
+WAY = MediaWay("native", Sender, VoiceTap, PictureTap)

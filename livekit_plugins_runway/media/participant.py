@@ -15,6 +15,7 @@ from .connect import connect
 from .microphone import LiveMicrophone
 from .subscription import TrackSubscription
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
+from .ways import MediaWay, choose
 
 _NEGOTIATION = 0.2
 """Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
@@ -37,18 +38,20 @@ class AvatarParticipant:
 
     Args:
         video: what becomes of the pictures, and how they are published.
+        way: to the media, of all that it takes and gives; None: the one that `ways.choose()` takes.
     """
 
-    def __init__(self, video: VideoOptions | None = None) -> None:
+    def __init__(self, video: VideoOptions | None = None, way: MediaWay | None = None) -> None:
         # All of it is of the event loop's thread; only `microphone` may be written to from others.
         # The sources (microphone, camera) last for the call; the room and the tracks are made anew
         # by each `_rejoin()`.
+        self.way = way or choose()
         self._video = video or VideoOptions()
         self._fitter = VideoFitter(self._video)
         """It has a clock: `max_fps` counts each picture that it is given."""
         self._room = rtc.Room()
         """The agent's room, as this participant. Events of one that was replaced count no more."""
-        self.microphone = LiveMicrophone()
+        self.microphone = LiveMicrophone(self.way)
         self._microphone_track = self._voice_track()
         """Published in `_room`, or about to be."""
         self._camera: rtc.VideoSource | None = None

@@ -1,15 +1,88 @@
-"""Sound of a track by the SDK's public streams."""
+"""The way to the media by the SDK's public streams and sources: through the event loop."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from livekit import rtc
 
-from ..playout.audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
+from ..log import logger
+from ..playout.audio import BYTES_PER_SAMPLE, HOP, PACKET, SAMPLE_RATE
+from .ways import Guarded, MediaWay, Picture
 
 _AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
+_MOST_WAITING = 100
+"""Pieces of sound that wait for the event loop: 1 s of a voice. Older ones are dropped, for who
+hears them would be late for the rest of the call."""
+_END_AFTER = 0.5
+"""Seconds after which the end of a picture track is noticed at the latest."""
+
+
+class Sender:
+    """A `ways.Sender` by `capture_frame`, called one after the other in the event loop.
+
+    `_waiting` is filled by any thread and emptied by the event loop's. `_closed` is written by the
+    event loop's. `_sending` belongs to the event loop's; it exists only while something waits.
+    """
+
+    def __init__(self, source: rtc.AudioSource) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
+        self._sending: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def send(self, pcm: bytes) -> None:
+        if self._closed:
+            return
+        self._waiting.append(pcm)
+        with contextlib.suppress(RuntimeError):  # the loop was closed first: nobody listens now
+            self._loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
+        idle = self._sending is None or self._sending.done()
+        if idle and self._waiting and not self._closed:
+            self._sending = asyncio.create_task(self._send_all(), name="runway_send_sound")
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            pcm = self._waiting.popleft()
+            samples = len(pcm) // BYTES_PER_SAMPLE
+            try:
+                await self._source.capture_frame(rtc.AudioFrame(pcm, SAMPLE_RATE, 1, samples))
+            except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
+                logger.debug("sound was not sent", extra={"error": str(error)})
+
+    def clear(self) -> None:
+        self._waiting.clear()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._waiting.clear()
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+
+def _audio_stream(track: rtc.RemoteAudioTrack, hops: int) -> rtc.AudioStream:
+    return rtc.AudioStream(
+        track,
+        capacity=_AUDIO_CAPACITY // hops,
+        sample_rate=SAMPLE_RATE,
+        num_channels=1,
+        frame_size_ms=10 * hops,
+    )
+
+
+async def _pieces(stream: rtc.AudioStream, hops: int) -> AsyncGenerator[bytes, None]:
+    async for event in stream:
+        pcm = bytes(event.frame.data)
+        if len(pcm) == hops * HOP * BYTES_PER_SAMPLE:
+            yield pcm
 
 
 async def sound(track: rtc.RemoteAudioTrack, hops: int) -> AsyncGenerator[bytes, None]:
@@ -18,15 +91,59 @@ async def sound(track: rtc.RemoteAudioTrack, hops: int) -> AsyncGenerator[bytes,
     Args:
         hops: how many times 10 ms come at a time.
     """
-    stream = rtc.AudioStream(
-        track,
-        capacity=_AUDIO_CAPACITY // hops,
-        sample_rate=SAMPLE_RATE,
-        num_channels=1,
-        frame_size_ms=10 * hops,
-    )
-    async with aclosing(stream):
-        async for event in stream:
-            pcm = bytes(event.frame.data)
-            if len(pcm) == hops * HOP * BYTES_PER_SAMPLE:
-                yield pcm
+    stream = _audio_stream(track, hops)
+    async with aclosing(stream), aclosing(_pieces(stream, hops)) as pieces:
+        async for pcm in pieces:
+            yield pcm
+
+
+class VoiceTap:
+    """A `ways.VoiceTap`; its callback is called in the event loop, whose thread owns all here."""
+
+    def __init__(self, track: rtc.RemoteAudioTrack, on_sound: Callable[[bytes], None]) -> None:
+        self._stream = _audio_stream(track, PACKET // HOP)
+        self._on_sound = Guarded(on_sound)
+        self._closed = False
+        self._listening = asyncio.create_task(self._listen(), name="runway_voice_tap")
+
+    async def _listen(self) -> None:
+        async with aclosing(_pieces(self._stream, PACKET // HOP)) as pieces:
+            async for pcm in pieces:
+                if not self._closed:
+                    self._on_sound(pcm)
+
+    async def wait_until_ended(self) -> None:
+        await asyncio.wait([self._listening])
+
+    async def aclose(self) -> None:
+        self._closed = True
+        try:
+            await self._stream.aclose()
+        finally:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+
+
+class PictureTap:
+    """A `ways.PictureTap`, of copies of the pictures. The event loop's thread owns all here."""
+
+    def __init__(self, track: rtc.RemoteVideoTrack, capacity: int) -> None:
+        self._stream = rtc.VideoStream(track, capacity=capacity)
+
+    def __aiter__(self) -> PictureTap:
+        return self
+
+    async def __anext__(self) -> Picture:
+        while True:
+            # The SDK's stream says that it has ended to who asks after that, but does not wake up
+            # who waits (livekit 1.1.21, 1.2.1).
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_AFTER):
+                    event = await anext(self._stream)
+                return Picture(event.frame, event.timestamp_us)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+WAY = MediaWay("public", Sender, VoiceTap, PictureTap)

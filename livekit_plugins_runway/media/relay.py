@@ -14,9 +14,9 @@ from livekit import rtc
 
 from ..playout.ports import AvatarListener, RelayAction
 from .lip_sync import LipSync
-from .native import Picture, PictureTap, VoiceTap
 from .participant import AvatarParticipant
 from .video import MIN_FRAME_SIDE, is_blank
+from .ways import Picture
 
 _VIDEO_CAPACITY = 2
 
@@ -110,14 +110,14 @@ class Relay:
             self._active = False  # nor are pictures shown that still wait
 
     async def _relay_audio(self) -> None:
-        voice = VoiceTap(self._audio, self._pass_on)
+        voice = self._participant.way.voice_tap(self._audio, self._pass_on)
         try:
             await voice.wait_until_ended()
         finally:
             await voice.aclose()
 
     def _pass_on(self, pcm: bytes) -> None:
-        """In a thread of the SDK."""
+        """In a thread of the SDK, or in the event loop's."""
         if not self._active:
             return
         self.stats.audio_frames += 1
@@ -130,12 +130,13 @@ class Relay:
 
     async def _relay_video(self) -> None:
         loop = asyncio.get_running_loop()
-        pictures = PictureTap(self._video, _VIDEO_CAPACITY)
+        pictures = self._participant.way.picture_tap(self._video, _VIDEO_CAPACITY)
         stats = self.stats
         try:
             async for picture in pictures:
-                tiny = min(picture.width, picture.height) < MIN_FRAME_SIDE
-                if tiny or (self._last_frame is None and is_blank(picture)):
+                frame = picture.frame
+                tiny = min(frame.width, frame.height) < MIN_FRAME_SIDE
+                if tiny or (self._last_frame is None and is_blank(frame)):
                     stats.unfit_video_frames += 1
                     continue
                 first, self._last_frame = self._last_frame is None, loop.time()
@@ -146,7 +147,7 @@ class Relay:
                 if self._shown.done():
                     loop.call_at(self._lips.due(self._last_frame), self._show, picture)
                 else:  # the first one publishes the camera
-                    await self._participant.open_camera(picture, self._stamp(picture))
+                    await self._participant.open_camera(frame, self._stamp(picture))
                     self._show(picture)
         finally:
             await pictures.aclose()
@@ -157,13 +158,13 @@ class Relay:
 
     def _show(self, picture: Picture) -> None:
         """Hand a picture to the user's track."""
-        if not self._active or not self._participant.push_video(picture, self._stamp(picture)):
+        frame, stats = picture.frame, self.stats
+        if not self._active or not self._participant.push_video(frame, self._stamp(picture)):
             return
-        stats = self.stats
         stats.video_frames += 1
-        if (picture.width, picture.height) != (stats.width, stats.height):
+        if (frame.width, frame.height) != (stats.width, stats.height):
             stats.resolution_changes += stats.width > 0
-            stats.width, stats.height = picture.width, picture.height
+            stats.width, stats.height = frame.width, frame.height
         if not self._shown.done():
             self._shown.set_result(asyncio.get_running_loop().time())
 

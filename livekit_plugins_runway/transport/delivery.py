@@ -16,7 +16,7 @@ from livekit.agents import utils
 from livekit.rtc.participant import UnpublishTrackError
 
 from ..log import logger
-from ..media.native import send
+from ..media.ways import MediaWay, choose
 from ..playout.audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
 from ..playout.resampler import Resampler
 from .worker_protocol import AUDIO_STREAM_TOPIC, clear_buffer
@@ -118,14 +118,18 @@ class TrackDelivery:
 
     A source with a queue keeps the pace by itself, however busy this process is, and sends silence
     while there is nothing else (livekit 1.1.21).
+
+    Args:
+        way: to the media; None: the one that `ways.choose()` takes.
     """
 
     lead = 0.3
     batch = SAMPLE_RATE // 10  # 0.1 s
 
-    def __init__(self, room: rtc.Room) -> None:
+    def __init__(self, room: rtc.Room, way: MediaWay | None = None) -> None:
         self._room = room
         self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
+        self._sender = (way or choose()).sender(self._source)
         self._publication: rtc.LocalTrackPublication | None = None
         self._loose = 0  # samples beyond the last whole 10 ms
 
@@ -147,7 +151,7 @@ class TrackDelivery:
         await asyncio.sleep(_SETTLE)
 
     def send(self, pcm: bytes) -> None:
-        send(self._source, pcm)
+        self._sender.send(pcm)
         self._loose = (self._loose + len(pcm) // BYTES_PER_SAMPLE) % HOP
 
     def finish(self) -> None:
@@ -157,11 +161,13 @@ class TrackDelivery:
             self.send(bytes((HOP - self._loose) * BYTES_PER_SAMPLE))
 
     async def clear(self) -> bool:
+        self._sender.clear()
         self._source.clear_queue()
         self._loose = 0
         return False
 
     async def aclose(self) -> None:
+        await self._sender.aclose()
         await self._source.aclose()
 
     async def withdraw(self) -> None:

@@ -1,377 +1,296 @@
-"""Sound and pictures to and from the SDK past its queues: what a busy agent does not delay."""
+"""The native way: the SDK's queue is exchanged while it is used, and nothing of others is lost."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import secrets
 import threading
-import time
-from collections.abc import AsyncIterator
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 import pytest
 from livekit import rtc
-from livekit.rtc._ffi_client import FfiClient
-from livekit.rtc._proto import ffi_pb2
 
-from livekit_plugins_runway.media import microphone as microphones
-from livekit_plugins_runway.media.microphone import LiveMicrophone
-from livekit_plugins_runway.media.native import Picture, PictureTap, VoiceTap, send
-from livekit_plugins_runway.playout.audio import BYTES_PER_SAMPLE, HOP, PACKET, SAMPLE_RATE, SILENCE
-from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from livekit_plugins_runway.testing.tones import ToneScript, hear, missing
+from livekit_plugins_runway.media import native
+from livekit_plugins_runway.playout.audio import HOP, SAMPLE_RATE, SILENCE
 
-BLOCKED = 0.7
-"""Seconds for which a test blocks its event loop, as careless code in an agent does."""
-Item = TypeVar("Item")
+OTHERS = 1 << 40
+"""Ids of answers that nobody of the SDK waits for."""
 
-SIDE = 128
-"""Of the pictures, in pixels."""
+
+def present() -> Any:
+    """The queue to which the SDK gives its events now."""
+    return native.FfiClient.instance.queue
+
+
+def answer(number: int) -> Any:
+    """An event that does not concern the native way."""
+    event = native.ffi_pb2.FfiEvent()
+    event.capture_audio_frame.async_id = OTHERS + number
+    return event
+
+
+def number_of(event: Any) -> int:
+    return int(event.capture_audio_frame.async_id) - OTHERS
+
+
+def concerns_a_test(event: Any) -> bool:
+    return event.WhichOneof("message") == "capture_audio_frame" and number_of(event) >= 0
+
+
+def frame_event(stream: int) -> Any:
+    event = native.ffi_pb2.FfiEvent()
+    event.audio_stream_event.stream_handle = stream
+    event.audio_stream_event.frame_received.SetInParent()
+    return event
+
+
+def end_event(stream: int) -> Any:
+    event = native.ffi_pb2.FfiEvent()
+    event.audio_stream_event.stream_handle = stream
+    event.audio_stream_event.eos.SetInParent()
+    return event
+
+
+class Library:
+    """Answers requests for audio streams in the native library's place, with handles of nothing,
+    and tells of their end when they are closed."""
+
+    def __init__(self, handle: int = 1 << 50) -> None:
+        self._handle = handle
+
+    def request(self, _: Any) -> Any:
+        self._handle += 1
+        opened = native.ffi_pb2.FfiResponse()
+        opened.new_audio_stream.stream.handle.id = self._handle
+        return opened
+
+
+class Handle:
+    """Of a stream that does not exist: nothing is freed."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def dispose(self) -> None: ...
 
 
 @pytest.fixture
-async def microphone() -> AsyncIterator[LiveMicrophone]:
-    microphone = LiveMicrophone()
-    yield microphone
-    await microphone.aclose()
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    library = Library()
+    monkeypatch.setattr(native.FfiClient.instance, "request", library.request)
+    monkeypatch.setattr(native, "FfiHandle", Handle)
+    return library
 
 
-@contextlib.asynccontextmanager
-async def received(
-    server: LiveKitServer, track: rtc.LocalAudioTrack | rtc.LocalVideoTrack
-) -> AsyncIterator[rtc.Track]:
-    """The track as somebody in the same room receives it."""
-    room = f"sdk-media-{secrets.token_hex(4)}"
-    speaker, listener = rtc.Room(), rtc.Room()
-    arrived: asyncio.Future[rtc.Track] = asyncio.get_running_loop().create_future()
-    listener.on("track_subscribed", lambda track, *_: arrived.set_result(track))
-    try:
-        await listener.connect(server.url, server.token(room, "listener"))
-        await speaker.connect(server.url, server.token(room, "speaker"))
-        options = rtc.TrackPublishOptions(dtx=False, simulcast=False)  # silence is sent, too
-        await speaker.local_participant.publish_track(track, options)
-        async with asyncio.timeout(10.0):
-            yield await arrived
-    finally:
-        await speaker.disconnect()
-        await listener.disconnect()
+@pytest.fixture(autouse=True)
+def the_sdks_own_queue() -> Iterator[Any]:
+    """What is in place before a test and has to be in place after it."""
+    before = present()
+    assert type(before) is native.FfiQueue
+    yield before
+    assert present() is before
 
 
-@contextlib.asynccontextmanager
-async def heard_at_the_other_end(
-    server: LiveKitServer, source: rtc.AudioSource
-) -> AsyncIterator[rtc.RemoteAudioTrack]:
-    track = rtc.LocalAudioTrack.create_audio_track("voice", source)
-    async with received(server, track) as remote:
-        assert isinstance(remote, rtc.RemoteAudioTrack)
-        yield remote
+def a_stream(on_frame: Any = lambda _: None) -> native._Stream:
+    request = native.ffi_pb2.FfiRequest()
+    request.new_audio_stream.SetInParent()
+    return native._Stream(request, on_frame)
 
 
-@contextlib.asynccontextmanager
-async def seen_at_the_other_end(
-    server: LiveKitServer, source: rtc.VideoSource, pace: float
-) -> AsyncIterator[rtc.RemoteVideoTrack]:
-    """A camera whose pictures are counted in their brightness, `pace` of them a second."""
-
-    async def film() -> None:
-        for number in itertools.count():
-            luma = np.full((SIDE, SIDE), 40 + number % 20 * 10, np.uint8)
-            luma[::2] = 20  # not of one colour
-            colour = np.full(SIDE * SIDE // 2, 128, np.uint8)
-            data = luma.tobytes() + colour.tobytes()
-            source.capture_frame(rtc.VideoFrame(SIDE, SIDE, rtc.VideoBufferType.I420, data))
-            await asyncio.sleep(1 / pace)
-
-    track = rtc.LocalVideoTrack.create_video_track("camera", source)
-    filming = asyncio.create_task(film())
-    try:
-        async with received(server, track) as remote:
-            assert isinstance(remote, rtc.RemoteVideoTrack)
-            yield remote
-    finally:
-        filming.cancel()
-        await asyncio.gather(filming, return_exceptions=True)
+def handle_of(stream: native._Stream) -> int:
+    return int(stream._handle.handle)
 
 
-class Given:
-    """The sound that was given by a thread."""
-
-    def __init__(self) -> None:
-        self.pcm: list[bytes] = []
-        self._more = threading.Condition()
-
-    def __call__(self, pcm: bytes) -> None:
-        with self._more:
-            self.pcm.append(pcm)
-            self._more.notify_all()
-
-    async def more(self, count: int) -> None:
-        """Wait until there are `count` more pieces of it than now."""
-        enough = len(self.pcm) + count
-
-        def wait() -> bool:
-            with self._more:
-                return self._more.wait_for(lambda: len(self.pcm) >= enough, 5.0)
-
-        assert await asyncio.to_thread(wait)
+# -- in its place, and back
 
 
-def block_the_loop() -> None:
-    time.sleep(BLOCKED)
-
-
-async def test_what_is_passed_on_is_heard_whole_while_the_event_loop_is_blocked(
-    livekit_server: LiveKitServer, microphone: LiveMicrophone
+async def test_the_sdks_queue_is_back_when_the_last_user_is_gone(
+    library: Library, the_sdks_own_queue: Any
 ) -> None:
-    script = ToneScript(10)
-    worker = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=10_000)  # the SDK keeps its pace
-    heard: list[tuple[float, bytes]] = []
-    async with (
-        heard_at_the_other_end(livekit_server, worker) as from_worker,
-        heard_at_the_other_end(livekit_server, microphone.source) as from_relay,
-    ):
-        relay = VoiceTap(from_worker, microphone.write)
-        user = VoiceTap(from_relay, lambda pcm: heard.append((time.monotonic(), pcm)))
-        await asyncio.sleep(1.0)  # receivers begin with a jitter buffer that is too long
-        for frame in script.frames(SAMPLE_RATE, 100):
-            await worker.capture_frame(frame)
-        await asyncio.sleep(0.5)
-        began = time.monotonic()
-        block_the_loop()
-        meanwhile = [pcm for at, pcm in heard if began < at < began + BLOCKED]
-        await asyncio.sleep(script.duration_s)
-        await relay.aclose()
-        await user.aclose()
-        loud = [np.abs(np.frombuffer(pcm, np.int16)).max() > 300 for pcm in meanwhile]
-        assert sum(loud) > BLOCKED / (PACKET / SAMPLE_RATE) * 0.5
-        sound = np.frombuffer(b"".join(pcm for _, pcm in heard), np.int16)
-        assert missing(script, hear(sound, SAMPLE_RATE)) == []
-    await worker.aclose()
+    first, second = a_stream(), a_stream()
+    source: Any = None
+    sender = native.Sender(source)
+    exchange = present()
+    assert exchange is not the_sdks_own_queue
+    exchange.put(end_event(handle_of(first)))
+    await sender.aclose()
+    await sender.aclose()
+    assert present() is exchange
+    exchange.put(end_event(handle_of(second)))
+    exchange.put(end_event(handle_of(second)))  # told twice, counted once
+    assert present() is the_sdks_own_queue
+    async with asyncio.timeout(1.0):
+        await first.aclose()
+        await second.aclose()
+    again = native.Sender(source)
+    assert present() is not the_sdks_own_queue
+    await again.aclose()
 
 
-async def test_a_microphone_is_silent_at_its_pace_while_the_event_loop_is_blocked(
-    livekit_server: LiveKitServer, microphone: LiveMicrophone
+async def test_a_stream_that_is_refused_leaves_nothing(
+    the_sdks_own_queue: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    microphone.keep_alive()
-    async with heard_at_the_other_end(livekit_server, microphone.source) as track:
-        await asyncio.sleep(1.0)  # until the receiver counts
-        before = await _packets(track)
-        microphone.keep_alive()
-        block_the_loop()
-        arrived = await _packets(track) - before
-        assert arrived >= BLOCKED / 0.02 * 0.8
+    def refuse(_: Any) -> Any:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(native.FfiClient.instance, "request", refuse)
+    with pytest.raises(RuntimeError, match="no"):
+        a_stream()
+    assert present() is the_sdks_own_queue
 
 
-async def _packets(track: rtc.RemoteAudioTrack) -> int:
-    (inbound,) = [s.inbound_rtp for s in await track.get_stats() if s.HasField("inbound_rtp")]
-    return int(inbound.received.packets_received)
-
-
-async def test_a_closed_tap_gives_nothing_more_and_an_ended_track_ends_it(
-    livekit_server: LiveKitServer,
+async def test_who_has_exchanged_the_queue_meanwhile_keeps_the_place(
+    the_sdks_own_queue: Any,
 ) -> None:
-    source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=100)
-    taken = Given()
-    async with heard_at_the_other_end(livekit_server, source) as track:
-        closed, open_ = VoiceTap(track, taken), VoiceTap(track, lambda _: None)
-        await taken.more(10)
-        await closed.aclose()
-        count = len(taken.pcm)
-        await closed.aclose()
-        await asyncio.sleep(0.2)
-        assert len(taken.pcm) == count
-        assert {len(pcm) for pcm in taken.pcm} == {BYTES_PER_SAMPLE * PACKET}
-    async with asyncio.timeout(5.0):
-        await open_.wait_until_ended()
-    await open_.aclose()
-    await source.aclose()
+    source: Any = None
+    sender = native.Sender(source)
+    exchange = present()
+    somebody_elses = native._Exchange(exchange)
+    native.FfiClient.instance._queue = somebody_elses
+    await sender.aclose()
+    assert present() is somebody_elses
+    native.FfiClient.instance._queue = the_sdks_own_queue
+
+
+async def test_subscriptions_outlive_both_exchanges(the_sdks_own_queue: Any) -> None:
+    source: Any = None
+    before = present().subscribe(filter_fn=concerns_a_test)
+    unsubscribed = present().subscribe(filter_fn=concerns_a_test)
+    sender = native.Sender(source)
+    during = present().subscribe(filter_fn=concerns_a_test)
+    present().unsubscribe(unsubscribed)
+    exchange = present()
+    exchange.put(answer(1))
+    await sender.aclose()
+    present().put(answer(2))
+    exchange.put(answer(3))  # by a thread that had it in its hands
+    await asyncio.sleep(0)
+    for queue in (before, during):
+        assert [number_of(queue.get_nowait()) for _ in range(queue.qsize())] == [1, 2, 3]
+        present().unsubscribe(queue)
+    assert unsubscribed.qsize() == 0
+
+
+async def test_no_event_of_others_is_lost_while_the_queue_is_exchanged_again_and_again() -> None:
+    events = 4000
+    got: list[int] = []
+    queue = present().subscribe(filter_fn=concerns_a_test)
+    done = threading.Event()
+
+    def tell() -> None:  # as the SDK's threads do
+        for number in range(events):
+            present().put(answer(number))
+        done.set()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            exchange = native._Exchange.enter()
+            mine = present().subscribe(loop, filter_fn=lambda _: False)
+            exchange.leave()
+            present().unsubscribe(mine)
+
+    loop = asyncio.get_running_loop()
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    threads.append(threading.Thread(target=tell))
+    for thread in threads:
+        thread.start()
+    async with asyncio.timeout(30.0):
+        while len(got) < events:
+            got.append(number_of(await queue.get()))
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    present().unsubscribe(queue)
+    assert got == list(range(events))
+
+
+# -- events
 
 
 async def test_a_stream_that_ends_while_it_is_opened_is_seen_to_end(
-    monkeypatch: pytest.MonkeyPatch,
+    library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, source = FfiClient.instance, rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=100)
-    request, told = client.request, []
+    told: list[threading.Thread] = []
 
-    def tell(stream: int) -> None:
-        event = ffi_pb2.FfiEvent()
-        event.audio_stream_event.stream_handle = stream
-        event.audio_stream_event.eos.SetInParent()
-        client.queue.put(event)
-
-    def answer_late(question: ffi_pb2.FfiRequest) -> ffi_pb2.FfiResponse:
-        answer = request(question)
-        told.append(threading.Thread(target=tell, args=[answer.new_audio_stream.stream.handle.id]))
+    def answer_late(question: Any) -> Any:
+        opened = library.request(question)
+        event = end_event(opened.new_audio_stream.stream.handle.id)
+        told.append(threading.Thread(target=present().put, args=[event]))
         told[0].start()
         told[0].join(0.2)
-        return answer
+        return opened
 
-    track = rtc.LocalAudioTrack.create_audio_track("voice", source)
     with monkeypatch.context() as patch:
-        patch.setattr(client, "request", answer_late)
-        tap = VoiceTap(track, lambda _: None)
+        patch.setattr(native.FfiClient.instance, "request", answer_late)
+        stream = a_stream()
     async with asyncio.timeout(5.0):
-        await tap.wait_until_ended()
+        await stream.ended.wait()
     await asyncio.to_thread(told[0].join)
-    await tap.aclose()
-    await source.aclose()
 
 
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Given:
-    """What a microphone has sent."""
-    given = Given()
-    monkeypatch.setattr(microphones, "send", lambda _source, pcm: given(pcm))
-    return given
-
-
-async def test_two_times_10_ms_that_come_together_fill_one_packet(
-    sent: Given, microphone: LiveMicrophone
+async def test_a_callback_that_raises_is_told_of_the_next_event_and_others_of_theirs(
+    library: Library, caplog: pytest.LogCaptureFixture
 ) -> None:
-    word = bytes([1]) * len(SILENCE)
-    microphone.write(word)
-    microphone.write(word + word)
-    microphone.write(word + word)
-    assert sent.pcm == [word, SILENCE, word, word, word, word]
+    asked: list[Any] = []
+
+    def refuse(received: Any) -> None:
+        asked.append(received)
+        raise ValueError("no")
+
+    refused, heard = a_stream(refuse), []
+    other = a_stream(heard.append)
+    rest = present().subscribe(filter_fn=concerns_a_test)
+    exchange = present()
+    for number in range(3):
+        exchange.put(frame_event(handle_of(refused)))
+        exchange.put(frame_event(handle_of(other)))
+        exchange.put(answer(number))
+    assert (len(asked), len(heard)) == (3, 3)
+    assert [r.exc_info[0] for r in caplog.records if r.exc_info] == [ValueError]
+    exchange.put(end_event(handle_of(refused)))
+    exchange.put(end_event(handle_of(other)))
+    async with asyncio.timeout(1.0):
+        await refused.ended.wait()
+        await other.ended.wait()
+    assert [number_of(rest.get_nowait()) for _ in range(rest.qsize())] == [0, 1, 2]
+    present().unsubscribe(rest)
 
 
-async def test_a_word_ends_the_silence_until_it_is_asked_for_again(
-    sent: Given, microphone: LiveMicrophone
+def test_events_for_an_event_loop_that_is_closed_raise_nothing(
+    library: Library, the_sdks_own_queue: Any
 ) -> None:
-    word = bytes([1]) * len(SILENCE)
-    microphone.keep_alive()
-    await sent.more(5)
-    microphone.write(word)
-    await asyncio.sleep(0.05)
-    assert sent.pcm[-2:] in ([word, SILENCE], [SILENCE, word])  # one 10 ms may have been under way
-    count = len(sent.pcm)
-    microphone.keep_alive()
-    await sent.more(5)
-    assert set(sent.pcm[count:]) == {SILENCE}
+    async def make() -> int:
+        return handle_of(a_stream())
 
-
-async def test_silence_ends_by_itself_if_nobody_asks_for_it_again(
-    sent: Given, microphone: LiveMicrophone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(microphones, "SILENT_FOR", 0.1)
-    microphone.keep_alive()
-    await sent.more(5)
-    await asyncio.sleep(0.3)
-    count = len(sent.pcm)
-    await asyncio.sleep(0.1)
-    assert len(sent.pcm) == count <= 15
-
-
-async def test_a_closed_microphone_has_no_thread_and_sends_nothing(
-    sent: Given, microphone: LiveMicrophone
-) -> None:
-    microphone.keep_alive()
-    await sent.more(1)
-    await microphone.aclose()
-    await microphone.aclose()
-    count = len(sent.pcm)
-    microphone.write(SILENCE)
-    microphone.keep_alive()
-    await asyncio.sleep(0.05)
-    assert len(sent.pcm) == count
-    assert "runway_microphone" not in {thread.name for thread in threading.enumerate()}
-
-
-async def test_a_source_that_was_closed_takes_nothing_and_raises_nothing() -> None:
-    source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
-    send(source, bytes(2 * HOP))
-    await source.aclose()
-    send(source, bytes(2 * HOP))
+    stream = asyncio.run(make())
+    present().put(end_event(stream))
+    assert present() is the_sdks_own_queue
 
 
 async def test_of_what_was_sent_no_room_is_told_and_who_waits_for_an_answer_still_gets_it() -> None:
     source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=100)
-    told = FfiClient.instance.queue.subscribe()
+    sender = native.Sender(source)
+    told = present().subscribe()
     for _ in range(5):
-        send(source, SILENCE)
+        sender.send(SILENCE)
     async with asyncio.timeout(5.0):
         await source.capture_frame(rtc.AudioFrame(SILENCE, SAMPLE_RATE, 1, HOP))
     answers = [told.get_nowait().WhichOneof("message") for _ in range(told.qsize())]
-    FfiClient.instance.queue.unsubscribe(told)
+    present().unsubscribe(told)
     assert answers == ["capture_audio_frame"]
+    await sender.aclose()
     await source.aclose()
 
 
-async def test_python_keeps_its_record_of_the_threads_that_bring_sound(
-    livekit_server: LiveKitServer,
-) -> None:
+async def test_sound_is_sent_from_a_thread_without_an_event_loop() -> None:
     source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=100)
-    taken, known, calls = Given(), threading.local(), []
+    made: list[native.Sender] = []
 
-    def hear(pcm: bytes) -> None:
-        calls.append((threading.get_native_id(), hasattr(known, "before")))
-        known.before = True
-        taken(pcm)
+    def make_and_send() -> None:
+        made.append(native.Sender(source))
+        made[0].send(SILENCE)
 
-    async with heard_at_the_other_end(livekit_server, source) as track:
-        tap = VoiceTap(track, hear)
-        await taken.more(20)
-        await tap.aclose()
-    later = [call for number, call in enumerate(calls) if call[0] in {c[0] for c in calls[:number]}]
-    assert later
-    assert all(was_known for _, was_known in later)
-    await source.aclose()
-
-
-async def test_pictures_are_seen_where_the_library_keeps_them(
-    livekit_server: LiveKitServer,
-) -> None:
-    source = rtc.VideoSource(SIDE, SIDE)
-    async with seen_at_the_other_end(livekit_server, source, 25.0) as track:
-        tap = PictureTap(track, 2)
-        copies = rtc.VideoStream(track)
-        picture = await _first_of_full_size(tap)
-        assert picture.type == rtc.VideoBufferType.I420
-        assert len(picture.data) == SIDE * SIDE * 3 // 2
-        luma = np.frombuffer(picture.data, np.uint8, SIDE * SIDE).reshape(SIDE, SIDE)
-        assert float(luma[1::2].mean()) - float(luma[::2].mean()) > 10
-        async with asyncio.timeout(5.0):
-            pictures, events = await asyncio.gather(_some(tap), _some(copies))
-        seen = {picture.timestamp_us: bytes(picture.data) for picture in pictures}
-        copied = {event.timestamp_us: bytes(event.frame.data) for event in events}
-        both = seen.keys() & copied.keys()
-        assert len(both) > 5
-        assert all(seen[when] == copied[when] for when in both)
-        await copies.aclose()
-        await tap.aclose()
-        await tap.aclose()
-    await source.aclose()
-
-
-async def _some(stream: AsyncIterator[Item]) -> list[Item]:
-    return [await anext(stream) for _ in range(20)]
-
-
-async def _first_of_full_size(tap: PictureTap) -> Picture:
-    async with asyncio.timeout(10.0):
-        async for picture in tap:
-            luma = np.frombuffer(picture.data, np.uint8, picture.width * picture.height)
-            if picture.width == SIDE and int(luma.max()) - int(luma.min()) > 8:
-                return picture
-    raise AssertionError("the track has ended")
-
-
-async def test_of_pictures_that_nobody_takes_the_newest_are_kept_and_the_end_is_told(
-    livekit_server: LiveKitServer,
-) -> None:
-    source = rtc.VideoSource(SIDE, SIDE)
-    async with seen_at_the_other_end(livekit_server, source, 50.0) as track:
-        tap = PictureTap(track, 2)
-        first = await _first_of_full_size(tap)
-        await asyncio.sleep(1.0)
-        meanwhile = [await anext(tap), await anext(tap)]
-        late = [(picture.timestamp_us - first.timestamp_us) / 1e6 for picture in meanwhile]
-        assert 0.5 < late[0] < late[1]
-    async with asyncio.timeout(5.0):
-        rest = [picture async for picture in tap]
-    assert len(rest) <= 2
-    await tap.aclose()
+    thread = threading.Thread(target=make_and_send)
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    await made[0].aclose()
     await source.aclose()
