@@ -165,15 +165,26 @@ class AvatarParticipant:
         """See `LiveMicrophone.keep_alive`."""
         self.microphone.keep_alive()
 
-    async def open_camera(self, frame: rtc.VideoFrame, timestamp_us: int) -> None:
-        """Publish the camera, with its first picture, if that was not done yet. As `push_video`."""
+    async def open_camera(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
+        """Publish the camera with its first picture. As `push_video`.
+
+        Returns:
+            False if the picture was not sent: not fit for it, or the camera was published before.
+        """
         if self._camera is not None or not self._takes(frame):
-            return
+            return False
         fitted = self._fitter.fit(frame, timestamp_us)
-        if fitted is not None:
-            self._camera = rtc.VideoSource(fitted.width, fitted.height)
-            self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
-            await self._publish_camera(self._camera)
+        if fitted is None:
+            return False
+        # Before it is published, so that no black picture comes first, and once more after it:
+        # nobody gets what comes before.
+        self._camera = rtc.VideoSource(fitted.width, fitted.height)
+        self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
+        await self._publish_camera(self._camera)
+        if self._closed:
+            return False
+        self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
+        return True
 
     def push_video(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
         """Send a picture of any size and buffer type at once. Only after `open_camera()`.

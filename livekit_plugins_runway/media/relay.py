@@ -69,6 +69,8 @@ class Relay:
         self._stall_timeout = stall_timeout
         self._last_frame: float | None = None
         self._active = False
+        self._opened = False
+        """Whether a picture was to be shown at once; those after it wait for their voice."""
         self._lips = LipSync(audio, video)
         self._shown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self.stats = RelayStats()
@@ -144,13 +146,20 @@ class Relay:
                     self._on_first_frame()
                 if not self._active:
                     continue
-                if self._shown.done():
+                if self._opened:
                     loop.call_at(self._lips.due(self._last_frame), self._show, picture)
-                else:  # the first one publishes the camera
-                    await self._participant.open_camera(frame, self._stamp(picture))
-                    self._show(picture)
+                else:
+                    self._opened = True
+                    await self._show_first(picture)
         finally:
             await pictures.aclose()
+
+    async def _show_first(self, picture: Picture) -> None:
+        """At once: it is waited for. The first one of a call publishes the camera."""
+        if await self._participant.open_camera(picture.frame, self._stamp(picture)):
+            self._count(picture)
+        else:
+            self._show(picture)
 
     def _stamp(self, picture: Picture) -> int:
         """The time at which the voice of a picture comes, in microseconds of the SDK's clock."""
@@ -158,9 +167,12 @@ class Relay:
 
     def _show(self, picture: Picture) -> None:
         """Hand a picture to the user's track."""
+        if self._active and self._participant.push_video(picture.frame, self._stamp(picture)):
+            self._count(picture)
+
+    def _count(self, picture: Picture) -> None:
+        """The user's track has it."""
         frame, stats = picture.frame, self.stats
-        if not self._active or not self._participant.push_video(frame, self._stamp(picture)):
-            return
         stats.video_frames += 1
         if (frame.width, frame.height) != (stats.width, stats.height):
             stats.resolution_changes += stats.width > 0
