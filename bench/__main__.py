@@ -25,7 +25,7 @@ from pathlib import Path
 
 import trustme
 
-from bench.candidates import BRIDGES, CANDIDATES, Candidate, parse
+from bench.candidates import BRIDGES, CANDIDATES, USUAL, Candidate, parse
 from bench.lines import Child, keep_for_good
 from bench.pages import ROOT, Results, publish, report, to_json
 from bench.plots import draw
@@ -123,7 +123,8 @@ def arguments() -> argparse.Namespace:
         "--only",
         nargs="+",
         choices=[*CANDIDATES, "voice-first", "scaling"],
-        help="these candidates and measurements; without names of candidates scaling takes all",
+        help="these candidates and measurements; without names of candidates scaling takes all that "
+        "are judged",
     )
     parser.add_argument(
         "--avatar",
@@ -140,7 +141,7 @@ def arguments() -> argparse.Namespace:
 
 def prepared(given: argparse.Namespace) -> tuple[Results, bool]:
     """What is to be measured, still empty, and whether voice first is."""
-    names = given.only or [*CANDIDATES, "voice-first", "scaling"]
+    names = given.only or [*USUAL, "voice-first", "scaling"]
     extra: dict[str, Candidate] = {candidate.name: candidate for candidate in given.avatar}
     chosen = [name for name in CANDIDATES if name in names] + list(extra)
     results = Results(machine(), CANDIDATES | extra, runs={name: [] for name in chosen})

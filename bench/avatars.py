@@ -19,6 +19,7 @@ from livekit.agents.voice.avatar import DataStreamAudioOutput
 
 from livekit_plugins_runway import AvatarSession
 from livekit_plugins_runway.media.connect import connect
+from livekit_plugins_runway.media.ways import VARIABLE
 from livekit_plugins_runway.runway.client import DEFAULT_BASE_URL, RunwayClient
 from livekit_plugins_runway.runway.models import CreateRealtimeSession, PresetAvatar
 from livekit_plugins_runway.transport.worker_protocol import send_end_call
@@ -63,6 +64,14 @@ def _ours(**options: Any) -> AvatarSession:
 
 direct = partial(_ours, transport="direct", allow_private_livekit_url=True)
 bridge_datastream = partial(_ours, delivery="datastream")
+
+
+def bridge_public() -> Avatar:
+    """Over the SDK's public streams. An agent's process makes one avatar."""
+    os.environ[VARIABLE] = "public"
+    return bridge_datastream()
+
+
 bridge_track = partial(_ours, delivery="track")
 voice_first = partial(_ours, delivery="datastream", wait_for_avatar=0.0)
 

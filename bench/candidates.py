@@ -17,6 +17,7 @@ class Candidate:
         speech: how the simulated worker takes speech.
         places: in which rooms a viewer is: the agent's, the one that Runway hosts. The first one is
             the user's; a second one shows what the candidate adds.
+        optional: measured only if it is named, and held against no goal.
         short_calls: so many before each run, for start, speech and barge-in only: those of equals
             differ by less than ten calls can tell.
     """
@@ -27,6 +28,7 @@ class Candidate:
     speech: Literal["datastream", "track"] = "datastream"
     places: tuple[Place, ...] = ("agent",)
     short_calls: int = 0
+    optional: bool = False
 
 
 _EQUALS = 6  # short calls of each of the two that are compared with each other
@@ -55,10 +57,19 @@ CANDIDATES = {
             "bench.avatars:RunwayRoomItself",
             places=("runway",),
         ),
+        Candidate(
+            "bridge-public",
+            "ours, bridge, data stream, public way",
+            "bench.avatars:bridge_public",
+            places=_BOTH,
+            optional=True,
+        ),
     )
 }
 VOICE_FIRST = Candidate("voice-first", "ours, voice first", "bench.avatars:voice_first")
-BRIDGES = tuple(name for name, c in CANDIDATES.items() if len(c.places) == 2)
+USUAL = tuple(name for name, candidate in CANDIDATES.items() if not candidate.optional)
+BRIDGES = tuple(name for name in USUAL if len(CANDIDATES[name].places) == 2)
+"""Those that are held against the goals of a bridge."""
 
 
 def parse(text: str) -> Candidate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from typing import Any
 
 import pytest
@@ -135,6 +136,24 @@ def test_the_report_has_every_candidate_and_its_json_can_be_read() -> None:
     text = pages.report(results)
     assert "| speech: `say()` to heard | 300 / 300 ms | 250 / 250 ms |" in text
     assert "| ours, direct | 4 | 0.80 | 4.0 | 100 MB | 25.0 | 50% |" in text
+
+
+def test_an_optional_candidate_is_measured_if_it_is_named_and_judged_never() -> None:
+    from bench.__main__ import prepared
+    from bench.candidates import BRIDGES
+
+    everything, _ = prepared(Namespace(only=None, avatar=[]))
+    assert list(everything.runs) == [
+        "official", "direct", "bridge-datastream", "bridge-track", "control",
+    ]  # fmt: skip
+    named, _ = prepared(Namespace(only=["bridge-public", "scaling"], avatar=[]))
+    assert list(named.runs) == ["bridge-public"]
+    assert list(named.scales) == ["official", "direct", *BRIDGES]
+    named.runs["bridge-public"] = runs(voice=[0.1], added_voice=[0.5])
+    assert {goal.met for goal in named.verdicts()} == {None}
+    assert "| ours, bridge, data stream, public way | voice, added | 10 | 500 ms |" in (
+        pages.report(named)
+    )
 
 
 def test_figures_replace_those_that_a_page_had() -> None:
