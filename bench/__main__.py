@@ -123,8 +123,8 @@ def arguments() -> argparse.Namespace:
         "--only",
         nargs="+",
         choices=[*CANDIDATES, "voice-first", "scaling"],
-        help="these candidates and measurements; without names of candidates scaling takes all that "
-        "are judged",
+        help="these candidates and measurements; without names of candidates scaling takes all "
+        "that are judged",
     )
     parser.add_argument(
         "--avatar",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench import pages, reading, scores
+from bench.run import Run, Scale
 
 
 def test_a_picture_is_as_late_as_it_arrived_after_its_capture() -> None:
@@ -41,7 +42,7 @@ def test_what_is_added_is_told_for_what_both_have_seen() -> None:
 
 
 def runs(**values: Any) -> list[Any]:
-    return [scores.Run(**values) for _ in range(10)]
+    return [Run(**values) for _ in range(10)]
 
 
 def verdict(verdicts: list[Any], start: str) -> Any:
@@ -50,9 +51,10 @@ def verdict(verdicts: list[Any], start: str) -> Any:
 
 
 def test_p95_is_a_value_that_was_measured() -> None:
-    row = scores.summary("speech", [scores.Run(speech=[n / 1000 for n in range(1, 101)])])
+    row = scores.summary("speech", [Run(speech=[n / 1000 for n in range(1, 101)])])
+    assert row is not None
     assert (row.n, row.p50, row.p95, row.largest) == pytest.approx((100, 50.5, 95.0, 100.0))
-    assert scores.summary("speech", [scores.Run()]) is None
+    assert scores.summary("speech", [Run()]) is None
 
 
 def test_without_figures_no_goal_is_met_or_missed() -> None:
@@ -84,7 +86,7 @@ def test_one_slow_run_of_ten_misses_a_goal_for_every_run() -> None:
 
 
 def test_a_run_without_figures_misses_a_goal_for_every_run() -> None:
-    mine = [*runs(added_video=[0.04]), scores.Run()]
+    mine = [*runs(added_video=[0.04]), Run()]
     verdicts = scores.judge({"bridge-track": mine}, [], {})
     assert verdict(verdicts, "video latency added, ours, bridge, track").met is False
 
@@ -100,7 +102,7 @@ def test_the_relay_costs_what_the_agent_without_one_does_not() -> None:
 
 def test_sessions_may_cost_no_more_together_than_apart() -> None:
     def scales(four: float) -> Any:
-        each = [scores.Scale(n, cpu, 1, 0.5, []) for n, cpu in ((1, 0.3), (4, four), (1, 0.3))]
+        each = [Scale(n, cpu, 1, 0.5, []) for n, cpu in ((1, 0.3), (4, four), (1, 0.3))]
         return {"bridge-track": each}
 
     goal = "CPU of 4 sessions in a process, ours, bridge, track"
@@ -127,7 +129,7 @@ def test_the_report_has_every_candidate_and_its_json_can_be_read() -> None:
         {"cores": 2},
         CANDIDATES,
         runs={"official": runs(speech=[0.3]), "direct": runs(speech=[0.25])},
-        scales={"direct": [scores.Scale(n, 0.2 * n, 10**8, 0.5, [25.0]) for n in (1, 4)]},
+        scales={"direct": [Scale(n, 0.2 * n, 10**8, 0.5, [25.0]) for n in (1, 4)]},
     )
     data = json.loads(pages.to_json(results))
     assert data["candidates"]["direct"]["figures"]["speech"]["p50"] == 250

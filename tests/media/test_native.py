@@ -236,7 +236,8 @@ async def test_a_callback_that_raises_is_told_of_the_next_event_and_others_of_th
         asked.append(received)
         raise ValueError("no")
 
-    refused, heard = a_stream(refuse), []
+    heard: list[Any] = []
+    refused = a_stream(refuse)
     other = a_stream(heard.append)
     rest = present().subscribe(filter_fn=concerns_a_test)
     exchange = present()

@@ -14,7 +14,6 @@ import pytest
 from livekit import rtc
 
 from livekit_plugins_runway import VideoOptions
-from livekit_plugins_runway.media import participant as participants
 from livekit_plugins_runway.media.lip_sync import LipSync
 from livekit_plugins_runway.media.participant import AvatarParticipant
 from livekit_plugins_runway.media.relay import Relay
@@ -123,7 +122,7 @@ async def relaying(
         return fit(self, frame, timestamp_us)
 
     monkeypatch.setattr(VideoFitter, "fit", noted)
-    monkeypatch.setattr(participants.rtc, "VideoSource", partial(Camera, changed))
+    monkeypatch.setattr(rtc, "VideoSource", partial(Camera, changed))
     way = MediaWay("public", NoSound, NoSound, lambda *_: film)
     participant = participant or Unpublished(video, way)
     participant.way = way
