@@ -12,7 +12,7 @@ from livekit import rtc
 from livekit.agents import utils
 from livekit.agents.telemetry import tracer
 from opentelemetry import context, trace
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from ..errors import AvatarLostError, RunwayException
 from ..events import (
@@ -28,40 +28,67 @@ from ..runway.billing import credits_for
 from .timings import StageTimings
 
 _NODE = "nodename"
+_KEPT = "runway_avatar_metrics"
 
-LIVE = Gauge(
-    "runway_avatar_live", "Avatars whose face is shown", [_NODE], multiprocess_mode="livesum"
-)
-SESSIONS = Counter(
-    "runway_avatar_sessions", "Runway sessions that have ended", [_NODE, "how", "status"]
-)
-UNCONFIRMED = Counter(
-    "runway_avatar_unconfirmed_ends", "Runway sessions that may still be billing", [_NODE]
-)
-BILLED = Counter(
-    "runway_avatar_billed_seconds", "Seconds billed by Runway, estimated at the end", [_NODE]
-)
-CREDITS = Counter("runway_avatar_credits", "Credits, estimated from the seconds", [_NODE])
-LOST = Counter("runway_avatar_losses", "Faces lost in mid-call", [_NODE, "reason"])
-ERRORS = Counter("runway_avatar_errors", "Errors by kind", [_NODE, "kind"])
-REPLACED = Counter(
-    "runway_avatar_replacements", "Another session has become the face", [_NODE, "cause"]
-)
-FORCED = Counter(
-    "runway_avatar_forced_segments", "Segments ended at their deadline, not wholly heard", [_NODE]
-)
-STAGE_SECONDS = Histogram(
-    "runway_avatar_stage_seconds",
-    "Seconds from start() to each stage of the first session",
-    [_NODE, "stage"],
-    buckets=[0.25, 0.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60],
-)
-FREEZE_SECONDS = Histogram(
-    "runway_avatar_freeze_seconds",
-    "Seconds without a picture when a session replaced another",
-    [_NODE, "cause"],
-    buckets=[0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60],
-)
+
+class _Metrics:
+    """Registered when they are made, which is possible once in a process."""
+
+    def __init__(self) -> None:
+        self.live = Gauge(
+            "runway_avatar_live",
+            "Avatars whose face is shown",
+            [_NODE],
+            multiprocess_mode="livesum",
+        )
+        self.sessions = Counter(
+            "runway_avatar_sessions", "Runway sessions that have ended", [_NODE, "how", "status"]
+        )
+        self.unconfirmed = Counter(
+            "runway_avatar_unconfirmed_ends", "Runway sessions that may still be billing", [_NODE]
+        )
+        self.billed = Counter(
+            "runway_avatar_billed_seconds",
+            "Seconds billed by Runway, estimated at the end",
+            [_NODE],
+        )
+        self.credits = Counter(
+            "runway_avatar_credits", "Credits, estimated from the seconds", [_NODE]
+        )
+        self.lost = Counter("runway_avatar_losses", "Faces lost in mid-call", [_NODE, "reason"])
+        self.errors = Counter("runway_avatar_errors", "Errors by kind", [_NODE, "kind"])
+        self.replaced = Counter(
+            "runway_avatar_replacements", "Another session has become the face", [_NODE, "cause"]
+        )
+        self.forced = Counter(
+            "runway_avatar_forced_segments",
+            "Segments ended at their deadline, not wholly heard",
+            [_NODE],
+        )
+        self.stage_seconds = Histogram(
+            "runway_avatar_stage_seconds",
+            "Seconds from start() to each stage of the first session",
+            [_NODE, "stage"],
+            buckets=[0.25, 0.5, 1, 2, 4, 6, 8, 10, 15, 20, 30, 60],
+        )
+        self.freeze_seconds = Histogram(
+            "runway_avatar_freeze_seconds",
+            "Seconds without a picture when a session replaced another",
+            [_NODE, "cause"],
+            buckets=[0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60],
+        )
+
+
+def _metrics() -> _Metrics:
+    """Those of this process. They are kept at the registry, which lives as long as they do, so that
+    a second import of this package (a reload, a test that empties `sys.modules`) finds them."""
+    kept: dict[str, _Metrics] = vars(REGISTRY)
+    if _KEPT not in kept:
+        kept[_KEPT] = _Metrics()
+    return kept[_KEPT]
+
+
+_METRICS = _metrics()
 
 
 class Telemetry:
@@ -104,28 +131,28 @@ class Telemetry:
         shown = {AvatarState.LIVE, AvatarState.RENEWING}
         step = (change.new in shown) - (change.old in shown)
         if step:
-            LIVE.labels(self._node).inc(step)
+            _METRICS.live.labels(self._node).inc(step)
         self._span.add_event(change.new.value)
 
     def _on_error(self, error: RunwayException) -> None:
-        ERRORS.labels(self._node, type(error).__name__).inc()
+        _METRICS.errors.labels(self._node, type(error).__name__).inc()
         if isinstance(error, AvatarLostError):
-            LOST.labels(self._node, error.reason).inc()
+            _METRICS.lost.labels(self._node, error.reason).inc()
         self._span.record_exception(error)
 
     def _on_replaced(self, replaced: AvatarReplaced) -> None:
-        REPLACED.labels(self._node, replaced.cause).inc()
+        _METRICS.replaced.labels(self._node, replaced.cause).inc()
         told: dict[str, str | float] = {"cause": replaced.cause}
         if replaced.freeze is not None:
-            FREEZE_SECONDS.labels(self._node, replaced.cause).observe(replaced.freeze)
+            _METRICS.freeze_seconds.labels(self._node, replaced.cause).observe(replaced.freeze)
             told["freeze"] = replaced.freeze
         self._span.add_event("replaced", told)
 
     def _on_session_ended(self, end: SessionEnd) -> None:
-        SESSIONS.labels(self._node, end.how, end.status or "unknown").inc()
-        UNCONFIRMED.labels(self._node).inc(not end.confirmed)
-        BILLED.labels(self._node).inc(end.billed_seconds)
-        CREDITS.labels(self._node).inc(credits_for(end.billed_seconds))
+        _METRICS.sessions.labels(self._node, end.how, end.status or "unknown").inc()
+        _METRICS.unconfirmed.labels(self._node).inc(not end.confirmed)
+        _METRICS.billed.labels(self._node).inc(end.billed_seconds)
+        _METRICS.credits.labels(self._node).inc(credits_for(end.billed_seconds))
         span = tracer.start_span(
             "runway_session",
             context=self._context,
@@ -145,11 +172,11 @@ class Telemetry:
         span.end(_ns(end.ended_at))
 
     def _on_stage_reached(self, stage: str) -> None:
-        STAGE_SECONDS.labels(self._node, stage).observe(getattr(self._timings, stage))
+        _METRICS.stage_seconds.labels(self._node, stage).observe(getattr(self._timings, stage))
         self._span.add_event(stage)
 
     def _on_playout_forced(self, _: PlayoutForced) -> None:
-        FORCED.labels(self._node).inc()
+        _METRICS.forced.labels(self._node).inc()
 
 
 def _ns(unix_seconds: float) -> int:
