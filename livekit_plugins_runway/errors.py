@@ -32,11 +32,96 @@ pickled.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec, module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+_FRAMEWORK = "livekit.agents"
+_FRAMEWORK_ERRORS = "livekit.agents._exceptions"
+_BASES = ("APIConnectionError", "APIError", "APIStatusError", "APITimeoutError")
+
+
+class _SharedErrors(MetaPathFinder, Loader):
+    """Hands the framework, when it is imported later, the module of errors that is here already."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.livekit_agents_errors = module
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _FRAMEWORK_ERRORS:
+            return None
+        return spec_from_loader(fullname, self, origin=self.livekit_agents_errors.__file__)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.livekit_agents_errors
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It was done when it was loaded alone."""
+
+
+def _framework_bases() -> tuple[type[Exception], ...]:
+    """The framework's error classes, without the framework where that is possible.
+
+    They are in a file of its own that imports nothing, while `import livekit.agents` takes seconds:
+    too long for a command line or a server that makes no media. So that file is loaded alone, and
+    given to the framework when somebody imports it later: there is one `APIError` in a process,
+    whoever comes first. If anything is not as expected, the framework is imported: slow and right.
+    """
+    module = None if _FRAMEWORK in sys.modules else _errors_alone()
+    if module is None:
+        module = import_module(_FRAMEWORK)
+    return tuple(getattr(module, name) for name in _BASES)
+
+
+def _errors_alone() -> ModuleType | None:
+    for finder in sys.meta_path:
+        # From an earlier import of this module.
+        if isinstance(known := getattr(finder, "livekit_agents_errors", None), ModuleType):
+            return known
+    try:
+        module = _load_errors()
+    except Exception:  # noqa: BLE001  whatever another version of the framework may do here
+        return None
+    # What it imports may have brought the whole framework, with a module of errors of its own.
+    if module is None or _FRAMEWORK in sys.modules:
+        return None
+    sys.meta_path.insert(0, _SharedErrors(module))
+    return module
+
+
+def _load_errors() -> ModuleType | None:
+    """None, or an exception of any kind, if the framework is not as it was in 1.8.9."""
+    livekit = find_spec("livekit")  # a namespace: finding it runs nothing
+    assert livekit is not None
+    agents = PathFinder.find_spec(_FRAMEWORK, livekit.submodule_search_locations)
+    assert agents is not None
+    assert agents.origin is not None
+    errors = PathFinder.find_spec(_FRAMEWORK_ERRORS, agents.submodule_search_locations)
+    assert errors is not None
+    assert errors.loader is not None
+    text = Path(agents.origin).read_text()
+    taken = re.search(r"^from \._exceptions import \(([^)]*)\)", text, re.M)
+    if taken is None or not set(_BASES) <= set(re.findall(r"\w+", taken[1])):
+        return None
+    module = module_from_spec(errors)
+    errors.loader.exec_module(module)
+    return module if all(issubclass(getattr(module, name), Exception) for name in _BASES) else None
+
+
+if TYPE_CHECKING:
+    from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
+else:
+    APIConnectionError, APIError, APIStatusError, APITimeoutError = _framework_bases()
 
 Operation = Literal["create", "get", "delete", "consume", "request"]
 """The four calls of Runway's realtime sessions that this package makes, and any other call."""
