@@ -17,12 +17,13 @@ from livekit.agents import Agent, AgentServer, AgentSession, JobContext, cli
 from livekit.agents.voice.room_io import RoomOptions
 from offline_speech import EspeakTTS, ScriptedLLM
 
-from livekit_plugins_runway import AvatarSession, ToolCall
-from livekit_plugins_runway.runway.models import (
+from livekit_plugins_runway import (
+    AvatarSession,
     BackendRpcTool,
     ClientEventTool,
     StringParameter,
     Tool,
+    ToolCall,
 )
 
 logger = logging.getLogger("client_tools")

@@ -1,42 +1,120 @@
-"""Runway Characters as the face of a LiveKit voice agent."""
+"""Runway Characters as the face of a LiveKit voice agent.
 
-from livekit.agents import Plugin
+Importing this package loads nothing else: a name below is loaded when it is first asked for. The
+errors, the client and the command line so do without the framework and without media. Where
+`livekit.agents` is loaded already, all is loaded at once: in an agent's process.
+"""
 
-from .avatar import AvatarSession
-from .errors import RunwayException
-from .events import (
-    AvatarReplaced,
-    AvatarState,
-    CallUsage,
-    Restarting,
-    SessionEnd,
-    StateChanged,
-    ToolCall,
-)
-from .lifecycle.recovery import RecoveryOptions
-from .log import logger
-from .media.video import VideoOptions
-from .version import __version__
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .avatar import AvatarSession
+    from .errors import RunwayException
+    from .events import (
+        AvatarReplaced,
+        AvatarState,
+        CallUsage,
+        PlayoutForced,
+        Restarting,
+        SessionEnd,
+        StateChanged,
+        ToolCall,
+    )
+    from .lifecycle.recovery import RecoveryOptions
+    from .media.video import VideoOptions
+    from .playout.ports import PlayoutStats
+    from .runway.client import RunwayClient
+    from .runway.models import (
+        ArrayItems,
+        ArrayParameter,
+        BackendRpcTool,
+        BooleanParameter,
+        ClientEventTool,
+        IntegerParameter,
+        NumberParameter,
+        ObjectParameter,
+        StringParameter,
+    )
+
+__version__ = "0.1.0"
 
 __all__ = [
+    "ArrayItems",
+    "ArrayParameter",
     "AvatarReplaced",
     "AvatarSession",
     "AvatarState",
+    "BackendRpcTool",
+    "BooleanParameter",
     "CallUsage",
+    "ClientEventTool",
+    "IntegerParameter",
+    "NumberParameter",
+    "ObjectParameter",
+    "PlayoutForced",
+    "PlayoutStats",
     "RecoveryOptions",
     "Restarting",
+    "RunwayClient",
     "RunwayException",
     "SessionEnd",
     "StateChanged",
+    "StringParameter",
     "ToolCall",
     "VideoOptions",
     "__version__",
 ]
 
+_MODULES = {
+    "avatar": ["AvatarSession"],
+    "errors": ["RunwayException"],
+    "events": [
+        "AvatarReplaced",
+        "AvatarState",
+        "CallUsage",
+        "PlayoutForced",
+        "Restarting",
+        "SessionEnd",
+        "StateChanged",
+        "ToolCall",
+    ],
+    "lifecycle.recovery": ["RecoveryOptions"],
+    "media.video": ["VideoOptions"],
+    "playout.ports": ["PlayoutStats"],
+    "runway.client": ["RunwayClient"],
+    "runway.models": [
+        "ArrayItems",
+        "ArrayParameter",
+        "BackendRpcTool",
+        "BooleanParameter",
+        "ClientEventTool",
+        "IntegerParameter",
+        "NumberParameter",
+        "ObjectParameter",
+        "StringParameter",
+    ],
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_SUBMODULES = ("avatar", "errors", "events")
+"""Also as attributes, so that `import livekit_plugins_runway as runway; runway.errors` works."""
 
-class RunwayBridgePlugin(Plugin):
-    def __init__(self) -> None:
-        super().__init__(__name__, __version__, __package__ or __name__, logger)
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+        return value
+    if name in _SUBMODULES:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-Plugin.register_plugin(RunwayBridgePlugin())
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})
+
+
+if "livekit.agents" in sys.modules:
+    # Now rather than in mid-job: the plugin must register on the main thread, and whoever asks for
+    # `AvatarSession` first, inside a job, would hold up its event loop.
+    import_module(".avatar", __name__)

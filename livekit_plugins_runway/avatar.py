@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +18,14 @@ from livekit.agents import (
     AgentSession,
     APIConnectOptions,
     NotGivenOr,
+    Plugin,
     get_job_context,
 )
 from livekit.agents.utils import is_given
 from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
 
+from . import __version__
 from ._checks import check_choice, check_seconds, required
 from ._tasks import cancel_and_wait
 from .errors import ConfigurationError, LossReason
@@ -563,3 +566,22 @@ def _is_running(agent_session: AgentSession[Any]) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+class _RunwayBridgePlugin(Plugin):
+    """The entry of this package in the framework's list of plugins."""
+
+    def __init__(self) -> None:
+        package = __name__.partition(".")[0]
+        super().__init__(package, __version__, package, logger)
+
+
+def _register_plugin() -> None:
+    if threading.current_thread() is threading.main_thread():
+        Plugin.register_plugin(_RunwayBridgePlugin())
+    else:
+        # The framework refuses, and an avatar works without: the list is for its command line.
+        logger.debug("not listed as a plugin: this module was first imported in a thread")
+
+
+_register_plugin()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import pdoc
@@ -27,6 +28,9 @@ PUBLIC = (
 
 
 def main(folder: Path) -> None:
+    package = import_module(PACKAGE)
+    for name in package.__all__:
+        getattr(package, name)  # loaded when it is asked for, which pdoc does not do
     pdoc.render.configure(docformat="google", footer_text=PACKAGE)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # pdoc's own

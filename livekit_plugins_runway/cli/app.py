@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .. import __version__
 from ..errors import RunwayException
-from ..version import __version__
 from . import account, catalog, conversations, livekit_project, raw, sessions
 from .doctor import command as doctor
 from .exits import ExitCode, exit_code

@@ -28,6 +28,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from livekit.agents import APIConnectOptions
 
+from .. import __version__
 from ..errors import (
     AuthenticationError,
     ConfigurationError,
@@ -48,7 +49,6 @@ from ..errors import (
     UnavailableError,
 )
 from ..log import logger
-from ..version import __version__
 
 API_VERSION = "2024-11-06"
 

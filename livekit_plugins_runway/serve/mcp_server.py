@@ -20,9 +20,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .. import __version__
 from ..errors import RunwayException
 from ..log import logger
-from ..version import __version__
 from .bodies import Bodies
 from .guard import MAX_BODY, Guard
 from .options import MCP_PATH, Response, ServeOptions

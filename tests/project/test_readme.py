@@ -164,7 +164,7 @@ def test_the_files_and_make_targets_that_it_names_exist() -> None:
 def test_the_layout_is_that_of_the_package() -> None:
     package = ROOT / "livekit_plugins_runway"
     layout = section("Development").split("```")[1]
-    modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "log.py", "version.py"}
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "log.py"}
     modules |= {path.name for path in ROOT.glob("*.py")}
     assert set(re.findall(r"\w+\.py", layout)) == modules
     assert all(

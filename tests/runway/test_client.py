@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from livekit.agents import APIConnectOptions
 
+from livekit_plugins_runway import __version__
 from livekit_plugins_runway import errors as e
 from livekit_plugins_runway.runway.client import DEFAULT_BASE_URL, RunwayClient
 from livekit_plugins_runway.runway.models import (
@@ -23,7 +24,6 @@ from livekit_plugins_runway.runway.models import (
     PresetAvatar,
     Ready,
 )
-from livekit_plugins_runway.version import __version__
 from tests.support.scripted_runway import Reply, ScriptedRunway, state
 from tests.support.virtual_clock import virtual_clock
 
