@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-
-from livekit.agents import NotGivenOr
+from typing import TYPE_CHECKING
 
 from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from livekit.agents import NotGivenOr
 
 
 def required(what: str, argument: str, value: NotGivenOr[str], variable: str) -> str:

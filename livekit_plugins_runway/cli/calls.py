@@ -11,11 +11,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import typer
-from livekit.agents import APIConnectOptions
 
 from ..errors import ConfigurationError, ProtocolError
 from ..runway.client import RunwayClient
-from ..runway.http import request_headers
+from ..runway.http import ConnectOptions, request_headers
 from .output import HIDDEN, masked
 from .settings import Settings
 
@@ -57,7 +56,7 @@ async def runway(settings: Settings, *, retries: int = 2) -> AsyncIterator[Runwa
     client = RunwayClient(
         settings.runway_key(),
         base_url=settings.base_url,
-        conn_options=APIConnectOptions(max_retry=retries, retry_interval=0.5, timeout=5.0),
+        conn_options=ConnectOptions(max_retry=retries, retry_interval=0.5, timeout=5.0),
     )
     try:
         yield client

@@ -1,7 +1,7 @@
 """Runway's realtime sessions over HTTP (Runway API schema 2024-11-06): typed, bounded, leak-free.
 
 `consume` is not in the published schema; its form is that of Runway's own browser client. What is
-repeated after a failure, and what never is, stands at the top of `http_call.py`.
+repeated after a failure, and what never is, stands at the top of `http.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions
 from pydantic import ValidationError
 
 from ..errors import (
@@ -28,7 +28,7 @@ from ..errors import (
     TimedOutError,
 )
 from ..log import logger
-from .http import ApiCall, HttpCaller
+from .http import ApiCall, ConnectOptions, HttpCaller
 from .models import (
     ConsumedCredentials,
     CreatedSession,
@@ -41,6 +41,9 @@ from .models import (
     explain,
     parse_session,
 )
+
+if TYPE_CHECKING:
+    from livekit.agents import APIConnectOptions
 
 DEFAULT_BASE_URL = "https://api.dev.runwayml.com"
 
@@ -59,9 +62,10 @@ class RunwayClient:
         http_session: a session to use, or a function that gives one (such as the framework's
             `http_context.http_session`), and that is never closed here. None: an own one. An own
             one also steps in where the given one is closed, so that sessions can still be ended.
-        conn_options: `max_retry` repeats after the first attempt; `retry_interval` is the first
-            wait in seconds, doubled each time up to 8 s, plus up to half of it at random;
-            `timeout` bounds connecting (TCP and TLS) in each attempt, not the answer.
+        conn_options: the framework's, or `ConnectOptions`, which has the same defaults: `max_retry`
+            repeats after the first attempt; `retry_interval` is the first wait in seconds, doubled
+            each time up to 8 s, plus up to half of it at random; `timeout` bounds connecting (TCP
+            and TLS) in each attempt, not the answer.
         call_timeout: seconds for one call, with all its attempts and the waits between them.
         jitter: gives numbers in [0, 1) for the random part of a wait.
 
@@ -76,7 +80,7 @@ class RunwayClient:
         *,
         base_url: str = DEFAULT_BASE_URL,
         http_session: aiohttp.ClientSession | Callable[[], aiohttp.ClientSession] | None = None,
-        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
+        conn_options: APIConnectOptions | ConnectOptions = ConnectOptions(),  # noqa: B008  frozen
         call_timeout: float = 45.0,
         jitter: Callable[[], float] = random.random,
     ) -> None:

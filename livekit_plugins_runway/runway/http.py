@@ -22,11 +22,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from livekit.agents import APIConnectOptions
 
 from .. import __version__
 from ..errors import (
@@ -50,6 +50,9 @@ from ..errors import (
 )
 from ..log import logger
 
+if TYPE_CHECKING:
+    from livekit.agents import APIConnectOptions
+
 API_VERSION = "2024-11-06"
 
 _USER_AGENT = f"livekit-plugins-runway-bridge/{__version__}"
@@ -65,6 +68,22 @@ _LONGEST_BACKOFF = 8.0
 _LONGEST_TEXT = 500
 _NO_CREDITS = re.compile(r"(not|n't|insufficient|out of|no)\b.*\bcredits?\b", re.I | re.S)
 _DAILY_LIMIT = re.compile(r"\bdaily\b", re.I)
+
+
+@dataclass(frozen=True)
+class ConnectOptions:
+    """How one call is repeated. The framework's `APIConnectOptions`, with the same fields and
+    defaults, is taken as well; this one does not load the framework.
+
+    Attributes:
+        max_retry: repeats after the first attempt.
+        retry_interval: the first wait in seconds.
+        timeout: seconds for connecting.
+    """
+
+    max_retry: int = 3
+    retry_interval: float = 2.0
+    timeout: float = 10.0
 
 
 class _Body(aiohttp.BytesPayload):
@@ -153,7 +172,7 @@ class HttpCaller:
         self,
         base_url: str,
         http_session: aiohttp.ClientSession | Callable[[], aiohttp.ClientSession] | None,
-        conn_options: APIConnectOptions,
+        conn_options: APIConnectOptions | ConnectOptions,
         call_timeout: float,
         jitter: Callable[[], float],
     ) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from livekit.agents import APIConnectOptions
+from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions
 
 from livekit_plugins_runway import __version__
 from livekit_plugins_runway import errors as e
 from livekit_plugins_runway.runway.client import DEFAULT_BASE_URL, RunwayClient
+from livekit_plugins_runway.runway.http import ConnectOptions
 from livekit_plugins_runway.runway.models import (
     CreateRealtimeSession,
     LiveKitIntegration,
@@ -70,6 +71,11 @@ each_call = pytest.mark.parametrize("name", CALLS)
 def fail_with(server: ScriptedRunway, *replies: Reply) -> None:
     server.script.extend(replies)
     server.delete_script.extend(replies)
+
+
+def test_the_connect_options_are_those_of_the_framework() -> None:
+    # The helper `runway` passes the framework's own.
+    assert vars(ConnectOptions()) == vars(DEFAULT_API_CONNECT_OPTIONS)
 
 
 # -- on the wire --
