@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_group
 
 from .. import __version__
 from ..errors import RunwayException
-from . import account, catalog, conversations, livekit_project, raw, sessions
-from .doctor import command as doctor
 from .exits import ExitCode, exit_code
 from .output import Output
-from .serve import serve
 from .settings import (
     KEY_VARIABLES,
     LIVEKIT_VARIABLES,
@@ -24,12 +23,40 @@ from .settings import (
     load_env_file,
 )
 
+_COMMANDS = {
+    "auth": ".account:auth",
+    "avatars": ".catalog:avatars",
+    "presets": ".catalog:presets",
+    "voices": ".catalog:voices",
+    "documents": ".catalog:documents",
+    "sessions": ".sessions:app",
+    "conversations": ".conversations:app",
+    "usage": ".account:usage",
+    "request": ".raw:request",
+    "token": ".livekit_project:token",
+    "dispatch": ".livekit_project:dispatch",
+    "doctor": ".doctor.command:doctor",
+    "serve": ".serve:serve",
+}
+"""Where each command is, in the order of the help: loaded when it is asked for, because HTTP and
+the models of requests take three times as long to load as all else that a command line needs."""
 _GLOBAL_FLAGS = {"--json", "--dry-run", "--stage"}
 _GLOBAL_VALUES = {"--base-url", "--env-file"}
 
 
 class _Root(TyperGroup):
-    """Takes the global options before and after the command, and turns errors into one line."""
+    """Loads the command that is asked for, takes the global options before and after it, and turns
+    errors into one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        # One that does not exist is compared with all names, to say which may have been meant.
+        for name in [cmd_name] if cmd_name in _COMMANDS else _COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = _load(name)
+        return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return list(super().parse_args(ctx, _global_first(args)))
@@ -47,6 +74,18 @@ class _Root(TyperGroup):
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
+def _load(name: str) -> Any:
+    """A command, or a group of them, as Typer makes it of those that were added to an app."""
+    module, _, attribute = _COMMANDS[name].partition(":")
+    found = getattr(import_module(module, __package__), attribute)
+    holder = typer.Typer(rich_markup_mode=_MARKUP)
+    if isinstance(found, typer.Typer):
+        holder.add_typer(found, name=name)
+    else:
+        holder.command(name)(found)
+    return get_group(holder).commands[name]
+
+
 def _global_first(args: list[str]) -> list[str]:
     """`sessions list --json` as `--json sessions list`. What follows `--` stays where it is."""
     end = args.index("--") if "--" in args else len(args)
@@ -61,6 +100,7 @@ def _global_first(args: list[str]) -> list[str]:
     return [*front, *rest, *args[end:]]
 
 
+_MARKUP: Literal["markdown"] = "markdown"  # paragraphs are wrapped anew
 _EPILOG = "Exit codes: " + ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
 
 app = typer.Typer(
@@ -69,7 +109,7 @@ app = typer.Typer(
     no_args_is_help=True,
     # A traceback with local variables would show keys.
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # paragraphs are wrapped anew
+    rich_markup_mode=_MARKUP,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -119,21 +159,6 @@ def _main(
     found = [settings.variable(name) for name in secret_names]
     secrets = tuple(variable.value for variable in found if variable is not None)
     ctx.obj = Settings(Output(as_json, secrets), dry_run, settings.base_url, variables)
-
-
-app.add_typer(account.auth, name="auth")
-app.add_typer(catalog.avatars, name="avatars")
-app.command("presets")(catalog.presets)
-app.add_typer(catalog.voices, name="voices")
-app.add_typer(catalog.documents, name="documents")
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(conversations.app, name="conversations")
-app.command("usage")(account.usage)
-app.command("request")(raw.request)
-app.command("token")(livekit_project.token)
-app.command("dispatch")(livekit_project.dispatch)
-app.command("doctor")(doctor.doctor)
-app.command("serve")(serve)
 
 
 def main() -> None:

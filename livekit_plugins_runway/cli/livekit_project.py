@@ -5,19 +5,20 @@ from __future__ import annotations
 import datetime
 import json
 import secrets
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import typer
-from google.protobuf.json_format import MessageToDict
-from livekit import api
 
 from ..errors import ConfigurationError, RunwayException, UnavailableError
 from .calls import run
 from .exits import CredentialsError
 from .output import HIDDEN
 from .settings import Settings, settings_of
+
+if TYPE_CHECKING:
+    from livekit import api  # where it is used: it takes longer to load than all the rest
 
 _TIMEOUT = 10.0
 Room = Annotated[str, typer.Option(help="Name of the room; it is made if need be.")]
@@ -51,6 +52,9 @@ def token(
     settings = settings_of(ctx)
     if metadata is not None and agent is None:
         raise ConfigurationError("--metadata is for the agent's job: pass --agent, too.")
+    from google.protobuf.json_format import MessageToDict
+    from livekit import api
+
     who = identity or f"user-{secrets.token_hex(4)}"
     grants = api.VideoGrants(room_join=True, room=room)
     configuration = None
@@ -102,6 +106,9 @@ def dispatch(
         return
     address = settings.livekit(url, "--livekit-url", "LIVEKIT_URL", "The LiveKit URL")
     _check_url(address)
+    from google.protobuf.json_format import MessageToDict
+    from livekit import api
+
     request = api.CreateAgentDispatchRequest(agent_name=agent, room=room, metadata=metadata or "")
     made = run(_dispatch(address, *_keys(settings), request))
     if settings.output.as_json:
@@ -155,6 +162,8 @@ def refusal(error: api.TwirpError) -> RunwayException:
 async def _dispatch(
     address: str, key: str, secret: str, request: api.CreateAgentDispatchRequest
 ) -> api.AgentDispatch:
+    from livekit import api
+
     limit = aiohttp.ClientTimeout(total=_TIMEOUT)
     try:
         async with api.LiveKitAPI(address, key, secret, timeout=limit) as livekit:

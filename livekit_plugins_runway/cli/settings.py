@@ -13,7 +13,6 @@ from dotenv import dotenv_values
 
 from .._checks import required
 from ..errors import ConfigurationError
-from ..runway.client import DEFAULT_BASE_URL
 from .exits import CredentialsError
 from .output import Output
 
@@ -106,6 +105,8 @@ def choose_base_url(base_url: str | None, stage: bool, env_file: Mapping[str, st
                 "belongs to one host: put both in the same place, or pass --base-url."
             )
         return given.rstrip("/")
+    from ..runway.client import DEFAULT_BASE_URL  # with HTTP, which `--version` does without
+
     return DEFAULT_BASE_URL
 
 

@@ -506,8 +506,9 @@ def test_only_the_command_line_imports_typer_and_rich() -> None:
 
 def commands(group: Any, prefix: str = "") -> list[str]:
     found = []
-    for name, command in group.commands.items():
-        below = getattr(command, "commands", None)
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        below = hasattr(command, "list_commands")
         found += commands(command, f"{prefix}{name} ") if below else [f"{prefix}{name}"]
     return found
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from livekit_plugins_runway.cli.doctor import command as doctor
-from livekit_plugins_runway.cli.doctor import phrase
+from livekit_plugins_runway.cli.doctor import live, phrase
 from livekit_plugins_runway.cli.doctor.live import Patience, examine
 from livekit_plugins_runway.cli.doctor.verdict import judge
 from livekit_plugins_runway.cli.exits import ExitCode
@@ -91,7 +90,7 @@ async def test_a_worker_that_takes_data_streams_gets_that_verdict_and_a_report(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(doctor, "examine", partial(examine, patience=PATIENCE))
+    monkeypatch.setattr(live, "examine", partial(examine, patience=PATIENCE))
     monkeypatch.setattr(phrase, "built_in", lambda: short_phrase)
     report = tmp_path / "report.json"
     async with command_line(QUICK, **livekit(livekit_server)) as (run, simulator):

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,10 +23,11 @@ from ..exits import ExitCode
 from ..output import masked
 from ..sessions import PATH, Avatar, Preset
 from ..settings import STAGE_BASE_URL, Settings, settings_of
-from . import phrase
-from .live import Findings, examine
 from .offline import LIVE_SECONDS, Check, offline_checks, package_versions
 from .verdict import MOUTHPIECE, Verdict, judge
+
+if TYPE_CHECKING:
+    from .live import Findings
 
 _MAX_DURATION = 120
 _DEFAULT_PRESET = "influencer"
@@ -66,6 +67,8 @@ def doctor(
     if not live and (mouthpiece or speech or report or preset or avatar):
         raise ConfigurationError("These options are for --live: pass it, too.")
     request = _live_request(preset, avatar, mouthpiece)
+    from . import phrase  # with NumPy, which `runway-avatar --help` does without
+
     pcm = phrase.built_in() if speech is None else phrase.from_wav(speech)
     create = [Request("POST", PATH, body=request.wire())] if live else []
     preview(settings, ORGANIZATION, *create)
@@ -109,6 +112,8 @@ async def _check(settings: Settings) -> list[Check]:
 
 
 async def _examine(settings: Settings, request: CreateRealtimeSession, pcm: bytes) -> Findings:
+    from .live import Findings, examine  # with LiveKit's SDK
+
     findings = Findings()
     async with runway(settings) as client:
         with settings.output.busy("examining a live session") as busy:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
-from livekit import api
 
 from ...errors import RunwayException
 from ...runway.billing import credits_for
@@ -240,6 +239,8 @@ async def _livekit_key(settings: Settings, url: str) -> list[Check]:
     key, secret = (settings.variable(name) for name in LIVEKIT_VARIABLES[1:])
     if key is None or secret is None:
         return []
+    from livekit import api  # here: `runway-avatar --help` does without
+
     limit = aiohttp.ClientTimeout(total=_TIMEOUT)
     try:
         async with api.LiveKitAPI(url, key.value, secret.value, timeout=limit) as livekit:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import CreditsError, QuotaError, RoomTokenError, SessionNotReadyError
-from .live import Findings
-from .witness import Heard
+
+if TYPE_CHECKING:
+    from .live import Findings
+    from .witness import Heard
 
 Kind = Literal["datastream", "track", "conversation", "silent", "failed"]
 
