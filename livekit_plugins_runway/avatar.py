@@ -26,8 +26,8 @@ from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 from livekit.agents.voice.io import AudioOutput
 
 from . import __version__
-from ._checks import check_choice, check_seconds, required
-from ._tasks import cancel_and_wait
+from ._common.checks import check_choice, check_seconds, required
+from ._common.tasks import cancel_and_wait
 from .errors import ConfigurationError, LossReason
 from .events import AvatarState, CallUsage, Event, PlayoutForced, StateChanged
 from .lifecycle.instance import AvatarInstance, InstanceOptions

@@ -11,7 +11,7 @@ from typing import Literal
 import typer
 from dotenv import dotenv_values
 
-from .._checks import required
+from .._common.checks import required
 from ..errors import ConfigurationError
 from .exits import CredentialsError
 from .output import Output

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .._tasks import cancel_and_wait, first_of
+from .._common.tasks import cancel_and_wait, first_of
 from ..errors import AvatarJoinError, AvatarLostError, LossReason
 from ..events import SessionEnd
 from ..log import logger

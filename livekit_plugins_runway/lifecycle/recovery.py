@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from .._checks import check_choice, check_seconds
+from .._common.checks import check_choice, check_seconds
 from ..errors import (
     AuthenticationError,
     AvatarLostError,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .._tasks import cancel_and_wait, first_of
+from .._common.tasks import cancel_and_wait, first_of
 from ..errors import AvatarLostError, LostAnswerError, RunwayException
 from ..events import AvatarReplaced, AvatarState, CallUsage, Cause, Restarting, SessionEnd
 from ..log import logger

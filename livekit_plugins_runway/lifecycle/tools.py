@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from livekit import rtc
 
-from .._tasks import cancel_and_wait
+from .._common.tasks import cancel_and_wait
 from ..errors import ConfigurationError, RunwayException, UnavailableError
 from ..events import ToolCall
 from ..log import logger

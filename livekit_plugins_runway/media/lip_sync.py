@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from .._tasks import cancel_and_wait
+from .._common.tasks import cancel_and_wait
 from ..log import logger
 
 ONWARD = 0.013

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
-from .._tasks import cancel_and_wait
+from .._common.tasks import cancel_and_wait
 from ..errors import UnavailableError
 from ..log import logger
 from .connect import connect

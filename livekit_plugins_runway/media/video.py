@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from livekit import rtc
 
-from .._checks import check_choice, check_whole
+from .._common.checks import check_choice, check_whole
 from ..errors import ConfigurationError
 from .scaling import Scaler, Scaling
 

@@ -14,7 +14,7 @@ from typing import Generic, Literal, Protocol, Self, TypeVar, get_args
 
 from livekit import rtc
 
-from .._checks import check_choice
+from .._common.checks import check_choice
 from ..errors import ConfigurationError
 from ..log import logger
 

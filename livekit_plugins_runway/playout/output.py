@@ -22,7 +22,7 @@ import numpy as np
 from livekit import rtc
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
-from .._tasks import cancel_and_wait
+from .._common.tasks import cancel_and_wait
 from ..events import PlayoutForced
 from ..log import logger
 from .audio import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE

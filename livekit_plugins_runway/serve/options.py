@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from .._checks import check_choice, check_seconds
+from .._common.checks import check_choice, check_seconds
 from ..errors import ConfigurationError
 from .bodies import avatar_named
 

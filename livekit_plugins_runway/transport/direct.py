@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from livekit import rtc
 
-from .._tasks import cancel_and_wait, first_of
+from .._common.tasks import cancel_and_wait, first_of
 from ..errors import LossReason, UnavailableError
 from ..log import logger
 from ..media.fallback_track import FallbackTrack

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from livekit import rtc
 
-from .._checks import check_choice
+from .._common.checks import check_choice
 from ..errors import ConfigurationError
 from ..media.video import VideoOptions
 from .base import Transport

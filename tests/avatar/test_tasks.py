@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from livekit_plugins_runway._tasks import cancel_and_wait, first_of
+from livekit_plugins_runway._common.tasks import cancel_and_wait, first_of
 from tests.support.virtual_clock import timers_only
 
 LOGGER = "livekit.plugins.runway_bridge"

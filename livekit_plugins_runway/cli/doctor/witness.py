@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from livekit import rtc
 
-from ..._tasks import cancel_and_wait
+from ..._common.tasks import cancel_and_wait
 from ...media.video import MIN_FRAME_SIDE, is_blank
 from ...playout.audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
 from ...playout.features import AUDIBLE_DB, hop_features

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from .log import logger
+from ..log import logger
 
 
 async def first_of(
