@@ -18,6 +18,9 @@ _AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
 _MOST_WAITING = 100
 """Pieces of sound that wait for the event loop: 1 s of a voice. Older ones are dropped, for who
 hears them would be late for the rest of the call."""
+_MOST_SILENCE = 10
+"""So many wait before silence is dropped: late, and in a burst, it would only teach the user's
+receiver to keep more of the words that follow."""
 _END_AFTER = 0.5
 """Seconds after which the end of a picture track is noticed at the latest."""
 
@@ -37,7 +40,8 @@ class Sender:
         self._closed = False
 
     def send(self, pcm: bytes) -> None:
-        if self._closed:
+        late = len(self._waiting) >= _MOST_SILENCE and not pcm.strip(b"\0")
+        if late or self._closed:
             return
         self._waiting.append(pcm)
         with contextlib.suppress(RuntimeError):  # the loop was closed first: nobody listens now

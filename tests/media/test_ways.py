@@ -166,7 +166,7 @@ def _word(number: int) -> bytes:
 async def test_what_threads_send_arrives_in_order() -> None:
     source: Any = Source()
     sender = public.Sender(source)
-    words = [_word(n) for n in range(60)]
+    words = [_word(n) for n in range(1, 61)]
 
     def send_half() -> None:
         for word in words[:30]:
@@ -195,11 +195,22 @@ async def test_what_a_source_refuses_stops_nothing() -> None:
 async def test_a_second_of_sound_waits_and_what_is_older_is_dropped() -> None:
     source: Any = Source()
     sender = public.Sender(source)
-    for number in range(150):  # the event loop does not run meanwhile
+    for number in range(1, 151):  # the event loop does not run meanwhile
         sender.send(_word(number))
     await source.until(100)
-    assert source.taken == [_word(n) for n in range(50, 150)]
+    assert source.taken == [_word(n) for n in range(51, 151)]
     await sender.aclose()
+
+
+async def test_a_tenth_of_a_second_of_silence_waits_and_words_come_behind_it() -> None:
+    source: Any = Source()
+    sender = public.Sender(source)
+    for _ in range(50):  # the event loop does not run meanwhile
+        sender.send(SILENCE)
+    sender.send(_word(1))
+    await source.until(11)
+    await sender.aclose()
+    assert source.taken == [SILENCE] * 10 + [_word(1)]
 
 
 async def test_what_is_cleared_and_what_waits_at_the_end_is_not_sent() -> None:
