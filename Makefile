@@ -5,7 +5,8 @@ PYTHON = .venv/bin/python
 # One thread for numpy's small matrices: its threads spin on the cores that the tests need.
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help demo test test-page bench bench-speech chaos check docs lint provision setup
+.PHONY: help demo test test-page bench bench-speech chaos check docs lint types format coverage
+.PHONY: clean provision setup
 
 help:
 	@echo "make demo    an avatar on this machine, in a page to talk to it and to break it; no account needed"
@@ -16,7 +17,11 @@ help:
 	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"
 	@echo "make test-page  the demo's page in Chromium (Debian, Ubuntu: apt install chromium)"
 	@echo "make check   style, types and the quick tests that need no server; under a minute"
+	@echo "make lint    style, layers of imports, types; make types: the types alone"
+	@echo "make format  put the style right, where ruff can"
+	@echo "make coverage  all tests, and the branch coverage of the package's core without a server and with"
 	@echo "make docs    API reference from the docstrings, in api-docs/"
+	@echo "make clean   remove what tests, targets and tools left; .venv and the LiveKit server stay"
 
 demo: provision
 	@$(PYTHON) -m demo
@@ -53,6 +58,22 @@ lint: setup
 	@$(PYTHON) -m ruff format --check .
 	@.venv/bin/lint-imports --no-cache --no-logo
 	@$(PYTHON) -m mypy
+
+types: setup
+	@$(PYTHON) -m mypy
+
+format: setup
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+coverage: provision
+	@$(PYTHON) tools/run_tests.py --coverage
+
+clean:
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
+	  api-docs bench-out chaos-out demo-out build dist *.egg-info
+	@find . -name .venv -prune -o -name node_modules -prune -o -name __pycache__ -type d \
+	  -exec rm -rf {} +
 
 provision: setup
 	@$(PYTHON) -m livekit_plugins_runway.testing.livekit_server --provision
