@@ -28,6 +28,7 @@ from livekit.agents.voice.io import AudioOutput
 from . import __version__
 from ._common.checks import check_choice, check_seconds, required
 from ._common.tasks import cancel_and_wait
+from ._common.versions import warn_of_untested_versions
 from .errors import ConfigurationError, LossReason
 from .events import AvatarState, CallUsage, Event, PlayoutForced, StateChanged
 from .lifecycle.instance import AvatarInstance, InstanceOptions
@@ -150,6 +151,7 @@ class AvatarSession(BaseAvatarSession[Event]):
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         super().__init__()
+        warn_of_untested_versions()
         # What was asked for: not changed any more. A swap changes the supervisor's copy of the
         # request.
         self._request = realtime_request(

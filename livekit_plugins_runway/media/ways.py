@@ -15,6 +15,7 @@ from typing import Generic, Literal, Protocol, Self, TypeVar, get_args
 from livekit import rtc
 
 from .._common.checks import check_choice
+from .._common.versions import TESTED_LIVEKIT
 from ..errors import ConfigurationError
 from ..log import logger
 
@@ -22,8 +23,6 @@ WayName = Literal["native", "public"]
 
 VARIABLE = "RUNWAY_AVATAR_MEDIA"
 """The environment variable that names the way; without it the way is chosen by a self-check."""
-TESTED_VERSIONS = frozenset({"1.1.21", "1.2.1"})
-"""Of livekit, with which the suite ran on `native.py`. With any other the public way is taken."""
 
 Item = TypeVar("Item")
 
@@ -153,7 +152,7 @@ def decide(wanted: str | None, version: str) -> tuple[MediaWay, str]:
 
     if wanted == "public":
         return public.WAY, "asked for"
-    if wanted is None and version not in TESTED_VERSIONS:
+    if wanted is None and version not in TESTED_LIVEKIT:
         return public.WAY, f"livekit {version} was never tested on the native way"
     try:
         from . import native  # not earlier: it imports what another livekit may not have

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from livekit import rtc
 
+from livekit_plugins_runway._common.versions import TESTED_LIVEKIT
 from livekit_plugins_runway.errors import ConfigurationError
 from livekit_plugins_runway.media import public, ways
-from livekit_plugins_runway.media.ways import TESTED_VERSIONS, VARIABLE, Guarded, choose, decide
+from livekit_plugins_runway.media.ways import VARIABLE, Guarded, choose, decide
 from livekit_plugins_runway.playout.audio import HOP, SAMPLE_RATE, SILENCE
 
 
@@ -28,8 +29,8 @@ def not_chosen_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_native_way_is_taken_with_each_livekit_that_the_suite_ran_with() -> None:
-    assert rtc.__version__ in TESTED_VERSIONS
-    for version in TESTED_VERSIONS:
+    assert rtc.__version__ in TESTED_LIVEKIT
+    for version in TESTED_LIVEKIT:
         way, reason = decide(None, version)
         assert way.name == "native"
         assert version in reason

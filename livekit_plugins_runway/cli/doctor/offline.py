@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from ..._common.versions import untested_versions
 from ...errors import RunwayException
 from ...runway.billing import credits_for
 from ..account import MODEL, ORGANIZATION, summary
@@ -104,8 +105,11 @@ def _packages() -> list[Check]:
     numbers = tuple(map(int, re.findall(r"\d+", agents or "")[:3]))
     if None in versions.values():
         return [Check("packages", "fail", detail, "Install again: pip install --force-reinstall.")]
-    if not _AGENTS <= numbers < (1, 9):
-        return [Check("packages", "fail", detail, "livekit-agents must be 1.8, from 1.8.9 on.")]
+    if not _AGENTS <= numbers < (2,):
+        return [Check("packages", "fail", detail, "livekit-agents must be 1.x, from 1.8.9 on.")]
+    if untested := untested_versions():
+        advice = f"Never tested with {' and '.join(untested)}; it may work."
+        return [Check("packages", "warn", detail, advice)]
     return [Check("packages", "ok", detail)]
 
 
