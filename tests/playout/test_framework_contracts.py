@@ -1,5 +1,5 @@
 """What wraps the sink (livekit-agents 1.8.9), with `AvatarAudioOutput` at the tail of the chain: a
-tail that is replaced, the recorder, any order of calls.
+tail that is replaced, the recorder, any order of calls. And what its base class does for the sink.
 
 Where it can, a case also runs over the framework's own sink as a control: what that one does, its
 wrappers are built to bear.
@@ -15,7 +15,16 @@ from unittest import mock
 import av
 import numpy as np
 import pytest
-from livekit.agents.voice.io import AgentOutput, AudioInput
+from livekit import rtc
+from livekit.agents.voice.io import (
+    AgentOutput,
+    AudioInput,
+    AudioOutput,
+    AudioOutputCapabilities,
+    PlaybackFinishedEvent,
+    PlaybackProgressedEvent,
+    PlaybackStartedEvent,
+)
 from livekit.agents.voice.recorder_io import RecorderIO
 
 from livekit_plugins_runway.testing.tones import ToneScript, foreign, hear, missing
@@ -238,3 +247,152 @@ async def test_no_order_of_calls_finishes_a_segment_twice(kind: Sink) -> None:
         s.sink.clear_buffer()
         await asyncio.sleep(3.0)
         assert len(events.finished) == s.sink.captured_playout_segments == 2
+
+
+# -- what the base class does for the sink --------------------------------------------------------
+
+
+class Bare(AudioOutput):
+    """A sink that has nothing but what its base class gives it, and notes what is called."""
+
+    def __init__(self, *, pause: bool = True) -> None:
+        super().__init__(label="Bare", capabilities=AudioOutputCapabilities(pause=pause))
+        self.calls: list[str] = []
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        await super().capture_frame(frame)
+
+    def flush(self) -> None:
+        super().flush()
+        self.calls.append("flush")
+
+    def clear_buffer(self) -> None:
+        self.calls.append("clear")
+
+    def pause(self) -> None:
+        super().pause()
+        self.calls.append("pause")
+
+    def resume(self) -> None:
+        super().resume()
+        self.calls.append("resume")
+
+    def on_attached(self) -> None:
+        self.calls.append("attached")
+
+    def on_detached(self) -> None:
+        self.calls.append("detached")
+
+    async def say(self, frames: int = 2) -> None:
+        for _ in range(frames):
+            await self.capture_frame(rtc.AudioFrame(bytes(960), 48_000, 1, 480))
+        self.flush()
+
+
+async def test_all_frames_up_to_a_flush_are_one_segment() -> None:
+    sink = Bare()
+    await sink.say(3)
+    sink.flush()
+    await sink.say(1)
+    assert sink.captured_playout_segments == 2
+
+
+async def test_waiting_for_playout_takes_in_all_segments_up_to_then_and_gives_the_last_end() -> (
+    None
+):
+    sink = Bare()
+    await sink.say()
+    await sink.say()
+    waiting = asyncio.create_task(sink.wait_for_playout())
+    sink.on_playback_finished(playback_position=1.0, interrupted=False)
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    sink.on_playback_finished(playback_position=2.0, interrupted=True)
+    async with asyncio.timeout(1.0):
+        end = await waiting
+    assert (end.playback_position, end.interrupted) == (2.0, True)
+    async with asyncio.timeout(1.0):
+        assert await sink.wait_for_playout() == end  # at once: nothing is outstanding
+
+
+async def test_an_end_too_many_is_told_to_nobody_but_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sink = Bare()
+    events = Listener().listen(sink)
+    await sink.say()
+    for _ in range(2):
+        sink.on_playback_finished(playback_position=1.0, interrupted=False)
+    assert len(events.finished) == 1
+    assert "more times" in caplog.text
+
+
+async def test_what_the_sink_tells_passes_the_wrappers_as_it_is() -> None:
+    sink = Bare()
+    wrapper = Passthrough(sink)
+    told: list[Any] = []
+    for event in ("playback_started", "playback_progressed", "playback_finished"):
+        wrapper.on(event, told.append)
+    await wrapper.capture_frame(rtc.AudioFrame(bytes(960), 48_000, 1, 480))
+    wrapper.flush()
+    sink.on_playback_started(created_at=5.0)
+    sink.on_playback_progressed(started_at=5.0, offset=0.0, duration=0.5)
+    sink.on_playback_finished(playback_position=0.5, interrupted=True)
+    assert told == [
+        PlaybackStartedEvent(created_at=5.0),
+        PlaybackProgressedEvent(started_at=5.0, offset=0.0, duration=0.5),
+        PlaybackFinishedEvent(playback_position=0.5, interrupted=True),
+    ]
+
+
+@pytest.mark.parametrize("pause", [True, False])
+async def test_pause_and_resume_reach_the_tail_which_says_whether_it_can(pause: bool) -> None:
+    sink = Bare(pause=pause)
+    wrapper = Passthrough(sink)
+    assert wrapper.can_pause is pause
+    wrapper.pause()
+    wrapper.resume()
+    assert sink.calls == ["pause", "resume"]
+
+
+async def test_a_sink_that_asks_for_no_rate_gets_the_frames_as_they_are() -> None:
+    sink = Bare()
+    proxy = Passthrough(sink).next_in_chain
+    assert proxy is not None
+    assert proxy.sample_rate is None
+    await proxy.capture_frame(rtc.AudioFrame(bytes(2 * 2 * 441), 44_100, 2, 441))
+    assert sink.captured_playout_segments == 1
+
+
+async def test_the_chain_leads_from_any_wrapper_to_the_tail() -> None:
+    sink = Bare()
+    output: AudioOutput = Passthrough(Passthrough(sink))
+    while output.next_in_chain is not None:
+        output = output.next_in_chain
+    assert output is sink
+
+
+async def test_replacing_the_tail_takes_the_old_one_off_and_puts_the_new_one_on() -> None:
+    old, new = Bare(), Bare()
+    output = AgentOutput(lambda: None, lambda: None, lambda: None)
+    wrapper = Passthrough(old)
+    output.audio = wrapper
+    output.replace_audio_tail(new)
+    assert output.audio is wrapper
+    assert wrapper.next_in_chain is not None
+    assert wrapper.next_in_chain.next_in_chain is new
+    assert old.calls[-1] == "detached"
+    assert new.calls == ["attached"]
+
+
+async def test_replacing_the_tail_of_nothing_or_of_a_bare_sink_makes_it_the_output() -> None:
+    first, second = Bare(), Bare()
+    changes: list[str] = []
+    output = AgentOutput(lambda: None, lambda: changes.append("audio"), lambda: None)
+    output.replace_audio_tail(first)
+    assert output.audio is first
+    output.replace_audio_tail(second)
+    assert output.audio is second
+    output.audio = None
+    assert output.audio is None
+    assert len(changes) == 3
