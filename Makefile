@@ -6,7 +6,7 @@ PYTHON = .venv/bin/python
 export OPENBLAS_NUM_THREADS = 1
 
 .PHONY: help demo test test-page bench bench-speech chaos check docs lint types format coverage
-.PHONY: clean provision setup
+.PHONY: clean matrix provision setup
 
 help:
 	@echo "make demo    an avatar on this machine, in a page to talk to it and to break it; no account needed"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint    style, layers of imports, types; make types: the types alone"
 	@echo "make format  put the style right, where ruff can"
 	@echo "make coverage  all tests, and the branch coverage of the package's core without a server and with"
+	@echo "make matrix  the tests on every Python, livekit and lowest version that is declared; two hours"
 	@echo "make docs    API reference from the docstrings, in api-docs/"
 	@echo "make clean   remove what tests, targets and tools left; .venv and the LiveKit server stay"
 
@@ -48,6 +49,10 @@ chaos: provision
 
 check: lint
 	@$(PYTHON) -m pytest -m "not server and not slow" -n 4
+
+# Makes its own environments, in your cache folder; what passed is not run again.
+matrix: provision
+	@$(PYTHON) tools/matrix.py $(ARGS)
 
 docs: setup
 	@$(PYTHON) tools/api_docs.py api-docs
