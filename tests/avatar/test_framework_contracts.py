@@ -62,7 +62,7 @@ class AgentRoom(rtc.EventEmitter[str]):
 
 
 def agent_session() -> AgentSession[Any]:
-    return AgentSession(turn_detection=None, vad=None)
+    return AgentSession(turn_handling={"turn_detection": None}, vad=None)
 
 
 # -- the event emitter ----------------------------------------------------------------------------

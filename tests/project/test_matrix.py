@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from livekit_plugins_runway._versions import TESTED_LIVEKIT
+from livekit_plugins_runway._common.versions import TESTED_LIVEKIT
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
