@@ -89,3 +89,11 @@ def test_the_api_reference_builds_without_a_warning(tmp_path: Path) -> None:
     page = (tmp_path / "livekit_plugins_runway.html").read_text()
     for name in ours.__all__:
         assert f'id="{name}"' in page, name
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_modules_that_it_names_exist(page: str) -> None:
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", (ROOT / page).read_text())
+    assert len(named) > 10
+    for name in named:
+        assert any((root / name).exists() for root in (ROOT, ROOT / ours.__name__)), name

@@ -164,12 +164,14 @@ def test_the_files_and_make_targets_that_it_names_exist() -> None:
 def test_the_layout_is_that_of_the_package() -> None:
     package = ROOT / "livekit_plugins_runway"
     layout = section("Development").split("```")[1]
-    modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "log.py"}
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
     modules |= {path.name for path in ROOT.glob("*.py")}
     assert set(re.findall(r"\w+\.py", layout)) == modules
-    assert all(
-        (ROOT / folder).is_dir() for folder in ("examples", "demo", "bench", "tools", "tests")
-    )
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert set(re.findall(r"^  (?:log\.py )?(\w+)/", layout, re.MULTILINE)) == rooms
+    outside = set(re.findall(r"(\w+)/", layout.splitlines()[-1]))
+    assert outside == {"examples", "demo", "bench", "tools", "tests"}
+    assert all((ROOT / name).is_dir() for name in outside)
 
 
 def test_the_faults_that_it_names_can_be_switched_on() -> None:
