@@ -85,6 +85,12 @@ def test_a_pause_that_was_said_is_heard_as_it_goes() -> None:
     assert places(said, shorter)[85:] == list(range(91, 431))
 
 
+def test_a_wait_shortly_before_a_pause_is_not_taken_for_that_pause() -> None:
+    said = np.concatenate([part(SAID, 0, 55), silence(30), part(SAID, 55, 100)])
+    told = places(said, part(SAID, 0, 50), silence(30), part(SAID, 50, 55))
+    assert told == [*range(1, 51), *[50] * 30, *range(51, 56)]
+
+
 def test_speech_that_was_not_sent_yet_is_not_heard() -> None:
     told = places(part(SAID, 0, 60), part(SAID, 0, 60), chords(30, seed=9))
     assert told[:60] == list(range(1, 61))
@@ -95,6 +101,12 @@ def test_speech_that_was_not_sent_yet_is_not_heard() -> None:
 def test_an_avatar_that_is_softer_or_louder_is_followed_all_the_same(gain: float) -> None:
     heard = (part(SAID, 0, 300) * gain).astype(np.int16)
     assert places(SAID, heard)[20:] == list(range(21, 301))
+
+
+def test_how_loud_the_avatar_is_is_learned_and_strains_nothing_then() -> None:
+    alignment = Alignment(0)
+    alignment.hear(recorded(part(SAID, 0, 300) * np.int16(3)), 0, recorded(SAID))
+    assert alignment.strain < 0.05
 
 
 def test_how_well_it_goes_shows_in_the_strain() -> None:

@@ -33,7 +33,7 @@ def test_digital_silence_has_the_lowest_level_and_the_lowest_bands() -> None:
     assert np.all(bands == -60.0)
 
 
-@pytest.mark.parametrize("bin_", [1, 5, 9, 10, 16, 31, 44, 57, 69])
+@pytest.mark.parametrize("bin_", [1, 5, 9, 10, 16, 31, 44, 57, 69, 70])
 def test_a_sound_is_strongest_in_the_band_that_its_pitch_belongs_to(bin_: int) -> None:
     (bands,) = hop_bands(sine(100 * bin_))
     band = max(index for index, edge in enumerate(EDGES) if edge <= bin_)

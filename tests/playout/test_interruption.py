@@ -114,6 +114,7 @@ async def test_a_sound_after_a_gap_begins_the_quiet_anew() -> None:
 @timers_only
 async def test_a_relay_that_brings_nothing_any_more_is_silent_too() -> None:
     assert await over_after(audible=(0.0, 9.0), frames_until=0.3) == soon(0.41)
+    assert await over_after(frames_until=0.0) == soon(0.15)
 
 
 @timers_only

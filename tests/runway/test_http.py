@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -159,6 +160,19 @@ async def test_a_poll_that_gets_no_answer_is_told_as_that_and_not_as_a_wait_that
         with pytest.raises(e.TimedOutError):
             await client.wait_until_ready("the-id", timeout=30.0)
         assert now() == pytest.approx(5.25)
+
+
+@pytest.mark.parametrize("status", [302, 404, 503])
+async def test_prewarming_asks_once_and_whatever_the_answer_says_nothing_is_wrong(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="livekit.plugins.runway_bridge")
+    async with runway(Reply(status, "", {"Location": "/elsewhere"})) as (server, client):
+        await client.prewarm()
+        (seen,) = server.seen
+        assert (seen.method, seen.path) == ("HEAD", "/")
+        assert "Authorization" not in seen.headers
+        assert caplog.records == []
 
 
 # -- what an answer means --
