@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import aiohttp
 import pytest
 from livekit.agents import APIConnectOptions
 
@@ -173,6 +174,16 @@ async def test_prewarming_asks_once_and_whatever_the_answer_says_nothing_is_wron
         assert (seen.method, seen.path) == ("HEAD", "/")
         assert "Authorization" not in seen.headers
         assert caplog.records == []
+
+
+async def test_calls_go_by_the_session_that_is_given_or_that_the_function_gives() -> None:
+    async with runway() as (server, own), aiohttp.ClientSession(headers={"X-Given": "1"}) as http:
+        for given in (http, lambda: http):
+            client = RunwayClient(KEY, base_url=server.url, http_session=given)
+            await client.get("the-id")
+            await client.aclose()
+        await own.get("the-id")
+        assert ["X-Given" in seen.headers for seen in server.seen] == [True, True, False]
 
 
 # -- what an answer means --
