@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from livekit_plugins_runway.events import CallUsage, SessionEnd
-from livekit_plugins_runway.runway.billing import corrected, credits_for, with_session
+from livekit_plugins_runway.runway.billing import (
+    USD_PER_CREDIT,
+    corrected,
+    credits_for,
+    with_session,
+)
 
 
 def ended(billed: float, **other: Any) -> SessionEnd:
@@ -34,6 +39,10 @@ def test_a_session_costs_two_credits_and_two_more_for_each_six_seconds_begun(
     seconds: float, credits: int
 ) -> None:
     assert credits_for(seconds) == credits
+
+
+def test_a_minute_costs_twenty_two_cents() -> None:
+    assert credits_for(60.0) * USD_PER_CREDIT == pytest.approx(0.22)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -0.5])
