@@ -41,6 +41,7 @@ MEDIA_TESTS = (
     "tests/avatar/test_call.py",
     "tests/transport/test_loss.py",
     "tests/transport/test_direct.py",
+    "tests/transport/test_sdk_quirks.py",
     "tests/media",
 )
 """One call, its losses, barge-in, the direct way, and sound and pictures."""
