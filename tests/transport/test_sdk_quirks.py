@@ -107,7 +107,7 @@ async def test_what_is_unsubscribed_as_soon_as_it_is_published_takes_a_core(
     spent = []
     for event in ("track_subscribed", "track_published"):
         async with two_rooms(livekit_server) as rooms:
-            rooms.listener.on(event, _unsubscribe)  # type: ignore[arg-type]
+            rooms.listener.on(event, _unsubscribe)
             await rooms.speaker.local_participant.publish_track(microphone())
             await asyncio.sleep(0.5)
             before = time.process_time()
