@@ -21,22 +21,26 @@ hears them would be late for the rest of the call."""
 _MOST_SILENCE = 10
 """So many wait before silence is dropped: late, and in a burst, it would only teach the user's
 receiver to keep more of the words that follow."""
+_MOST_UNDER_WAY = 20
+"""Pieces for which the SDK's answer has not come yet."""
 _END_AFTER = 0.5
 """Seconds after which the end of a picture track is noticed at the latest."""
 
 
 class Sender:
-    """A `ways.Sender` by `capture_frame`, called one after the other in the event loop.
+    """A `ways.Sender` by `capture_frame`, each call in a task of its own: whoever waited for the
+    answer to one before the next would be slower than sound where the event loop is busy.
 
     `_waiting` is filled by any thread and emptied by the event loop's. `_closed` is written by the
-    event loop's. `_sending` belongs to the event loop's; it exists only while something waits.
+    event loop's. `_sending` belongs to the event loop's; it has the tasks under way, which the SDK
+    is asked by in the order of their making.
     """
 
     def __init__(self, source: rtc.AudioSource) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def send(self, pcm: bytes) -> None:
@@ -48,28 +52,31 @@ class Sender:
             self._loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
-        idle = self._sending is None or self._sending.done()
-        if idle and self._waiting and not self._closed:
-            self._sending = asyncio.create_task(self._send_all(), name="runway_send_sound")
+        while self._waiting and len(self._sending) < _MOST_UNDER_WAY and not self._closed:
+            task = asyncio.create_task(self._capture(self._waiting.popleft()), name="runway_send")
+            self._sending.add(task)
+            task.add_done_callback(self._on_sent)
 
-    async def _send_all(self) -> None:
-        while self._waiting:
-            pcm = self._waiting.popleft()
-            samples = len(pcm) // BYTES_PER_SAMPLE
-            try:
-                await self._source.capture_frame(rtc.AudioFrame(pcm, SAMPLE_RATE, 1, samples))
-            except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
-                logger.debug("sound was not sent", extra={"error": str(error)})
+    def _on_sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        self._start()
+
+    async def _capture(self, pcm: bytes) -> None:
+        frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
+        try:
+            await self._source.capture_frame(frame)
+        except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
+            logger.debug("sound was not sent", extra={"error": str(error)})
 
     def clear(self) -> None:
         self._waiting.clear()
+        for task in self._sending:
+            task.cancel()  # it may not have begun
 
     async def aclose(self) -> None:
         self._closed = True
-        self._waiting.clear()
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+        self.clear()
+        await asyncio.gather(*self._sending, return_exceptions=True)
 
 
 def _audio_stream(track: rtc.RemoteAudioTrack, hops: int) -> rtc.AudioStream:

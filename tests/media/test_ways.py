@@ -135,10 +135,12 @@ def test_what_a_callback_raises_is_counted_and_logged_once(
 
 
 class Source:
-    """A source that takes a while for each frame, and refuses the `refused` ones."""
+    """A source that has a frame as soon as it is asked and answers later; it refuses the `refused`
+    ones."""
 
     def __init__(self, *refused: int) -> None:
         self.taken: list[bytes] = []
+        self.waiting_for_answer = self.most_waiting = 0
         self._more = asyncio.Event()
         self._refused = refused
         self._count = 0
@@ -146,11 +148,18 @@ class Source:
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
         assert (frame.sample_rate, frame.num_channels) == (SAMPLE_RATE, 1)
         self._count += 1
-        await asyncio.sleep(0.001)
-        if self._count in self._refused:
+        refused = self._count in self._refused
+        if not refused:
+            self.taken.append(bytes(frame.data))
+            self._more.set()
+        self.waiting_for_answer += 1
+        self.most_waiting = max(self.most_waiting, self.waiting_for_answer)
+        try:
+            await asyncio.sleep(0.02)
+        finally:
+            self.waiting_for_answer -= 1
+        if refused:
             raise Exception("no room")
-        self.taken.append(bytes(frame.data))
-        self._more.set()
 
     async def until(self, count: int) -> None:
         """Until it has taken so many."""
@@ -179,6 +188,17 @@ async def test_what_threads_send_arrives_in_order() -> None:
     await source.until(60)
     assert source.taken == words
     await sender.aclose()
+
+
+async def test_an_answer_is_not_waited_for_but_only_some_are_open_at_once() -> None:
+    source: Any = Source()
+    sender = public.Sender(source)
+    for number in range(1, 61):
+        sender.send(_word(number))
+    await source.until(60)
+    assert source.most_waiting == 20
+    await sender.aclose()
+    assert source.waiting_for_answer == 0
 
 
 async def test_what_a_source_refuses_stops_nothing() -> None:
@@ -217,6 +237,8 @@ async def test_a_tenth_of_a_second_of_silence_waits_and_words_come_behind_it() -
 async def test_what_is_cleared_and_what_waits_at_the_end_is_not_sent() -> None:
     source: Any = Source()
     sender = public.Sender(source)
+    sender.send(_word(1))
+    await asyncio.sleep(0)  # it is about to be sent
     sender.send(_word(1))
     sender.clear()
     sender.send(_word(2))
