@@ -180,15 +180,21 @@ class SimulatedUser:
         try:
             await self._finish_film()
         finally:
-            running, self._tasks = list(self._tasks.values()), {}
-            for task in running:
-                task.cancel()
+            running = self._stop_tasks()
             await self._room.disconnect()
             await self._microphone.aclose()
+            # A track may have been subscribed while the room was left.
+            running += self._stop_tasks()
             results = await asyncio.gather(*running, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    def _stop_tasks(self) -> list[asyncio.Task[None]]:
+        running, self._tasks = list(self._tasks.values()), {}
+        for task in running:
+            task.cancel()
+        return running
 
     # -- speaking
 
