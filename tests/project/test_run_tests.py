@@ -13,8 +13,9 @@ from tools import run_tests
 @pytest.mark.parametrize(
     ("codes", "exit_code"), [([0, 0, 0], 0), ([0, 0, 3], 3), ([1, 0, 0], 1), ([0, 2, 1], 2)]
 )
+@pytest.mark.parametrize("arguments", [[], ["--coverage"]])
 def test_each_part_runs_and_the_first_failure_is_the_exit_code(
-    monkeypatch: pytest.MonkeyPatch, codes: list[int], exit_code: int
+    monkeypatch: pytest.MonkeyPatch, codes: list[int], exit_code: int, arguments: list[str]
 ) -> None:
     selected: list[str] = []
     left = iter(codes)
@@ -24,5 +25,5 @@ def test_each_part_runs_and_the_first_failure_is_the_exit_code(
         return SimpleNamespace(returncode=next(left))
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert run_tests.main() == exit_code
+    assert run_tests.main(arguments) == exit_code
     assert selected == ["not server", "server and not heavy", "server and heavy"]
