@@ -48,7 +48,7 @@ chaos: provision
 	@$(PYTHON) -m bench.chaos $(ARGS)
 
 check: lint
-	@$(PYTHON) -m pytest -m "not server and not slow" -n 4
+	@$(PYTHON) -m pytest -m "not server and not slow" -n auto
 
 # Makes its own environments, in your cache folder; what passed is not run again.
 matrix: provision

@@ -260,7 +260,7 @@ def commands(environment: Environment, step: str) -> list[list[str]]:
         return [["-m", "mypy"]]
     if step == QUICK:
         ignored = [f"--ignore={SERVE_TESTS}"] if environment.lowest else []
-        return [[*pytest, "-m", "not server and not slow", "-n", "2", *ignored]]
+        return [[*pytest, "-m", "not server", "-n", "2", "--ignore=tests/project", *ignored]]
     return [
         [*pytest, "-m", "server and not heavy", "-n", "2", *MEDIA_TESTS],
         [*pytest, "-m", "server and heavy", *MEDIA_TESTS],

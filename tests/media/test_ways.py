@@ -101,6 +101,7 @@ sys.modules["livekit_plugins_runway.cli.app"].main()
 """
 
 
+@pytest.mark.slow
 def test_all_but_the_native_way_runs_without_the_sdks_private_parts() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT],

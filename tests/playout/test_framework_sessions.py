@@ -32,6 +32,8 @@ from tests.support.framework_stage import (
 )
 from tests.support.scripted_session import Talk, talking
 
+pytestmark = pytest.mark.slow
+
 ALL = tuple(Sink)
 SPEECH = ToneScript(16)
 OTHER = ToneScript(6, offset=40)

@@ -85,6 +85,7 @@ def test_results_outlive_a_run_that_is_broken_off(matrix: Any, tmp_path: Path) -
     assert matrix.Store(tmp_path / "results.json").result(it, matrix.QUICK) == result
 
 
+@pytest.mark.slow
 def test_the_page_says_what_passed_what_failed_and_what_was_not_run(
     matrix: Any, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def expressible(body: dict[str, Any]) -> bool:
 BODIES = values_of(REQUEST, FORMATS).filter(expressible)
 
 
+@pytest.mark.slow
 @SLOW_TO_DRAW
 @given(BODIES)
 def test_every_schema_valid_body_is_expressible_and_goes_out_unchanged(
@@ -98,6 +99,7 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
         return body
 
 
+@pytest.mark.slow
 @settings(SLOW_TO_DRAW, max_examples=100)
 @given(damaged())
 def test_what_the_model_accepts_the_schema_accepts(body: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from livekit_plugins_runway.testing import Faults
 from livekit_plugins_runway.testing.simulator.session import SessionStatus
 from tests.support.serving import NEVER, TOKEN, Served, quick, served
 
+pytestmark = pytest.mark.slow
+
 CREATE = "create-new-realtime-session"
 GET = "get-realtime-session"
 CANCEL = "cancel-realtime-session"
