@@ -37,7 +37,7 @@ _SHOWN_TIMEOUT = 2.0
 
 @dataclass(frozen=True)
 class SupervisorContext:
-    """What the succession acts on; owned by the `AvatarSession`."""
+    """What the supervisor acts on; owned by the `AvatarSession`."""
 
     client: RunwayClient
     transport: Transport
@@ -423,7 +423,7 @@ class Supervisor:
         self, request: CreateRealtimeSession, on_sent: Callable[[], None] | None = None
     ) -> AvatarInstance:
         """Repeats a create whose answer was lost. The orphan is never consumed, so it dies unbilled
-        about 21 s after READY; one whose worker joins the agent's room is turned away there. Where
+        about 21 s after READY; one whose worker joins the agent's room is evicted there. Where
         it takes the account's only place, the new one is queued."""
         context = self._context
         for tries_left in reversed(range(context.create_retries + 1)):

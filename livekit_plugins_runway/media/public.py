@@ -42,11 +42,20 @@ class Sender:
         self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
         self._sending: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.dropped = 0
+        """Pieces of sound, not silence, that were too late to be heard. Any thread counts."""
 
     def send(self, pcm: bytes) -> None:
         late = len(self._waiting) >= _MOST_SILENCE and not pcm.strip(b"\0")
         if late or self._closed:
             return
+        if len(self._waiting) == _MOST_WAITING:
+            self.dropped += 1
+            if self.dropped == 1:
+                logger.warning(
+                    "the event loop was blocked for so long that sound was dropped; more of it is "
+                    "counted, not logged"
+                )
         self._waiting.append(pcm)
         with contextlib.suppress(RuntimeError):  # the loop was closed first: nobody listens now
             self._loop.call_soon_threadsafe(self._start)

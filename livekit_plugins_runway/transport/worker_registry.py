@@ -1,4 +1,4 @@
-"""Workers that were invited to the agent's room: which of them calls, which is turned away."""
+"""Avatar workers in the agent's room: hands on the RPCs of each, evicts those of lost sessions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class WorkerRegistry:
         self._look()
 
     async def aclose(self) -> None:
-        """Wait for those who are being turned away, a few seconds at most. Idempotent."""
+        """Wait for the evictions under way, a few seconds at most. Idempotent."""
         for event, handler in self._handlers.items():
             self._room.off(event, handler)
         await asyncio.gather(*self._tasks)

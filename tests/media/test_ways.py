@@ -221,6 +221,7 @@ async def test_a_second_of_sound_waits_and_what_is_older_is_dropped() -> None:
         sender.send(_word(number))
     await source.until(100)
     assert source.taken == [_word(n) for n in range(51, 151)]
+    assert sender.dropped == 50
     await sender.aclose()
 
 
