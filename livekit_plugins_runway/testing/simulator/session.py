@@ -299,6 +299,8 @@ class SimulatedSession:
         await asyncio.sleep(options.scaled(options.queue_delay))
         self.queued = False
         await asyncio.sleep(options.scaled(options.provisioning_delay))
+        if self._ended.done():  # in this very step of the event loop
+            return
         if (code := self.faults.fail_while_provisioning) is not None:
             self._end(SessionStatus.FAILED, _Failure("The session could not be started", code))
             return
