@@ -75,6 +75,8 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
         self._users = 0
         self._streams: dict[int, Callable[[Any], None]] = {}
         self._opening = threading.Lock()
+        self._known = threading.local()
+        """Has `thread` in threads whose state is kept; each thread writes its own."""
 
     @classmethod
     def enter(cls) -> _Exchange:
@@ -120,11 +122,22 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
                 with self._opening:  # it may be the first of a stream that is opened right now
                     on_event = self._streams.get(event.stream_handle)
             if on_event is not None:
+                self._keep_thread_state()
                 on_event(event)
                 return
         elif kind == "capture_audio_frame" and item.capture_audio_frame.async_id == _NOBODY:
+            self._keep_thread_state()
             return
         self._former.put(item)
+
+    def _keep_thread_state(self) -> None:
+        """Let Python keep its state of this thread, which the SDK made. It would make and free one,
+        with its memory mappings, in each of its calls: where two calls shared two cores, the kernel
+        took 2.1 to 2.4 s for each instead of 1.6 s, and speech stalled (docs/relay.md). The state
+        is not released; such threads are few, and last as long as the process."""
+        if not hasattr(self._known, "thread"):
+            self._known.thread = True
+            ctypes.pythonapi.PyGILState_Ensure()
 
 
 class Sender:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import TypeVar
@@ -12,7 +13,7 @@ import pytest
 from livekit import rtc
 
 from livekit_plugins_runway.media.microphone import LiveMicrophone
-from livekit_plugins_runway.media.ways import MediaWay, Picture, PictureTap, WayName, choose
+from livekit_plugins_runway.media.ways import MediaWay, Picture, PictureTap, WayName, choose, decide
 from livekit_plugins_runway.playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, hear, missing
@@ -223,3 +224,29 @@ async def test_of_pictures_that_nobody_takes_the_newest_are_kept_and_the_end_is_
 
 async def _all(tap: PictureTap) -> list[Picture]:
     return [picture async for picture in tap]
+
+
+async def test_python_keeps_its_state_of_the_threads_that_bring_sound(
+    livekit_server: LiveKitServer,
+) -> None:
+    """A new one in each call costs as much as the rest of it."""
+    source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=10_000)
+    native, _ = decide("native", rtc.__version__)
+    seen, calls, enough = threading.local(), [], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def take(_: bytes) -> None:
+        calls.append((threading.get_native_id(), hasattr(seen, "before")))
+        seen.before = True
+        if len(calls) >= 20:
+            loop.call_soon_threadsafe(enough.set)
+
+    async with heard_at_the_other_end(livekit_server, source) as track:
+        tap = native.voice_tap(track, take)
+        async with asyncio.timeout(10.0):
+            await enough.wait()
+        await tap.aclose()
+    later = [known for at, (thread, known) in enumerate(calls) if thread in dict(calls[:at])]
+    assert later
+    assert all(later)
+    await source.aclose()
