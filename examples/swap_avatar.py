@@ -6,6 +6,8 @@ LiveKit and Runway: the voice is offline; put your own STT, LLM and TTS in its p
     python examples/swap_avatar.py dev
 """
 
+from __future__ import annotations
+
 import logging
 
 from livekit.agents import Agent, AgentServer, AgentSession, JobContext, cli

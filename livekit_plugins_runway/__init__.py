@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         NumberParameter,
         ObjectParameter,
         StringParameter,
+        Tool,
     )
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "SessionEnd",
     "StateChanged",
     "StringParameter",
+    "Tool",
     "ToolCall",
     "VideoOptions",
     "__version__",
@@ -94,6 +96,7 @@ _MODULES = {
         "NumberParameter",
         "ObjectParameter",
         "StringParameter",
+        "Tool",
     ],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
