@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-WITHOUT_SERVER = ("-m", "not server", "-n", "4", "--cov")
+WITHOUT_SERVER = ("-m", "not server", "-n", "auto", "--cov")
 MEDIA = ("-m", "server and not heavy", "-n", "2")
 HEAVY = ("-m", "server and heavy")
 ADDED = ("--cov", "--cov-append")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-SHARE = 0.02
+SHARE = 0.03
 LEAST = 1
 
 
