@@ -69,7 +69,7 @@ def test_a_rerun_shows_the_failure_that_it_hid(
 )
 @pytest.mark.parametrize(
     ("tests", "failing", "allowed"),
-    [(3, 1, True), (3, 2, False), (100, 3, True), (100, 4, False)],
+    [(4, 2, True), (4, 3, False), (100, 3, True), (100, 4, False)],
 )
 def test_more_reruns_than_the_budget_allows_are_red(
     pytester: pytest.Pytester,
@@ -98,6 +98,6 @@ def test_a_test_that_may_not_be_repeated_widens_no_budget(
         def test_quick(number): pass
         """
     )
-    result = run(pytester, monkeypatch, 2, 2)
-    result.stdout.fnmatch_lines(["*2 reruns of 2 tests*: more than 1*"])
+    result = run(pytester, monkeypatch, 3, 3)
+    result.stdout.fnmatch_lines(["*3 reruns of 3 tests*: more than 2*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED

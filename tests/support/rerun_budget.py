@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 SHARE = 0.03
-LEAST = 1
+LEAST = 2
 
 
 class RerunBudget:
