@@ -4,52 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from livekit import rtc
 
-from livekit_plugins_runway.errors import AvatarJoinError, LossReason
+from livekit_plugins_runway.errors import AvatarJoinError
 from livekit_plugins_runway.transport.worker_watch import WorkerWatch
+from tests.support.scripted_room import AGENT, ScriptedRoom
 from tests.support.virtual_clock import timers_only
 
 WORKER = "worker:s"
 LIMIT = 30.0
 
 
-@dataclass
-class Participant:
-    identity: str
-    track_publications: dict[str, Any] = field(default_factory=dict)
-    disconnect_reason: int | None = None
-
-
-class ScriptedRoom(rtc.EventEmitter[Any]):
-    """Who is there, and what becomes of the connection, as the test says."""
+class Waiting:
+    """A watch in a room in which the worker comes and goes, and the connection is lost."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.remote_participants: dict[str, Participant] = {}
-        self.losses: list[LossReason] = []
-        watch = WorkerWatch(
-            cast(rtc.Room, self),  # as much of a room as is needed
-            is_worker=WORKER.__eq__,
-            on_lost=self.losses.append,
+        self.room = ScriptedRoom()
+        self.watch = WorkerWatch(
+            self.room.as_room, is_worker=WORKER.__eq__, on_lost=lambda _reason: None
         )
-        watch.open()
-        self.watch = watch
+        self.watch.open()
 
     def comes(self) -> None:
-        participant = Participant(WORKER)
-        self.remote_participants[WORKER] = participant
-        self.emit("participant_connected", participant)
+        self.room.join(WORKER, kind=AGENT)
 
     def leaves(self) -> None:
-        self.emit("participant_disconnected", self.remote_participants.pop(WORKER))
+        self.room.leave(self.room.remote_participants[WORKER])
 
     def is_lost(self) -> None:
-        self.emit("connection_state_changed", rtc.ConnectionState.CONN_DISCONNECTED)
+        self.room.lose_connection()
 
 
 async def failure(waiting: Any) -> AvatarJoinError:
@@ -60,14 +45,14 @@ async def failure(waiting: Any) -> AvatarJoinError:
 
 @timers_only
 async def test_a_worker_that_does_not_come_is_told_with_the_whole_wait() -> None:
-    error = await failure(ScriptedRoom().watch.wait_for_worker("s", LIMIT))
+    error = await failure(Waiting().watch.wait_for_worker("s", LIMIT))
     assert (error.reason, error.missing, error.waited) == ("timed_out", "participant", LIMIT)
     assert str(error) == "The Runway avatar worker did not join the room within 30 s."
 
 
 @timers_only
 async def test_a_worker_that_leaves_is_told_as_such_with_the_time_it_took() -> None:
-    room = ScriptedRoom()
+    room = Waiting()
     room.comes()
     asyncio.get_running_loop().call_later(0.2, room.leaves)
     error = await failure(room.watch.wait_for_media("s", LIMIT))
@@ -78,7 +63,7 @@ async def test_a_worker_that_leaves_is_told_as_such_with_the_time_it_took() -> N
 
 @timers_only
 async def test_a_worker_that_had_left_before_is_not_waited_for() -> None:
-    room = ScriptedRoom()
+    room = Waiting()
     room.comes()
     room.leaves()
     error = await failure(room.watch.wait_for_media("s", LIMIT))
@@ -87,7 +72,7 @@ async def test_a_worker_that_had_left_before_is_not_waited_for() -> None:
 
 @timers_only
 async def test_a_lost_connection_is_not_blamed_on_the_worker() -> None:
-    room = ScriptedRoom()
+    room = Waiting()
     asyncio.get_running_loop().call_later(1.5, room.is_lost)
     error = await failure(room.watch.wait_for_worker("s", LIMIT))
     assert (error.reason, error.missing, error.waited) == ("room_lost", "participant", 1.5)
@@ -98,7 +83,7 @@ async def test_a_lost_connection_is_not_blamed_on_the_worker() -> None:
 
 @timers_only
 async def test_the_error_keeps_what_it_says_when_it_is_pickled() -> None:
-    room = ScriptedRoom()
+    room = Waiting()
     room.comes()
     asyncio.get_running_loop().call_later(0.2, room.is_lost)
     error = await failure(room.watch.wait_for_media("s", LIMIT))
@@ -109,7 +94,7 @@ async def test_the_error_keeps_what_it_says_when_it_is_pickled() -> None:
 
 @timers_only
 async def test_the_time_limit_counts_from_the_call_and_not_from_the_last_event() -> None:
-    room = ScriptedRoom()
-    asyncio.get_running_loop().call_later(20.0, lambda: room.emit("reconnected"))
+    room = Waiting()
+    asyncio.get_running_loop().call_later(20.0, lambda: room.room.emit("reconnected"))
     error = await failure(room.watch.wait_for_worker("s", LIMIT))
     assert (error.reason, error.waited) == ("timed_out", LIMIT)
