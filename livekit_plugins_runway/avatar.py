@@ -29,7 +29,7 @@ from . import __version__
 from ._common.checks import check_choice, check_seconds, required
 from ._common.tasks import cancel_and_wait
 from ._common.versions import warn_of_untested_versions
-from .errors import ConfigurationError, LossReason
+from .errors import ConfigurationError
 from .events import AvatarState, CallUsage, Event, PlayoutForced, StateChanged
 from .lifecycle.instance import AvatarInstance, InstanceOptions
 from .lifecycle.presence import UserPresence
@@ -46,8 +46,6 @@ from .playout.ports import (
     FirstSpeechHeard,
     PlayoutReport,
     PlayoutStats,
-    SpeechForeign,
-    SpeechStalled,
 )
 from .runway.client import DEFAULT_BASE_URL, RunwayClient
 from .runway.models import Tool
@@ -538,16 +536,8 @@ class AvatarSession(BaseAvatarSession[Event]):
             case FirstSpeechHeard():
                 if self._timings.first_speech is None:
                     on_stage("first_speech")
-            case SpeechStalled():
-                self._report_loss(LossReason.SPEECH_STALLED)
-            case SpeechForeign():
-                self._report_loss(LossReason.SPEECH_FOREIGN)
             case PlayoutForced():
                 self.emit("playout_forced", report)
-
-    def _report_loss(self, loss: LossReason) -> None:
-        if (instance := self._instance) is not None:
-            instance.report_loss(loss)
 
 
 def _in_console() -> bool:

@@ -86,12 +86,21 @@ class AvatarInstance:
         """Set once, by `report_loss()`; whoever waits for it must not cancel it."""
         self.delivery_kind: DeliveryKind | None = None
         """None until `open()` has found out how the worker takes speech."""
+        self._delivery: SpeechDelivery | None = None
+        """Set with `delivery_kind`."""
 
     @property
     def _media(self) -> AvatarMedia:
         if self._face is None:
             raise RuntimeError("open() has not come as far as the worker's tracks")
         return self._face.media
+
+    @property
+    def delivery(self) -> SpeechDelivery:
+        """The way of speech to it. Only once `open()` has come so far."""
+        if self._delivery is None:
+            raise RuntimeError("open() has not come as far as a way for speech")
+        return self._delivery
 
     @property
     def last_frame(self) -> float | None:
@@ -121,9 +130,7 @@ class AvatarInstance:
     def _seconds_since(self, then: float | None) -> float:
         return 0.0 if then is None else asyncio.get_running_loop().time() - then
 
-    async def open(
-        self, *, standby: bool, on_ready: Callable[[SpeechDelivery, bool], None] | None = None
-    ) -> SpeechDelivery:
+    async def open(self, *, standby: bool, on_ready: Callable[[bool], None] | None = None) -> None:
         """From a created session to an avatar that has a face and takes speech.
 
         Args:
@@ -149,7 +156,7 @@ class AvatarInstance:
         self._on_stage("worker_joined")
         early = await connection.may_speak_unseen(options.join_timeout)
         if early:
-            delivery = await self._open_delivery(on_ready, seen=False)
+            await self._open_delivery(on_ready, seen=False)
         media = await connection.open_media(
             options.join_timeout, on_first_frame=self._on_first_frame
         )
@@ -158,19 +165,16 @@ class AvatarInstance:
             media.activate()
         await self._wait_for_first_frame()
         if not early:
-            delivery = await self._open_delivery(on_ready, seen=True)
+            await self._open_delivery(on_ready, seen=True)
         self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
         self._live_at = asyncio.get_running_loop().time()
-        return delivery
 
-    async def _open_delivery(
-        self, on_ready: Callable[[SpeechDelivery, bool], None] | None, *, seen: bool
-    ) -> SpeechDelivery:
-        self.delivery_kind, delivery = await self.connection.open_delivery(self._options.delivery)
+    async def _open_delivery(self, on_ready: Callable[[bool], None] | None, *, seen: bool) -> None:
+        option = self._options.delivery
+        self.delivery_kind, self._delivery = await self.connection.open_delivery(option)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
         if on_ready is not None:
-            on_ready(delivery, seen)
-        return delivery
+            on_ready(seen)
 
     async def _wait_for_first_frame(self) -> None:
         timeout = self._options.join_timeout

@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from .._common.tasks import cancel_and_wait, first_of
-from ..errors import AvatarLostError, LostAnswerError, RunwayException
+from ..errors import AvatarLostError, LossReason, LostAnswerError, RunwayException
 from ..events import AvatarReplaced, AvatarState, CallUsage, Cause, Restarting, SessionEnd
 from ..log import logger
 from ..playout.output import AvatarAudioOutput
-from ..playout.ports import SpeechDelivery
 from ..runway.billing import corrected, with_session
 from ..runway.client import RunwayClient
 from ..runway.models import CreateRealtimeSession
@@ -33,6 +33,10 @@ _QUEUE_PATIENCE = 3.0
 _RENEW_AGAIN = 5.0
 _SETTLE_TIMEOUT = 30.0
 _SHOWN_TIMEOUT = 2.0
+_SCRIPT_PACE = 8.0
+"""Characters a second: slow speech."""
+_SCRIPT_MARGIN = 5.0
+"""Seconds that the agent waits for the start script beside its own length."""
 
 
 @dataclass(frozen=True)
@@ -204,11 +208,12 @@ class Supervisor:
                     self._instance = await self._make(request)
                 instance = self._instance
                 if self._seen:
-                    delivery = await instance.open(standby=True)
-                    await self._hand_over(instance, delivery, force_in=None)
+                    await instance.open(standby=True)
+                    await self._hand_over(instance, force_in=None)
                     await self._replaced(cause, instance, overlap=0.0, by_voice=True)
                 else:
-                    await instance.open(standby=False, on_ready=self._attach_first)
+                    attach = partial(self._attach_first, instance)
+                    await instance.open(standby=False, on_ready=attach)
                     self._context.output.avatar_seen()
                     self._seen = True
                     # Said once in a call, not by each of its sessions.
@@ -220,10 +225,10 @@ class Supervisor:
         self._context.move_to(AvatarState.LIVE, "the avatar is there")
         return await self._hold()
 
-    def _attach_first(self, delivery: SpeechDelivery, seen: bool) -> None:
-        self._context.output.attach_avatar(delivery, seen=seen)
-        if self._request.start_script:
-            self._context.output.open_gate()
+    def _attach_first(self, instance: AvatarInstance, seen: bool) -> None:
+        self._context.output.attach_avatar(instance, seen=seen)
+        if script := self._request.start_script:
+            self._context.output.let_speak(_SCRIPT_MARGIN + len(script) / _SCRIPT_PACE)
 
     async def _hold(self) -> tuple[RunwayException, float]:
         """Until the face is lost; renewed and swapped meanwhile."""
@@ -251,6 +256,10 @@ class Supervisor:
                 if self._instance is None:
                     self._context.move_to(AvatarState.VOICE_ONLY, str(error))
                     return error, instance.lived
+                if not self._is_seated(instance):
+                    lived = instance.lived
+                    self._to_voice(instance, error, "the next avatar was lost as it took over")
+                    return error, lived
                 self._context.move_to(AvatarState.LIVE, "the former avatar stays")
                 if swap is None:
                     self._context.emit("error", error)
@@ -259,6 +268,10 @@ class Supervisor:
                 not_before = 0.0
                 self._context.move_to(AvatarState.LIVE, "the next session is the face")
         raise AssertionError("a replacement that succeeds leaves an instance")
+
+    def _is_seated(self, instance: AvatarInstance) -> bool:
+        """The sink gives it the agent's words."""
+        return self._context.output.avatar is instance
 
     async def _something_happens(self, instance: AvatarInstance, timeout: float) -> None:
         finite = None if timeout == float("inf") else max(0.0, timeout)
@@ -306,17 +319,17 @@ class Supervisor:
         cause: Cause = "renewal" if swap is None else "swap"
         self._context.move_to(AvatarState.RENEWING, cause)
         watching = asyncio.create_task(self._to_voice_when_lost(old), name="runway_old_face")
-        opening: asyncio.Task[SpeechDelivery] | None = None
+        opening: asyncio.Task[None] | None = None
         try:
             new = self._next = await self._make(self._request if swap is None else swap.request)
             opening = asyncio.create_task(new.open(standby=True), name="runway_next_face")
             if await self._is_stuck_in_queue(new, opening) and self._instance is old:
                 self._one_at_a_time = True
                 await self._make_room(old, force_at)
-            delivery = await opening
+            await opening
             alone = self._instance is None
             force_in = None if force_at is None else max(0.0, force_at - old.age)
-            await self._hand_over(new, delivery, force_in=force_in)
+            await self._hand_over(new, force_in=force_in)
             overlap = 0.0 if alone else new.billed
             self._retire(old)
             await self._replaced(cause, new, overlap=overlap, by_voice=alone)
@@ -325,9 +338,7 @@ class Supervisor:
             self._retire(self._next)
             self._next = None
 
-    async def _is_stuck_in_queue(
-        self, new: AvatarInstance, opening: asyncio.Task[SpeechDelivery]
-    ) -> bool:
+    async def _is_stuck_in_queue(self, new: AvatarInstance, opening: asyncio.Task[None]) -> bool:
         """Whether the account has no place for a second session beside the first."""
         await first_of(new.queued.wait(), opening)
         if not opening.done():
@@ -338,50 +349,35 @@ class Supervisor:
         """End the old session first, in a gap of the speech; the voice speaks until the next one
         is there."""
         logger.info("the account allows one session at a time: the old one is ended first")
-        switched = asyncio.Event()
-        self._context.output.hand_over(None, switched.set)
         force_in = None if force_at is None else max(0.0, force_at - old.age)
-        await self._until_switched(switched, None, force_in)
+        await self._until_changed(None, force_in)
         if self._instance is old:
             self._last_frame = old.last_frame
             self._instance = None
-            old.hide()
             self._context.transport.hide_face()
             self._retire(old)
 
-    async def _hand_over(
-        self, new: AvatarInstance, delivery: SpeechDelivery, *, force_in: float | None
-    ) -> None:
+    async def _hand_over(self, new: AvatarInstance, *, force_in: float | None) -> None:
         """Raises `AvatarLostError` if the new one is lost while it waits."""
-        switched = asyncio.Event()
+        await self._until_changed(new, force_in)
+        if not self._is_seated(new):
+            reason = new.lost.result() if new.lost.done() else LossReason.WORKER_LEFT
+            raise AvatarLostError(reason=reason.value)
+        if self._instance is not None and self._instance is not new:
+            self._last_frame = self._instance.last_frame
+        self._instance = new
+        if self._next is new:
+            self._next = None
 
-        def on_switched() -> None:
-            if self._instance is not None and self._instance is not new:
-                self._last_frame = self._instance.last_frame
-                self._instance.hide()
-            new.show()
-            self._instance = new
-            if self._next is new:
-                self._next = None
-            switched.set()
-
-        self._context.output.hand_over(delivery, on_switched)
-        await self._until_switched(switched, new, force_in)
-
-    async def _until_switched(
-        self, switched: asyncio.Event, new: AvatarInstance | None, force_in: float | None
-    ) -> None:
+    async def _until_changed(self, new: AvatarInstance | None, force_in: float | None) -> None:
+        """Until the sink has changed over to `new`, or that one is lost."""
         loop, output = asyncio.get_running_loop(), self._context.output
         forcing = None if force_in is None else loop.call_later(force_in, output.force_hand_over)
         try:
-            await first_of(switched.wait(), None if new is None else new.lost)
+            await first_of(output.hand_over(new), None if new is None else new.lost)
         finally:
             if forcing is not None:
                 forcing.cancel()
-            if not switched.is_set():
-                output.withdraw_hand_over()
-        if not switched.is_set() and new is not None:
-            raise AvatarLostError(reason=new.lost.result().value)
 
     async def _to_voice_when_lost(self, instance: AvatarInstance) -> None:
         reason = await asyncio.shield(instance.lost)
@@ -397,7 +393,7 @@ class Supervisor:
         self._context.transport.hide_face()
         if self._instance is instance:
             self._instance = None
-        self._context.output.detach_avatar()
+        self._context.output.detach_avatar(instance)
         self._context.move_to(AvatarState.VOICE_ONLY, str(error))
         logger.warning(why, extra={"error": type(error).__name__, "detail": str(error)})
         self._retire(instance)

@@ -1,61 +1,153 @@
-"""From a barge-in until nothing of the old words can come back from the avatar any more."""
+"""Until an avatar that was speaking can be given other words: nothing of the old ones may follow.
+
+Two reasons to wait: it was interrupted (`Interruption`), or it says its own start script
+(`OwnWords`). Times are loop times in seconds.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import enum
+from typing import Protocol
 
+from ..log import logger
+from .ear import Heard
 from .ports import SpeechDelivery
+from .routes.avatar import FIRST_LATENCY
 
 SILENCE_TIMEOUT = 2.5
 """Seconds after a barge-in for the avatar to fall silent; then the voice speaks instead."""
-_QUIET = 0.06
+_QUIET = 0.15
+"""Seconds without a sound: longer than a gap between two words, which may be one of the old."""
 _STALE_QUIET = 0.5
+_SCRIPT_QUIET = 0.8
 # What a worker had already sent when it confirmed is still in the jitter buffers for this long.
 _IN_FLIGHT = 0.15
 # A relay that brings nothing for so long is silent, too.
-_NO_FRAMES = 0.1
+_NO_FRAMES = 0.15
+
+
+class Settled(enum.Enum):
+    """Who may speak, as far as the avatar's old words are concerned."""
+
+    NOT_YET = "not_yet"
+    AVATAR = "avatar"
+    VOICE = "voice"
+    """The avatar does not fall silent, and the next words should not wait any longer."""
+
+
+class Settling(Protocol):
+    """Why an avatar cannot be given words yet."""
+
+    @property
+    def is_heard(self) -> bool:
+        """The user hears it meanwhile."""
+
+    def hear(self, heard: Heard) -> None: ...
+
+    def settled(self, now: float, latency: float | None) -> Settled: ...
+
+
+class OldWords(Protocol):
+    """What was being said; see `AvatarRoute`."""
+
+    def hear(self, heard: Heard) -> None: ...
+
+    def missing_for(self, now: float) -> float: ...
+
+
+class _Quiet:
+    """For how long an avatar has been silent."""
+
+    def __init__(self, since: float) -> None:
+        self._heard_until = since
+        self._sounded_at = since
+        self.has_sounded = False
+
+    def hear(self, heard: Heard) -> None:
+        for at, sounds in zip(heard.times, heard.sounds.tolist(), strict=True):
+            self._heard_until = at
+            if sounds:
+                self._sounded_at, self.has_sounded = at, True
+
+    def seconds(self, now: float) -> float:
+        """Counted in sound that came; all the time since then if nothing comes any more."""
+        stopped = now - self._heard_until > _NO_FRAMES
+        return (now if stopped else self._heard_until) - self._sounded_at
 
 
 class Interruption:
-    """Times are those of the event loop, in seconds."""
+    """From a barge-in until nothing of the old words can come back from the avatar any more.
 
-    def __init__(self, since: float) -> None:
+    Args:
+        words: the attempt that was interrupted; it tells which words may still come.
+    """
+
+    is_heard = False
+
+    def __init__(self, since: float, words: OldWords) -> None:
         self._since = since
+        self._words = words
         self._told = False
         self._confirmed_at: float | None = None
-        self._heard_at = since
-        self._quiet_since: float | None = None
+        self._quiet = _Quiet(since)
 
     async def notify(self, delivery: SpeechDelivery) -> None:
         """Tell the worker to drop what it has; what it answers shortens the wait."""
-        if await delivery.clear():
-            self._confirmed_at = asyncio.get_running_loop().time()
-        self._told = True
+        try:
+            if await delivery.clear():
+                self._confirmed_at = asyncio.get_running_loop().time()
+        except Exception:  # noqa: BLE001  whatever a transport raises: the avatar was not told
+            logger.exception("the avatar could not be told to stop")
+        finally:
+            self._told = True
 
-    def hear(self, audible: bool, now: float) -> None:
-        """Account for 10 ms that came back from the avatar."""
-        self._heard_at = now
-        if audible:
-            self._quiet_since = None
-        elif self._quiet_since is None:
-            self._quiet_since = now
+    def hear(self, heard: Heard) -> None:
+        self._quiet.hear(heard)
+        self._words.hear(heard)
 
-    def late(self, now: float) -> bool:
-        """Whether the next words should not wait for the avatar any longer."""
-        return now - self._since > SILENCE_TIMEOUT
-
-    def over(self, now: float, latency: float) -> bool:
-        """Whether all of the old words have come out or were dropped.
-
-        Args:
-            latency: seconds from sending speech to hearing it. Without a confirmation, what was
-                sent last comes out that much later.
+    def settled(self, now: float, latency: float | None) -> Settled:
         """
-        if not self._told:
-            return False
+        Args:
+            latency: seconds; without a confirmation, what was sent last comes out that much later.
+        """
+        late = now - self._since > SILENCE_TIMEOUT
+        if self._told and self._is_over(now, FIRST_LATENCY if latency is None else latency, late):
+            return Settled.AVATAR
+        return Settled.VOICE if late else Settled.NOT_YET
+
+    def _is_over(self, now: float, latency: float, late: bool) -> bool:
         end = self._since + latency if self._confirmed_at is None else self._confirmed_at
-        needed = _STALE_QUIET if self.late(now) else _QUIET
-        quiet = now - self._heard_at > _NO_FRAMES or (
-            self._quiet_since is not None and now - self._quiet_since >= needed
-        )
-        return now >= end + _IN_FLIGHT and quiet
+        if now < end + _IN_FLIGHT:
+            return False
+        quiet = self._quiet.seconds(now)
+        if late:
+            return quiet >= _STALE_QUIET
+        if not self._quiet.has_sounded:
+            return quiet >= _QUIET or self._confirmed_at is None
+        # In a pause of the old words the next of them may be yet to come.
+        return min(quiet, self._words.missing_for(now)) >= _QUIET
+
+
+class OwnWords:
+    """From when the avatar may say its start script until it has.
+
+    Args:
+        since: now.
+        limit: seconds after which the agent speaks all the same.
+    """
+
+    is_heard = True
+
+    def __init__(self, since: float, limit: float) -> None:
+        self._since = since
+        self._limit = limit
+        self._quiet = _Quiet(since)
+
+    def hear(self, heard: Heard) -> None:
+        self._quiet.hear(heard)
+
+    def settled(self, now: float, latency: float | None) -> Settled:
+        enough = _SCRIPT_QUIET if self._quiet.has_sounded else FIRST_LATENCY
+        over = self._quiet.seconds(now) >= enough or now - self._since > self._limit
+        return Settled.AVATAR if over else Settled.NOT_YET

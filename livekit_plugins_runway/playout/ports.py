@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..errors import LossReason
 from ..events import PlayoutForced
 
 
@@ -41,13 +42,35 @@ class SpeechDelivery(Protocol):
     def batch(self) -> int:
         """Samples that go out at a time, once speech is as far ahead as it may be."""
 
-    def send(self, pcm: bytes) -> None: ...
+    @property
+    def room(self) -> int:
+        """Samples that `send()` takes now; 0 while what was sent before is still on its way."""
+
+    def send(self, pcm: bytes) -> None:
+        """Take no more than `room`."""
 
     def finish(self) -> None:
         """The segment that was being sent is complete."""
 
     async def clear(self) -> bool:
         """Drop all that was sent and not yet spoken. True if the worker confirmed; bounded."""
+
+
+class Avatar(Protocol):
+    """One that speaks, or stands ready to."""
+
+    @property
+    def delivery(self) -> SpeechDelivery:
+        """The way of speech to it."""
+
+    def show(self) -> None:
+        """From now on the user sees and hears it, as far as the sink lets its voice through."""
+
+    def hide(self) -> None:
+        """From now on the user sees and hears nothing of it."""
+
+    def report_loss(self, reason: LossReason) -> None:
+        """It is given up; the voice has taken over already."""
 
 
 class RelayAction(enum.Enum):
@@ -74,23 +97,11 @@ class FirstSpeechHeard:
     """The avatar was heard for the first time in a segment."""
 
     latency: float | None
-    """Seconds from sending the first spoken sample to relaying it; None if the avatar had no face
+    """Seconds from the turn of the first spoken sample to its sound; None if the avatar had no face
     yet when it was sent, and so had to wait."""
 
 
-@dataclass(frozen=True)
-class SpeechStalled:
-    """Speech was sent and nothing came back; the voice has taken over."""
-
-    waited: float
-
-
-@dataclass(frozen=True)
-class SpeechForeign:
-    """The avatar said something else than it was told; the voice has begun the segment anew."""
-
-
-PlayoutReport = FirstSpeechHeard | SpeechStalled | SpeechForeign | PlayoutForced
+PlayoutReport = FirstSpeechHeard | PlayoutForced
 
 
 @dataclass

@@ -27,6 +27,8 @@ _SUBSCRIBE_TIMEOUT = 3.0
 _SETTLE = 0.25
 _UNPUBLISH_TIMEOUT = 2.0
 _QUEUE_MS = 500  # more than is ever sent ahead
+_QUEUE_SLACK = 0.05
+"""Seconds by which the source's own clock may be behind this one."""
 
 
 class DataStreamDelivery:
@@ -48,6 +50,13 @@ class DataStreamDelivery:
         self._writer: rtc.ByteStreamWriter | None = None
         self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
+
+    @property
+    def room(self) -> int:
+        """No more than a lead's worth waits for a slow connection."""
+        waiting = sum(len(piece) for piece in self._waiting if piece is not None)
+        samples = waiting // BYTES_PER_SAMPLE * SAMPLE_RATE // STREAM_RATE
+        return max(0, int(self.lead * SAMPLE_RATE) - samples)
 
     def send(self, pcm: bytes) -> None:
         self._waiting.append(self._resampler.push(pcm))
@@ -132,6 +141,9 @@ class TrackDelivery:
         self._sender = (way or choose()).sender(self._source)
         self._publication: rtc.LocalTrackPublication | None = None
         self._loose = 0  # samples beyond the last whole 10 ms
+        self._loop = asyncio.get_running_loop()
+        self._played_by = self._loop.time()
+        """Loop time at which the source's queue is empty."""
 
     async def publish(self) -> None:
         """Raises `livekit.rtc.participant.PublishTrackError` if the server or the token refuses."""
@@ -150,9 +162,17 @@ class TrackDelivery:
         # It is subscribed before its decoder runs; silence flows meanwhile.
         await asyncio.sleep(_SETTLE)
 
+    @property
+    def room(self) -> int:
+        """What the source's queue has room for: it takes out in real time what was put in."""
+        queued = max(0.0, self._played_by - self._loop.time())
+        return max(0, int((_QUEUE_MS / 1000 - _QUEUE_SLACK - queued) * SAMPLE_RATE))
+
     def send(self, pcm: bytes) -> None:
         self._sender.send(pcm)
-        self._loose = (self._loose + len(pcm) // BYTES_PER_SAMPLE) % HOP
+        samples = len(pcm) // BYTES_PER_SAMPLE
+        self._played_by = max(self._played_by, self._loop.time()) + samples / SAMPLE_RATE
+        self._loose = (self._loose + samples) % HOP
 
     def finish(self) -> None:
         """Nothing marks the end of a segment on a track but the silence after it. The source keeps
@@ -164,6 +184,7 @@ class TrackDelivery:
         self._sender.clear()
         self._source.clear_queue()
         self._loose = 0
+        self._played_by = self._loop.time()
         return False
 
     async def aclose(self) -> None:

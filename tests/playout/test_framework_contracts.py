@@ -132,7 +132,7 @@ async def test_a_tail_that_is_replaced_in_mid_capture_leaves_the_rest_to_the_new
 async def test_a_tail_that_is_replaced_while_it_makes_the_speaker_wait_says_nothing_more(
     old: Sink,
 ) -> None:
-    with mock.patch("livekit_plugins_runway.playout.output.MAX_BUFFERED", 1.0):
+    with mock.patch("livekit_plugins_runway.playout.segment_queue.MAX_BUFFERED", 1.0):
         async with stage(old) as a, stage(Sink.VOICE) as b:
             output, wrapper, events = chain(a)
             speaking = asyncio.create_task(capture(wrapper, SPEECH))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
-from livekit_plugins_runway.playout.interruption import Interruption
+from livekit_plugins_runway.playout.ear import Heard
+from livekit_plugins_runway.playout.interruption import Interruption, OwnWords, Settled
 from tests.support.virtual_clock import timers_only
 
 HOP = 0.01
@@ -20,6 +22,7 @@ class Delivery:
 
     lead = 2.0
     batch = 4800
+    room = 96_000
 
     def __init__(self, *, confirms: bool, delay: float = 0.0) -> None:
         self._confirms = confirms
@@ -36,6 +39,26 @@ class Delivery:
         return self._confirms
 
 
+class Words:
+    """What was being said; its next word is due at `due` (loop time)."""
+
+    def __init__(self, due: float) -> None:
+        self._due = due
+
+    def hear(self, heard: Heard) -> None:
+        assert len(heard) == 1
+
+    def missing_for(self, now: float) -> float:
+        return now - self._due
+
+
+def hop(audible: bool, at: float) -> Heard:
+    """10 ms that came back from the avatar."""
+    level = -20.0 if audible else -90.0
+    samples = np.zeros(480, np.int16)
+    return Heard(samples, np.array([level], np.float32), np.array([audible]), [at])
+
+
 async def over_after(
     *,
     confirms: bool = True,
@@ -43,6 +66,7 @@ async def over_after(
     latency: float = 0.3,
     audible: tuple[float, float] = (0.0, 0.0),
     frames_until: float = 60.0,
+    next_word: float = 0.0,
 ) -> float:
     """Seconds from the barge-in until it is over.
 
@@ -51,20 +75,21 @@ async def over_after(
         latency: seconds from sending speech to hearing it.
         audible: from when until when the avatar is heard, in seconds after the barge-in.
         frames_until: nothing at all comes back any more from then on.
+        next_word: when the next of the old words would come, in seconds after the barge-in.
     """
     loop = asyncio.get_running_loop()
     await asyncio.sleep(5.0)
     since = loop.time()
-    interruption = Interruption(since)
+    interruption = Interruption(since, Words(since + next_word))
     telling = asyncio.create_task(
         interruption.notify(Delivery(confirms=confirms, delay=delay)), name="notify"
     )
-    for hop in range(1, 3000):
-        await asyncio.sleep(since + hop * HOP - loop.time())
-        at = hop * HOP
+    for step in range(1, 3000):
+        await asyncio.sleep(since + step * HOP - loop.time())
+        at = step * HOP
         if at <= frames_until:
-            interruption.hear(audible[0] <= at < audible[1], loop.time())
-        if interruption.over(loop.time(), latency):
+            interruption.hear(hop(audible[0] <= at < audible[1], loop.time()))
+        if interruption.settled(loop.time(), latency) is Settled.AVATAR:
             await telling
             return at
     raise AssertionError("it is never over")
@@ -103,28 +128,74 @@ async def test_with_a_confirmation_the_latency_does_not_matter() -> None:
 
 @timers_only
 async def test_as_long_as_the_avatar_is_heard_it_is_not_over() -> None:
-    assert await over_after(audible=(0.0, 0.8)) == soon(0.86)
+    assert await over_after(audible=(0.0, 0.8)) == soon(0.95)
 
 
 @timers_only
 async def test_a_sound_after_a_gap_begins_the_quiet_anew() -> None:
-    assert await over_after(audible=(0.14, 0.5)) == soon(0.56)
+    assert await over_after(audible=(0.14, 0.5)) == soon(0.65)
+
+
+@timers_only
+async def test_in_a_pause_of_the_old_words_the_next_of_them_is_waited_for() -> None:
+    assert await over_after(audible=(0.0, 0.5), next_word=1.2) == soon(1.35)
 
 
 @timers_only
 async def test_a_relay_that_brings_nothing_any_more_is_silent_too() -> None:
-    assert await over_after(audible=(0.0, 9.0), frames_until=0.3) == soon(0.41)
-    assert await over_after(frames_until=0.0) == soon(0.15)
+    assert await over_after(audible=(0.0, 9.0), frames_until=0.3) == soon(0.46)
+    assert await over_after(frames_until=0.0) == soon(0.16)
 
 
 @timers_only
 async def test_an_avatar_that_was_heard_for_long_must_be_quiet_for_longer() -> None:
-    assert await over_after(audible=(0.0, 2.40)) == soon(2.46)
+    assert await over_after(audible=(0.0, 2.34)) == soon(2.49)
     assert await over_after(audible=(0.0, 2.48)) == soon(2.98)
     assert await over_after(audible=(0.0, 4.0)) == soon(4.5)
 
 
 def test_the_next_words_wait_for_two_and_a_half_seconds_at_most() -> None:
-    interruption = Interruption(100.0)
-    assert not interruption.late(102.5)
-    assert interruption.late(102.51)
+    interruption = Interruption(100.0, Words(100.0))
+    assert interruption.settled(102.5, 0.3) is Settled.NOT_YET
+    assert interruption.settled(102.51, 0.3) is Settled.VOICE
+
+
+@timers_only
+async def test_a_worker_that_cannot_be_told_to_stop_is_waited_for_like_one_that_says_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Delivery):
+        async def clear(self) -> bool:
+            raise ValueError("no such call")
+
+    interruption = Interruption(0.0, Words(0.0))
+    await interruption.notify(Broken(confirms=False))
+    assert "could not be told to stop" in caplog.text
+    assert interruption.settled(0.44, 0.3) is Settled.NOT_YET
+    assert interruption.settled(0.46, 0.3) is Settled.AVATAR
+
+
+# -- the start script -----------------------------------------------------------------------------
+
+
+def script_over_after(audible: tuple[float, float], limit: float = 20.0) -> float:
+    """Seconds from when the avatar may say its start script until the agent's words follow."""
+    words = OwnWords(0.0, limit)
+    for step in range(1, 3000):
+        at = step * HOP
+        words.hear(hop(audible[0] <= at < audible[1], at))
+        if words.settled(at, None) is Settled.AVATAR:
+            return at
+    raise AssertionError("it is never over")
+
+
+def test_a_start_script_is_over_when_the_avatar_has_been_silent_for_a_while() -> None:
+    assert script_over_after((1.0, 4.0)) == soon(4.8)
+
+
+def test_an_avatar_that_does_not_say_its_start_script_is_not_waited_for() -> None:
+    assert script_over_after((0.0, 0.0)) == soon(2.5)
+
+
+def test_a_start_script_that_does_not_end_is_not_waited_for() -> None:
+    assert script_over_after((0.5, 99.0), limit=6.0) == soon(6.0)

@@ -16,6 +16,8 @@ from livekit.agents.voice.io import (
     PlaybackStartedEvent,
 )
 
+from livekit_plugins_runway._common.tasks import cancel_and_wait
+from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.playout.output import AvatarAudioOutput
 from livekit_plugins_runway.playout.ports import PlayoutReport, RelayAction
 from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
@@ -91,6 +93,8 @@ class Worker:
         self._stretch = 0
         self.hidden = False
         """Its relay does not pass anything on."""
+        self.losses: list[LossReason] = []
+        """Why the sink has given it up."""
         self.own_words: bytes | None = None
         """What it says instead of what it was told."""
         self.end_is_late: tuple[float, float] | None = None
@@ -129,6 +133,24 @@ class Worker:
     def stretch_the_start(self, seconds: float) -> None:
         """A receiver that expects much jitter draws out the first sound that it gets."""
         self._stretch = round(seconds / 0.01)
+
+    @property
+    def delivery(self) -> Worker:
+        """It takes speech by itself."""
+        return self
+
+    @property
+    def room(self) -> int:
+        return 10 * RATE
+
+    def show(self) -> None:
+        self.hidden = False
+
+    def hide(self) -> None:
+        self.hidden = True
+
+    def report_loss(self, reason: LossReason) -> None:
+        self.losses.append(reason)
 
     def send(self, pcm: bytes) -> None:
         self.sent += len(pcm) // 2
@@ -204,6 +226,7 @@ class World:
     finished_at: list[float] = field(default_factory=list)
     progressed: list[PlaybackProgressedEvent] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    changes: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def worker(self) -> Worker:
@@ -215,20 +238,33 @@ class World:
         self.output.attach_avatar(worker, seen=seen)
         return worker
 
-    def stand_by(self, **options: Any) -> tuple[Worker, list[float]]:
+    async def stand_by(self, **options: Any) -> tuple[Worker, list[float]]:
         """Another avatar that is to take over, and when it did."""
         worker = Worker(self.output, self.ear, **options)
         worker.hidden = True
         self.workers.append(worker)
+        return worker, await self.hand_over(worker)
+
+    async def hand_over(self, worker: Worker | None) -> list[float]:
+        """Let another one speak; when it took over."""
         switched: list[float] = []
 
-        def on_switched() -> None:
-            for other in self.workers:
-                other.hidden = other is not worker
+        async def until_switched() -> None:
+            await self.output.hand_over(worker)
             switched.append(self.now)
 
-        self.output.hand_over(worker, on_switched)
-        return worker, switched
+        self.changes.append(asyncio.create_task(until_switched(), name="hand_over"))
+        await asyncio.sleep(0)  # until it is asked for
+        return switched
+
+    async def withdraw(self) -> None:
+        """None of those that stand by is to take over any more."""
+        await cancel_and_wait(*self.changes)
+
+    @property
+    def losses(self) -> list[LossReason]:
+        """Why avatars were given up, in the order of their attachment."""
+        return [reason for worker in self.workers for reason in worker.losses]
 
     async def say(self, script: ToneScript, *, rate: int = RATE, realtime: bool = False) -> None:
         """Capture and flush a segment as the framework does; returns before it was heard."""
@@ -265,6 +301,7 @@ async def world(**options: Any) -> AsyncIterator[World]:
     try:
         yield w
     finally:
+        await w.withdraw()
         await output.aclose()
         for worker in w.workers:
             await worker.aclose()

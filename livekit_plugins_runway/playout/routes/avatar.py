@@ -1,0 +1,334 @@
+"""One attempt at speaking a segment by the avatar: what to send, what was heard, and what of it.
+
+Pure: no clock, no event loop, no I/O. Positions are samples of the segment, counted from its start;
+times are loop times in seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from ..audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
+from ..ear import Heard
+from ..features import SPOKEN_DB, hop_bands
+from ..ports import SpeechDelivery
+from ..segment import Segment
+from ..tracker import SpeechTracker
+from .pacer import MOST_AT_ONCE, Pacer
+from .runs import Run, Runs
+
+FIRST_LATENCY = 2.5
+"""Seconds granted to an avatar that was never heard yet to answer; Runway states a turn-around of
+1.75 s (runwayml.com, "Building Runway Characters")."""
+DEADLINE_MARGIN = 5.0
+"""Seconds past its own length after which a flushed segment is finished by force."""
+_MARGIN = 0.08
+"""Seconds before the place of a loss at which the voice begins."""
+_KEPT_BACK = 0.8
+"""Seconds of speech that a worker may keep until more comes or the segment is complete: LiveKit's
+reference worker keeps what does not fill a picture, others look ahead."""
+_CLICK = 0.1
+"""Seconds of speech in all, up to which it is not waited for: no avatar need make it audible."""
+_PART_OF_A_WORD = 0.12
+_LAST_WORD = 0.5
+"""Seconds of speech, up to which a missing end is no reason to give up the avatar."""
+# Seconds for which a word that is due may be missing...
+_LAST_WORD_WAIT = 0.6  # ...until somebody else says it,
+_END_WAIT = 0.3  # ...until less than a word is not waited for any more,
+_CONFIRMED_WAIT = 0.2  # ...and where the worker says that it has finished.
+_WORD_GAP = 0.03
+"""Seconds of silence at which one speaker may leave off and another go on."""
+_OWED = 3 * HOP
+"""Samples of speech that may be missing without being waited for."""
+
+
+class Phase(enum.Enum):
+    SENDING = "sending"  # there is more to come, or to be sent
+    SENT = "sent"  # all of it, and the delivery knows
+    OVER = "over"  # nothing more is sent; what still comes is listened to
+
+
+class Verdict(enum.Enum):
+    """What has become of the attempt."""
+
+    GO_ON = "go_on"
+    HEARD = "heard"
+    LAST_WORD_LOST = "last_word_lost"
+    """All but the last word was heard; another has to say that."""
+    FOREIGN = "foreign"
+    """The avatar says other words than it was told."""
+    STALLED = "stalled"
+    OVERDUE = "overdue"
+    """The segment's deadline has passed."""
+    UNSEEN_TOO_LONG = "unseen_too_long"
+    """Nothing was heard yet, and the face did not come in time."""
+
+
+class AvatarRoute:
+    """Sends from `segment.heard` on, and writes to it what was heard.
+
+    Args:
+        latency: of the avatar in seconds, last measured; None if never.
+        stall_timeout: seconds without progress, while speech is owed, that count as a loss.
+        unseen: the avatar shows no face yet, and so may take its time.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        now: float,
+        *,
+        latency: float | None,
+        stall_timeout: float,
+        unseen: bool = False,
+    ) -> None:
+        # All of it is written by `note_sent()`, `hear()`, `step()` and `stop()`, in one thread.
+        self.segment = segment
+        self.start = segment.heard
+        self._began = now
+        self._expected = FIRST_LATENCY if latency is None else latency
+        self._silence_delay = latency or 0.0
+        self._stall_timeout = stall_timeout
+        self._unseen = unseen
+        """The face was not there when it began."""
+        self._is_patient = unseen
+        """It still is not."""
+        self.phase = Phase.SENDING
+        """Goes on from SENDING to SENT and OVER, or at once to OVER."""
+        self.pacer = Pacer(self.start, now)
+        self.tracker = SpeechTracker(segment, self.start)
+        self._runs = Runs(self.start, now)
+        self._confirmed = False
+        """The worker says that it has finished the segment."""
+        self._first_turn: float | None = None
+        """When the turn of the first spoken sample comes; None until it was sent."""
+        self.heard_at: float | None = None
+        """When the avatar was first heard; None before."""
+        self._progress: tuple[int, float] = (self.start, now)
+        """The position, and since when it is that."""
+        self._owed_since: float | None = None
+        """From when the word that is missing is missing; None while none is. In the future while
+        its time has not come."""
+        self._deadline: float | None = None
+        """None until SENT."""
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    @property
+    def sent(self) -> int:
+        return self.pacer.sent
+
+    def due(self, delivery: SpeechDelivery, now: float) -> bytes:
+        """The speech that is to be sent now; empty if none is."""
+        end = self.pacer.next_end(self.segment.pushed, delivery, now)
+        return self.segment.read(self.sent, end)
+
+    def note_sent(self, pcm: bytes, now: float) -> int:
+        """What was due was sent; returns its samples."""
+        count = len(pcm) // BYTES_PER_SAMPLE
+        self.pacer.note_sent(self.sent + count, now)
+        return count
+
+    @property
+    def is_beginning(self) -> bool:
+        """So little was sent that the rest of the first words should follow at once."""
+        return self.sent - self.start < MOST_AT_ONCE
+
+    @property
+    def is_complete(self) -> bool:
+        """All of the segment was sent, and the delivery does not know yet that this is all."""
+        done = self.segment.flushed and self.sent == self.segment.pushed
+        return done and self.phase is Phase.SENDING
+
+    def note_complete(self) -> None:
+        """The delivery knows that this was all."""
+        self.phase = Phase.SENT
+
+    # -- hearing ----------------------------------------------------------------------------------
+
+    def describe(self) -> None:
+        """Look at what was sent; not while it is being sent, for it would wait."""
+        self.segment.describe(self.sent)
+        if self._first_turn is None:
+            first = self._next_spoken(self.start)
+            self._first_turn = None if first is None else self.pacer.turn_of(first)
+        self.pacer.forget_turns(self.segment.hops.count * HOP)
+
+    def hear(self, heard: Heard) -> None:
+        """Account for what came back. What was sent is to be described first."""
+        onset = self.tracker.hear(heard.levels, hop_bands(heard.samples))
+        if onset is not None and self.heard_at is None:
+            self.heard_at = heard.times[onset] - HOP_SECONDS
+            self._runs.begin(self.heard_at - self.tracker.lead_in / SAMPLE_RATE)
+        if self.tracker.onset:
+            self._note_position(heard.times[-1])
+
+    def _note_position(self, at: float) -> None:
+        position = min(self.tracker.position, self.sent)
+        if position != self._progress[0]:
+            self._progress = (position, at)
+            self._runs.advance(position, at)
+
+    def confirm(self, now: float) -> None:
+        """The worker reports that it has played the segment; believed only where the ear agrees,
+        and not before it can be true: the report of the segment before may come late."""
+        left = (self.segment.pushed - self.start) / SAMPLE_RATE
+        if self.phase is Phase.SENT and now - self._began >= left:
+            self._confirmed = True
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds, as `Ear.latency`; None while it is not known, which stays so where the face had
+        to be waited for."""
+        if self._unseen or self.heard_at is None or self._first_turn is None:
+            return None
+        latency = self.heard_at - self._first_turn
+        return latency if latency > 0.0 else None
+
+    @property
+    def confirmed_latency(self) -> float | None:
+        """`latency`, once what is heard was found to be the agent's words."""
+        return self.latency if self.tracker.alike else None
+
+    # -- judging ----------------------------------------------------------------------------------
+
+    def step(self, now: float, *, impatient: bool = False) -> Verdict:
+        """What has become of it; `segment.heard` is set to the position.
+
+        Args:
+            impatient: the face should have come by now.
+        """
+        self.describe()
+        self.segment.heard = position = self._position(now)
+        if self.phase is Phase.SENT:
+            if self._is_heard(position, now):
+                self.segment.heard = self.segment.pushed
+                return Verdict.HEARD
+            if self._last_word_is_lost(now):
+                return self._without_the_last_word()
+        if self.tracker.foreign:
+            return Verdict.FOREIGN
+        if self._is_patient and not self.tracker.onset:
+            return Verdict.UNSEEN_TOO_LONG if impatient else Verdict.GO_ON
+        if self._is_stalled(position, now):
+            return Verdict.STALLED
+        return Verdict.OVERDUE if self._is_overdue(now) else Verdict.GO_ON
+
+    def seen(self) -> None:
+        """The face is there. The answer had to wait for it, so its latency tells nothing."""
+        self._is_patient = False
+
+    def _position(self, now: float) -> int:
+        if self.tracker.onset:
+            return min(self.tracker.position, self.sent)
+        if self._spoken(self.start, self.sent) > self._not_waited_for():
+            return self.start
+        # Silence cannot be heard: its time passes.
+        elapsed = now - self._began - self._silence_delay
+        return min(self.sent, self.start + max(0, int(elapsed * SAMPLE_RATE)))
+
+    def _not_waited_for(self) -> int:
+        """Samples of speech that need not be heard, of an attempt of which nothing was."""
+        return int(_CLICK * SAMPLE_RATE) if self.phase is Phase.SENT else 0
+
+    def _spoken(self, start: int, end: int | None = None) -> int:
+        return self.segment.spoken_after(start, end)
+
+    def _next_spoken(self, position: int) -> int | None:
+        """The first sample from `position` on that has to be heard."""
+        first = position // HOP
+        spoken = self.segment.hops.levels[first:] > SPOKEN_DB
+        return (first + int(np.argmax(spoken))) * HOP if spoken.any() else None
+
+    def missing_for(self, now: float) -> float:
+        """Seconds for which nothing was heard although a word was due. Negative until its turn
+        comes; the silence up to now if there are no more words."""
+        position, since = self._progress
+        following = self._next_spoken(position)
+        if following is None:
+            return self.tracker.silence
+        due = since + (following - position) / SAMPLE_RATE
+        return min(self.tracker.silence, now - due)
+
+    def _is_heard(self, position: int, now: float) -> bool:
+        tracker, pushed = self.tracker, self.segment.pushed
+        if not tracker.onset:
+            return position >= pushed  # there was nothing to be heard
+        missing_for = self.missing_for(now)
+        if position < pushed and missing_for < (_CONFIRMED_WAIT if self._confirmed else _END_WAIT):
+            return False
+        clear = tracker.clear_position
+        believed = self._confirmed and tracker.silence >= _CONFIRMED_WAIT and clear >= position
+        return self._spoken(clear) / SAMPLE_RATE < (_LAST_WORD if believed else _PART_OF_A_WORD)
+
+    def _last_word_is_lost(self, now: float) -> bool:
+        """The last word did not come, though all else did: what a data channel carried while its
+        connection was restored may come seconds late, or never."""
+        if not self.tracker.onset or self.missing_for(now) < _LAST_WORD_WAIT:
+            return False
+        return self._spoken(self.tracker.clear_position) / SAMPLE_RATE < _LAST_WORD
+
+    def _without_the_last_word(self) -> Verdict:
+        """An avatar that speaks as it is told did not say it; of another one nobody can tell."""
+        if self.tracker.alike:
+            return Verdict.LAST_WORD_LOST
+        self.segment.heard = self.segment.pushed
+        return Verdict.HEARD
+
+    def _is_stalled(self, position: int, now: float) -> bool:
+        owed = self.sent
+        if not self.segment.flushed and self.sent == self.segment.pushed:
+            owed -= int(_KEPT_BACK * SAMPLE_RATE)
+        if self._spoken(position, max(position, owed)) < _OWED:
+            self._owed_since = None
+            return False
+        since = self._progress[1]
+        if self._owed_since is None or since > self._owed_since:
+            self._owed_since = max(now, since) + self._grace(position)
+        return now - self._owed_since > self._stall_timeout
+
+    def _grace(self, position: int) -> float:
+        """Seconds until the next word is due, of an avatar that has just come to `position`."""
+        if not self.tracker.onset:
+            return self._expected
+        following = self._next_spoken(position)
+        return 0.0 if following is None else (following - position) / SAMPLE_RATE
+
+    def _is_overdue(self, now: float) -> bool:
+        if self.phase is not Phase.SENT:
+            return False
+        if self._deadline is None:
+            left = (self.segment.pushed - self.segment.heard) / SAMPLE_RATE
+            self._deadline = now + left + self._expected + DEADLINE_MARGIN
+        return now > self._deadline
+
+    # -- leaving off ------------------------------------------------------------------------------
+
+    @property
+    def is_between_words(self) -> bool:
+        """Another speaker may go on from here."""
+        return not self.tracker.onset or self.tracker.silence >= _WORD_GAP
+
+    def stop(self, now: float, *, lost: bool) -> list[Run]:
+        """Close the books: what of it counts as heard goes to `segment.heard`.
+
+        Args:
+            lost: another speaker goes on in mid-word, and so repeats a little.
+        """
+        self.describe()
+        position = self._position(now)
+        if self.tracker.foreign:
+            position = self.start  # none of what was heard were its words
+        elif lost and self.tracker.onset:
+            clear = min(position, self.tracker.clear_position)
+            position = max(self.start, self.segment.restart_point(clear, margin=_MARGIN))
+        self.segment.heard = position
+        self.phase = Phase.OVER
+        return self._runs.finish(position)
+
+    def finish(self) -> list[Run]:
+        """All of the segment counts as heard, or what `step()` has found."""
+        self.phase = Phase.OVER
+        return self._runs.finish(self.segment.heard)
