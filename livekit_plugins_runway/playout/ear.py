@@ -60,8 +60,9 @@ class Ear:
         measured. Kept from one avatar to the next."""
 
     @property
-    def action(self) -> RelayAction:
-        return self._setting[0]
+    def is_open(self) -> bool:
+        """The user hears what comes."""
+        return self._setting[0] is RelayAction.PASS
 
     def open(self, hearer: object) -> None:
         """The user hears what comes, which is `hearer`'s."""

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from .interruption import Settled, Settling
 from .ports import Avatar
 
+_HUSH = 0.1
+"""Seconds without a sound after which an avatar has fallen silent."""
+_LONGEST_HUSH = 0.5
+
 
 class Seat(enum.Enum):
     EXPECTED = "expected"  # the first avatar is on its way
@@ -46,6 +50,15 @@ class HandOver:
     """When it was said that it cannot wait for the segment's end."""
     hush_until: float | None = None
     """Until when it waits for the present avatar's last sound; None before it does."""
+
+    def is_silent_by_now(self, sounded_at: float | None, now: float) -> bool:
+        """The present avatar does not say the end of what counts as heard any more: its place is
+        known to about 0.1 s, and whoever is replaced is cut off."""
+        if sounded_at is None:
+            return True
+        if self.hush_until is None:
+            self.hush_until = now + _LONGEST_HUSH
+        return now - sounded_at >= _HUSH or now >= self.hush_until
 
 
 class AvatarSeat:

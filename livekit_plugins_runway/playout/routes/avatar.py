@@ -154,7 +154,7 @@ class AvatarRoute:
         if self._first_turn is None:
             first = self._next_spoken(self.start)
             self._first_turn = None if first is None else self.pacer.turn_of(first)
-        self.pacer.forget_turns(self.segment.hops.count * HOP)
+        self.pacer.forget_turns(self._progress[0])
 
     def hear(self, heard: Heard) -> None:
         """Account for what came back. What was sent is to be described first."""
@@ -250,7 +250,10 @@ class AvatarRoute:
         if following is None:
             return self.tracker.silence
         due = since + (following - position) / SAMPLE_RATE
-        return min(self.tracker.silence, now - due)
+        delay = self._expected if self.latency is None else self.latency
+        # Of its last sample: a hop may have begun before the source ran dry.
+        sent_late = self.pacer.turn_of(following + HOP - 1) + delay
+        return min(self.tracker.silence, now - max(due, sent_late))
 
     def _is_heard(self, position: int, now: float) -> bool:
         tracker, pushed = self.tracker, self.segment.pushed

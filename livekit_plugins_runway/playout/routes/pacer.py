@@ -53,8 +53,9 @@ class Pacer:
 
     def turn_of(self, sample: int) -> float:
         """Loop time at which a sample that was sent is to be spoken, by a receiver without delay.
-        Only for what was not forgotten."""
-        start, turn = next(piece for piece in reversed(self._turns) if piece[0] <= sample)
+        Of one whose piece was forgotten it is a guess. Only after `note_sent()`."""
+        earlier = (piece for piece in reversed(self._turns) if piece[0] <= sample)
+        start, turn = next(earlier, self._turns[0])
         return turn + (sample - start) / SAMPLE_RATE
 
     def forget_turns(self, before: int) -> None:
