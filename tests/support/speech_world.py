@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from livekit import rtc
 from livekit.agents.voice.io import (
     PlaybackFinishedEvent,
     PlaybackProgressedEvent,
     PlaybackStartedEvent,
 )
+from numpy.typing import NDArray
 
 from livekit_plugins_runway._common.tasks import cancel_and_wait
 from livekit_plugins_runway.errors import LossReason
@@ -65,6 +67,11 @@ class Worker:
     """Speaks what it is sent, `latency` seconds later, in real time, as a data stream worker does.
 
     It can freeze (and then neither speaks nor answers), ignore `clear`, or answer it late.
+
+    Args:
+        keeps_back: seconds of speech that it keeps until more comes or the segment ends.
+        residue: seconds of what it has rendered already that it says after it has confirmed a
+            `clear`; None: nothing.
     """
 
     def __init__(
@@ -76,6 +83,8 @@ class Worker:
         lead: float = 2.0,
         clear: str = "obeys",
         clear_delay: float = 0.02,
+        keeps_back: float = 0.0,
+        residue: float | None = None,
     ) -> None:
         self._output = output
         self._ear = ear
@@ -84,6 +93,9 @@ class Worker:
         self.batch = 9600 if lead > 1 else 4800
         self._clear = clear
         self._clear_delay = clear_delay
+        self._keeps_back = round(keeps_back / 0.01)
+        self._residue = residue
+        self._kept: deque[bytes] = deque()  # 10 ms each, until more comes or the segment ends
         self._queue: deque[tuple[float, bytes]] = deque()  # due, 10 ms
         self._rest = bytearray()
         self.frozen = False
@@ -159,12 +171,18 @@ class Worker:
             pcm, self.own_words = self.own_words[: len(pcm)], self.own_words[len(pcm) :]
         self._rest += pcm
         while len(self._rest) >= len(SILENCE):
-            self._queue.append((self._loop.time() + self._latency, bytes(self._rest[: 2 * HOP])))
+            self._kept.append(bytes(self._rest[: 2 * HOP]))
             del self._rest[: 2 * HOP]
+        self._let_go(self._keeps_back)
+
+    def _let_go(self, keep: int) -> None:
+        while len(self._kept) > keep:
+            self._queue.append((self._loop.time() + self._latency, self._kept.popleft()))
 
     def finish(self) -> None:
         if self._rest:
             self.send(bytes(len(SILENCE) - len(self._rest)))
+        self._let_go(0)
         if self.end_is_late is not None:
             seconds, late = self.end_is_late
             on_time = len(self._queue) - round(seconds / 0.01)
@@ -179,7 +197,10 @@ class Worker:
         if self._clear == "ignores" or self.frozen:
             return False
         if self._clear == "obeys":
-            self._queue.clear()
+            said_yet = 0 if self._residue is None else round(self._residue / 0.01)
+            rendered = [entry for entry in self._queue if entry[0] <= self._loop.time()]
+            self._queue = deque(rendered[:said_yet])
+            self._kept.clear()
             self._rest.clear()
             return True
         # "unsupported": a track has no such call. What was not sent yet is dropped, and the worker
@@ -273,6 +294,13 @@ class World:
             if realtime:
                 await asyncio.sleep(0.02)
         self.output.flush()
+
+    async def say_pcm(self, pcm: NDArray[np.int16], *, rate: int = RATE) -> None:
+        """Capture speech, and do not flush it."""
+        for start in range(0, len(pcm), rate // 50):
+            piece = pcm[start : start + rate // 50]
+            frame = rtc.AudioFrame(piece.astype(np.int16).tobytes(), rate, 1, len(piece))
+            await self.output.capture_frame(frame)
 
     async def spoken(self, timeout: float = 120.0) -> PlaybackFinishedEvent:
         async with asyncio.timeout(timeout):
