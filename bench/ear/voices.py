@@ -336,7 +336,10 @@ class Flite(Synthesizer):
     rate = 16_000
 
     def version(self) -> str:
-        return _flite_version()
+        program = shutil.which("flite")
+        if program is None:
+            raise SynthesizerMissing("flite is not on the PATH (Debian: apt-get install flite)")
+        return _flite_version(program)
 
     def speak(self, text: str, speaker: str, pace: float) -> Signal:
         with tempfile.TemporaryDirectory() as folder:
@@ -348,10 +351,8 @@ class Flite(Synthesizer):
 
 
 @functools.cache
-def _flite_version() -> str:
-    if not shutil.which("flite"):
-        raise SynthesizerMissing("flite is not on the PATH (Debian: apt-get install flite)")
-    told = subprocess.run(["flite", "--version"], capture_output=True, text=True).stdout
+def _flite_version(program: str) -> str:
+    told = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
     found = re.search(r"version:\s*(\S+)", told)
     return found.group(1) if found else "flite"
 
