@@ -227,7 +227,8 @@ def _declicked(signal: Signal) -> Signal:
     around = np.lib.stride_tricks.sliding_window_view(np.pad(signal, 2, mode="edge"), 5)
     middle: Signal = np.median(around, axis=1)
     apart = np.abs(signal - middle)
-    usual = np.sqrt(convolved(np.pad(apart**2, (0, 240)), np.ones(481) / 481)[240:])
+    power = convolved(np.pad(apart**2, (0, 240)), np.ones(481) / 481)[240:]
+    usual = np.sqrt(np.maximum(power, 0.0))
     return np.where(apart > 4.0 * usual, middle, signal)
 
 

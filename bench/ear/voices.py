@@ -10,7 +10,6 @@ on it.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import importlib.metadata
@@ -26,7 +25,7 @@ import threading
 import unicodedata
 import wave
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +38,7 @@ Kind = Literal["formant", "statistical", "recorded", "neural"]
 """What a voice is made of: rules; models of recordings; pieces of recordings; a network."""
 
 _SEED = 7
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 """Raised when the same call gives other samples than before."""
 
 
@@ -225,6 +224,16 @@ def _from_bytes(data: bytes) -> Signal:
     return to_signal(np.frombuffer(data, np.int16))
 
 
+def _told(program: str, **asked: object) -> bytes:
+    """What bench/ear/speak.py answers, in a process of its own."""
+    command = [sys.executable, "-P", str(Path(__file__).with_name("speak.py"))]
+    given = json.dumps({"program": program, **asked}).encode()
+    told = subprocess.run(command, input=given, capture_output=True, timeout=60)
+    if told.returncode:
+        raise RuntimeError(f"{program} failed: {told.stderr.decode(errors='replace')[-500:]}")
+    return told.stdout
+
+
 class Espeak(Synthesizer):
     """eSpeak NG: formants, by rule."""
 
@@ -234,30 +243,19 @@ class Espeak(Synthesizer):
         return _version("espeakng-loader")
 
     def speak(self, text: str, speaker: str, pace: float) -> Signal:
-        return _from_bytes(_espeak().speak(text, speaker, round(165 * pace)))
+        return _from_bytes(_told("espeak", text=text, speaker=speaker, pace=pace))
 
 
 class Pico(Synthesizer):
     """SVOX Pico: Markov models of recordings."""
 
     rate = 16_000
-    _PROGRAM = """
-import json, sys, py_nanotts
-asked = json.load(sys.stdin)
-sys.stdout.buffer.write(py_nanotts.NanoTTS().speak(**asked))
-"""
 
     def version(self) -> str:
         return _version("py-nanotts")
 
     def speak(self, text: str, speaker: str, pace: float) -> Signal:
-        """In a process of its own: what it spoke before changes its samples."""
-        asked = {"text": text, "voice": speaker, "speed": pace, "volume": 0.5}
-        command = [sys.executable, "-c", self._PROGRAM]
-        told = subprocess.run(command, input=json.dumps(asked).encode(), capture_output=True)
-        if told.returncode:
-            raise RuntimeError(f"Pico refused the text: {told.stderr.decode()[-500:]}")
-        return _from_bytes(told.stdout)
+        return _from_bytes(_told("pico", text=text, speaker=speaker, pace=pace))
 
 
 class Hibari(Synthesizer):
@@ -311,16 +309,17 @@ class Piper(Synthesizer):
 def _piper_ids(sentence: str) -> list[int]:
     """The phonemes with their punctuation: a pad after each, a mark at either end."""
     known = _piper_phonemes()
-    phonemes = unicodedata.normalize("NFD", "".join(_with_punctuation(sentence)))
+    phonemes = unicodedata.normalize("NFD", _with_punctuation(sentence))
     inner = [known[one][0] for one in phonemes if one in known]
     return [known["^"][0], *(i for one in inner for i in (known["_"][0], one)), known["$"][0]]
 
 
-def _with_punctuation(sentence: str) -> Iterator[str]:
-    for clause, mark in re.findall(r"([^,;:.!?]+)([,;:.!?]?)", sentence):
-        if clause.strip():
-            yield " ".join(_espeak().phonemes(clause, "en-us")) + (mark or " ")
-            yield " " if mark else ""
+def _with_punctuation(sentence: str) -> str:
+    found = re.findall(r"([^,;:.!?]+)([,;:.!?]?)", sentence)
+    clauses = [(clause, mark) for clause, mark in found if clause.strip()]
+    said = _told("phonemes", clauses=[clause for clause, _ in clauses], speaker="en-us")
+    marked = zip(json.loads(said), clauses, strict=True)
+    return " ".join(f"{ipa}{mark}" for ipa, (_, mark) in marked)
 
 
 @functools.cache
@@ -362,70 +361,3 @@ def _from_wave(data: bytes, rate: int) -> Signal:
         if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (rate, 1, 2):
             raise RuntimeError(f"Flite wrote another format than 16 bit mono at {rate} Hz")
         return _from_bytes(file.readframes(file.getnframes()))
-
-
-# -- eSpeak NG ------------------------------------------------------------------------------------
-
-# Names and values of eSpeak NG 1.52, espeak-ng/speak_lib.h
-_SYNCHRONOUS, _DONT_EXIT, _UTF8, _BY_CHARACTER, _RATE, _IPA = 2, 0x8000, 1, 1, 1, 2
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-)
-
-
-class _EspeakLibrary:
-    """A copy of the library of its own, whose state nobody else in the process changes."""
-
-    def __init__(self) -> None:
-        loader = _import("espeakng_loader")
-        self._samples = bytearray()
-        self._library = _private_copy(Path(loader.get_library_path()))
-        self._callback = _Callback(self._collect)  # must outlive the library's use of it
-        data = loader.get_data_path().encode()
-        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
-        if rate != Espeak.rate:
-            raise RuntimeError(f"eSpeak NG did not start: espeak_Initialize returned {rate}")
-        self._library.espeak_SetSynthCallback(self._callback)
-        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
-
-    def speak(self, text: str, speaker: str, words_per_minute: int) -> bytes:
-        self._choose(speaker)
-        self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
-        data = text.encode() + b"\0"
-        self._samples.clear()
-        failed = self._library.espeak_Synth(
-            data, ctypes.c_size_t(len(data)), 0, _BY_CHARACTER, 0, _UTF8, None, None
-        )
-        if failed:
-            raise RuntimeError(f"eSpeak NG refused the text: error {failed}")
-        return bytes(self._samples)
-
-    def phonemes(self, text: str, speaker: str) -> list[str]:
-        """In IPA, one string a clause."""
-        self._choose(speaker)
-        data = ctypes.create_string_buffer(text.encode())
-        rest = ctypes.c_void_p(ctypes.addressof(data))
-        found = []
-        while rest.value:
-            said = self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA)
-            found.append((said or b"").decode())
-        return found
-
-    def _choose(self, speaker: str) -> None:
-        if self._library.espeak_SetVoiceByName(speaker.encode()):
-            raise RuntimeError(f"eSpeak NG has no voice {speaker}")
-
-    def _collect(self, samples: ctypes._Pointer[ctypes.c_short], count: int, _: int) -> int:
-        if count > 0:
-            self._samples += ctypes.string_at(samples, count * 2)
-        return 0
-
-
-def _private_copy(library: Path) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory() as folder:
-        return ctypes.CDLL(shutil.copy(library, folder))
-
-
-@functools.cache
-def _espeak() -> _EspeakLibrary:
-    return _EspeakLibrary()
