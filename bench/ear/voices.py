@@ -38,7 +38,7 @@ Kind = Literal["formant", "statistical", "recorded", "neural"]
 """What a voice is made of: rules; models of recordings; pieces of recordings; a network."""
 
 _SEED = 7
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 """Raised when the same call gives other samples than before."""
 
 
@@ -311,7 +311,8 @@ def _piper_ids(sentence: str) -> list[int]:
     known = _piper_phonemes()
     phonemes = unicodedata.normalize("NFD", _with_punctuation(sentence))
     inner = [known[one][0] for one in phonemes if one in known]
-    return [known["^"][0], *(i for one in inner for i in (known["_"][0], one)), known["$"][0]]
+    pad = known["_"][0]
+    return [known["^"][0], pad, *(i for one in inner for i in (one, pad)), known["$"][0]]
 
 
 def _with_punctuation(sentence: str) -> str:

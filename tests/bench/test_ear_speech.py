@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ WORDS = {
     "ja": "おはようございます。",
 }
 ESPEAK = VOICES[0]
+SYNTHESIZERS = ("espeak", "pico", "hibari", "piper", "flite")
 
 
 @pytest.fixture
@@ -47,11 +49,14 @@ def forget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+FIRST = [next(voice for voice in VOICES if voice.synthesizer == name) for name in SYNTHESIZERS]
+
+
 def _asked(voice: Voice) -> object:
-    """A voice as a test's parameter: networks take seconds to load."""
-    return pytest.param(
-        voice, id=voice.name, marks=[pytest.mark.slow] if voice.kind == "neural" else []
-    )
+    """A voice as a test's parameter: one of each synthesizer is quick, but networks take seconds
+    to load."""
+    quick = voice in FIRST and voice.kind != "neural"
+    return pytest.param(voice, id=voice.name, marks=[] if quick else [pytest.mark.slow])
 
 
 def _need(voice: Voice) -> None:
@@ -77,13 +82,7 @@ def test_each_voice_says_the_same_again_at_the_level_that_is_asked(
     assert np.array_equal(said, speech(WORDS[voice.language], voice, level_db=-26.0))
 
 
-@pytest.mark.parametrize(
-    "voice",
-    [
-        _asked(next(v for v in VOICES if v.synthesizer == s))
-        for s in ("espeak", "pico", "hibari", "piper", "flite")
-    ],
-)
+@pytest.mark.parametrize("voice", [_asked(voice) for voice in FIRST])
 def test_a_voice_that_is_asked_to_be_faster_takes_less_time(voice: Voice, forget: Path) -> None:
     _need(voice)
     usual = speech(WORDS["en"], voice)
@@ -171,9 +170,14 @@ def _voice_like() -> Pcm:
 VOICE = _voice_like()
 
 
+@functools.cache
+def _treated(one: Treatment) -> Pcm:
+    return one(VOICE)
+
+
 def _level_change(name: str, low_hz: float = 0.0, high_hz: float = float("inf")) -> float:
     """Decibels by which a treatment changes what lies between two frequencies."""
-    before, after = to_signal(VOICE), to_signal(treatment(name)(VOICE))
+    before, after = to_signal(VOICE), to_signal(_treated(treatment(name)))
     return rms_db(band_passed(after, low_hz, high_hz)) - rms_db(
         band_passed(before, low_hz, high_hz)
     )
@@ -189,7 +193,7 @@ def test_each_treatment_gives_the_same_again_and_is_as_long_as_it_says(one: Trea
     given = VOICE.copy()
     treated = one(given)
     assert treated.dtype == np.int16
-    assert np.array_equal(treated, one(given))
+    assert np.array_equal(treated, _treated(one))
     assert np.array_equal(given, VOICE)
     longer = 0.2 if "stretched" in one.name else 0.0
     expected = len(VOICE) / RATE / one.pace + one.lead_s + longer
@@ -198,7 +202,7 @@ def test_each_treatment_gives_the_same_again_and_is_as_long_as_it_says(one: Trea
 
 @pytest.mark.parametrize("one", TREATMENTS, ids=lambda one: one.name)
 def test_the_words_begin_and_end_where_a_treatment_says(one: Treatment) -> None:
-    treated = to_signal(one(VOICE))
+    treated = to_signal(_treated(one))
     loud = np.flatnonzero(frame_levels(treated) > gain(speech_level_db(treated) - 12.0)) * 0.02
     longer = 0.2 if "stretched" in one.name else 0.0
     edges = [0.2 / one.pace + one.lead_s, 2.6 / one.pace + one.lead_s + longer]
@@ -213,7 +217,7 @@ def test_silence_is_treated_without_error() -> None:
 
 @pytest.mark.parametrize("one", SINGLE[1:], ids=lambda one: one.name)
 def test_no_treatment_leaves_the_voice_as_it_is(one: Treatment) -> None:
-    treated = one(VOICE)
+    treated = _treated(one)
     assert len(treated) != len(VOICE) or not np.array_equal(treated, VOICE)
 
 
@@ -316,7 +320,7 @@ def test_faded_edges_are_12_db_down_and_the_rest_is_not() -> None:
         ("faded end", (2.59, 2.6), (0.3, 2.2)),
         ("faded start", (0.2, 0.21), (0.7, 2.5)),
     ):
-        treated = to_signal(treatment(name)(VOICE))
+        treated = to_signal(_treated(treatment(name)))
         assert _during(treated, *edge) - _during(to_signal(VOICE), *edge) == pytest.approx(
             -12.0, abs=1.0
         )
