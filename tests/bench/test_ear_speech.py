@@ -17,6 +17,7 @@ from bench.ear.dsp import (
     band_passed,
     frame_levels,
     gain,
+    resampled,
     rms_db,
     speech_level_db,
     to_pcm,
@@ -274,6 +275,15 @@ def test_a_band_keeps_what_it_names_and_nothing_else(
 ) -> None:
     assert _level_change(name, *kept) == pytest.approx(0.0, abs=0.5)
     assert _level_change(name, *lost) < -30.0
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050, 24_000])
+def test_resampling_keeps_what_both_rates_can_hold(rate: int) -> None:
+    tone = 0.3 * np.sin(2 * np.pi * 7000 * np.arange(RATE) / RATE)
+    low = resampled(tone, RATE, rate)
+    assert len(low) == rate
+    again = resampled(low, rate, RATE)
+    assert again[1000:-1000] == pytest.approx(tone[1000:-1000], abs=0.01)
 
 
 @pytest.mark.parametrize("decay", [0.2, 0.4])
