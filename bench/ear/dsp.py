@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TypeAlias
 
 import numpy as np
@@ -61,19 +62,21 @@ def speech_level_db(signal: Signal) -> float:
 
 
 def resampled(signal: Signal, rate: float, to_rate: float) -> Signal:
-    """The same sound at another sample rate, band-limited."""
-    if rate == to_rate or not len(signal):
+    """The same sound at another sample rate in whole Hz, band-limited; keeps its time."""
+    ratio = Fraction(round(to_rate), round(rate))
+    if ratio == 1 or not len(signal):
         return signal
-    margin = 480  # keeps the ends apart, which a transform takes for neighbours
-    padded = np.concatenate([np.zeros(margin), signal, np.zeros(margin)])
-    length = round(len(padded) * to_rate / rate)
+    unit = ratio.denominator  # so many samples become a whole number of samples
+    margin = unit * -(-480 // unit)  # keeps the ends apart, which a transform takes for neighbours
+    padded = np.pad(signal, (margin, margin + -len(signal) % unit))
+    length = int(len(padded) * ratio)
     spectrum = np.fft.rfft(padded)
     kept = np.zeros(length // 2 + 1, dtype=complex)
     count = min(len(spectrum), len(kept))
     kept[:count] = spectrum[:count]
-    out: Signal = np.fft.irfft(kept, length) * (length / len(padded))
-    start = round(margin * to_rate / rate)
-    return out[start : start + round(len(signal) * to_rate / rate)]
+    out: Signal = np.fft.irfft(kept, length) * float(ratio)
+    start = int(margin * ratio)
+    return out[start : start + round(len(signal) * ratio)]
 
 
 def band_passed(signal: Signal, low_hz: float, high_hz: float) -> Signal:
