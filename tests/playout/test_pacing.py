@@ -121,7 +121,7 @@ async def test_a_recording_has_the_pause_of_the_tts_where_it_was(by: str) -> Non
         w.output.flush()
         await w.spoken()
         before, after = w.progressed
-        assert (before.offset, before.duration) == (0.0, pytest.approx(2.0, abs=0.05))
+        assert (before.offset, before.duration) == pytest.approx((0.0, 2.0), abs=0.05)
         assert (after.offset, after.duration) == pytest.approx((2.0, 2.0), abs=0.05)
         heard_after = resumed + (LATENCY if by == "avatar" else 0.0)
         offset = w.output._player._wall_offset
@@ -243,12 +243,12 @@ async def test_what_a_worker_had_rendered_already_does_not_come_with_the_next_re
 @timers_only
 async def test_an_avatar_that_never_falls_silent_after_a_barge_in_is_given_up() -> None:
     async with world() as w:
-        worker = w.attach()
+        worker = w.attach(clear="ignores")
         await w.say(SENTENCE)
+        worker.send(ToneScript(96).pcm(RATE).tobytes())  # nobody has told it to
         await asyncio.sleep(1.0)
         w.output.clear_buffer()
         await w.spoken()
-        worker.send(ToneScript(96).pcm(RATE).tobytes())  # nobody has told it to
         for _ in range(2):
             cut = w.now
             await w.say(OTHER)
