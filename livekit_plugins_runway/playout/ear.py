@@ -72,9 +72,9 @@ class Ear:
         """The user hears silence in place of what comes, which is nobody's."""
         self._setting = (RelayAction.SILENCE, None)
 
-    def drop(self) -> None:
-        """Somebody else writes to the microphone."""
-        self._setting = (RelayAction.DROP, None)
+    def drop(self, hearer: object = None) -> None:
+        """Somebody else writes to the microphone; what comes meanwhile is `hearer`'s."""
+        self._setting = (RelayAction.DROP, hearer)
 
     def relayed(self, pcm: bytes) -> RelayAction:
         """From any one thread; see `AvatarListener`."""

@@ -21,8 +21,8 @@ from .interruption import OwnWords
 from .player import SegmentPlayer
 from .ports import Avatar, Microphone, PlayoutReport, PlayoutStats, RelayAction
 from .pump import Pump
+from .reporter import PlaybackReporter
 from .routes.avatar import AvatarRoute
-from .routes.voice import VoiceRoute
 from .seat import AvatarSeat
 from .segment_queue import SegmentQueue
 
@@ -62,8 +62,7 @@ class AvatarAudioOutput(AudioOutput):
             self._queue,
             self._seat,
             microphone,
-            self,
-            report=report,
+            PlaybackReporter(self._queue, self, report),
             stall_timeout=stall_timeout,
         )
         self._pump = Pump(self._player, self._queue, self._seat, microphone)
@@ -193,12 +192,8 @@ class AvatarAudioOutput(AudioOutput):
         """The hand-over cannot wait for the segment's end: at the next gap between words the other
         avatar is attached, and the voice says the rest of the segment. Without effect if no
         hand-over is pending."""
-        pending = self._seat.hand_over
-        if pending is None:
-            return
-        pending.forced_at = self._loop.time()
-        if isinstance(self._player.route, VoiceRoute):
-            self._player.change_over()
+        if self._seat.hand_over is not None:
+            self._seat.hand_over.forced_at = self._loop.time()
 
     def relayed(self, pcm: bytes) -> RelayAction:
         """See `AvatarListener`."""

@@ -6,24 +6,21 @@ All of it is of the event loop's thread, but for `Ear.relayed()`. Times are loop
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
-from typing import Protocol
 
 from .._common.tasks import cancel_and_wait
 from ..errors import LossReason
-from ..events import PlayoutForced
 from ..log import logger
 from .audio import SAMPLE_RATE
 from .ear import Ear
 from .interruption import Interruption
-from .ports import FirstSpeechHeard, Microphone, PlayoutReport
+from .ports import FirstSpeechHeard, Microphone
+from .reporter import PlaybackReporter
 from .routes.avatar import AvatarRoute, Verdict
-from .routes.runs import Run
 from .routes.voice import VoiceRoute
 from .seat import AvatarSeat, Speaker
 from .segment import Segment, SegmentState
 from .segment_queue import SegmentQueue
+from .takeover import EARLY, Takeover
 
 SUBSCRIBE_TIMEOUT = 10.0
 """Seconds that the first speech waits for somebody to subscribe to the microphone track."""
@@ -34,18 +31,6 @@ _AHEAD = 0.15
 """Seconds by which speech is far enough ahead of real time to look after it less often."""
 _LISTEN_EVERY = 0.075
 """Seconds of sound that are looked at together in mid-speech: in one go that takes least."""
-
-
-class PlaybackEvents(Protocol):
-    """What is told of each segment; the framework's `AudioOutput` (livekit-agents 1.8.9)."""
-
-    def on_playback_started(self, *, created_at: float) -> None: ...
-
-    def on_playback_progressed(
-        self, *, started_at: float, offset: float, duration: float
-    ) -> None: ...
-
-    def on_playback_finished(self, *, playback_position: float, interrupted: bool) -> None: ...
 
 
 class SegmentPlayer:
@@ -61,20 +46,16 @@ class SegmentPlayer:
         queue: SegmentQueue,
         seat: AvatarSeat,
         microphone: Microphone,
-        events: PlaybackEvents,
+        reporter: PlaybackReporter,
         *,
-        report: Callable[[PlayoutReport], None],
         stall_timeout: float,
     ) -> None:
         self._queue = queue
         self._seat = seat
         self._microphone = microphone
-        self._events = events
-        self._report = report
+        self._reporter = reporter
         self._stall_timeout = stall_timeout
         self._loop = asyncio.get_running_loop()
-        self._wall_offset = time.time() - self._loop.time()
-        """Unix time less loop time, seconds."""
         self.ear = Ear()
         self.route: AvatarRoute | VoiceRoute | None = None
         """The attempt at the queue's head; None while nobody speaks. An `AvatarRoute` only while
@@ -85,8 +66,11 @@ class SegmentPlayer:
         """The last barge-in; known wherever a segment is cleared."""
         self._unsubscribed_since: float | None = None
         """Since when speech waits for a listener; None while there is one."""
-        self._unsettled: Segment | None = None
-        """What the voice says because the avatar did not fall silent after a barge-in."""
+        self._takeover: Takeover | None = None
+        """Where an avatar may go on with what the voice says; None while none may."""
+        self._next: AvatarRoute | None = None
+        """What the avatar is given of the head while the voice still speaks: it takes over at the
+        gap where this begins. Only beside a `VoiceRoute`."""
         self._clear_tasks: set[asyncio.Task[None]] = set()
         """They tell workers to drop what they have. `aclose()` ends them."""
 
@@ -125,7 +109,7 @@ class SegmentPlayer:
     def _settle(self, now: float) -> None:
         """Nobody speaks: see whether the avatar has fallen silent."""
         if self._seat.settling is not None:
-            self._seat.speaker(now, self.ear.latency)
+            self._seat.speaker(now, self.ear.latency, None)
 
     def _finish_cleared(self, segment: Segment, now: float) -> None:
         assert self._cleared_at is not None
@@ -156,6 +140,7 @@ class SegmentPlayer:
         speaking = isinstance(self.route, AvatarRoute)
         if speaking:
             self._end_route(now, lost=True)
+        self._takeover = self._next = None
         self._seat.take(None)
         self.mute()
         if self._seat.hand_over is not None:
@@ -179,7 +164,7 @@ class SegmentPlayer:
     def _change_over_if_possible(self, now: float) -> bool:
         """False if nothing is to be done before a change-over."""
         pending = self._seat.hand_over
-        if pending is None or self.route is not None:
+        if pending is None or isinstance(self.route, AvatarRoute):
             return True
         heard = self.ear.is_open and not pending.is_silent_by_now(self.ear.sounded_at, now)
         if not heard:
@@ -192,27 +177,28 @@ class SegmentPlayer:
         if speaker is Speaker.VOICE:
             self.route = VoiceRoute(segment, now)
             self.ear.drop()
-            return
-        self.route = AvatarRoute(
+        else:
+            self.route = self._avatar_route(segment, segment.heard, now)
+            self.ear.open(self.route)
+
+    def _avatar_route(self, segment: Segment, start: int, now: float) -> AvatarRoute:
+        return AvatarRoute(
             segment,
+            start,
             now,
             latency=self.ear.latency,
             stall_timeout=self._stall_timeout,
             unseen=self._seat.is_unseen,
         )
-        self.ear.open(self.route)
 
     def _begin_if_possible(self, now: float) -> None:
         if self.route is not None or not self._is_listened_to(now):
             return
-        speaker = self._seat.speaker(now, self.ear.latency)
-        if speaker is None:
-            return
-        if speaker is Speaker.AVATAR:
-            self._unsettled = None
-        elif self._seat.settling is not None:
-            self._note_unsettled()
-        self._begin(speaker, now)
+        speaker = self._seat.speaker(now, self.ear.latency, self._queue.head)
+        if self._seat.never_settles:
+            self.lose(LossReason.SPEECH_FOREIGN)
+        if speaker is not None:
+            self._begin(speaker, now)
 
     def _is_listened_to(self, now: float) -> bool:
         """Somebody has subscribed, or was waited for."""
@@ -222,16 +208,6 @@ class SegmentPlayer:
         if self._unsubscribed_since is None:
             self._unsubscribed_since = now
         return now - self._unsubscribed_since >= SUBSCRIBE_TIMEOUT
-
-    def _note_unsettled(self) -> None:
-        """The voice says a segment because the avatar does not fall silent: it is given up if that
-        goes on for another one."""
-        segment = self._queue.head
-        if self._unsettled is None:
-            self._unsettled = segment
-        elif self._unsettled is not segment:
-            self._unsettled = None
-            self.lose(LossReason.SPEECH_FOREIGN)
 
     # -- what comes back ------------------------------------------------------------------------
 
@@ -253,19 +229,19 @@ class SegmentPlayer:
         for hearer, heard in self.ear.take():
             if self._seat.settling is not None:
                 self._seat.settling.hear(heard)
-            route = self.route
+            route = self.route if self._next is None else self._next
             if not isinstance(route, AvatarRoute) or hearer is not route:
                 continue
             unheard = route.heard_at is None
             route.describe()
             route.hear(heard)
-            if unheard and route.heard_at is not None:
+            if unheard and route.heard_at is not None and route is self.route:
                 self._on_heard(route, route.heard_at)
 
     def _on_heard(self, route: AvatarRoute, at: float) -> None:
         if route.segment.state is SegmentState.WAITING:
-            self._report(FirstSpeechHeard(route.latency))
-        self._started(route.segment, at)
+            self._reporter.report(FirstSpeechHeard(route.latency))
+        self._reporter.started(route.segment, at)
 
     # -- the avatar's route ---------------------------------------------------------------------
 
@@ -339,18 +315,53 @@ class SegmentPlayer:
     def _speak(self, route: VoiceRoute, now: float) -> bytes:
         pcm = route.speak(now)
         if route.has_spoken:
-            self._started(route.segment, now)
+            self._reporter.started(route.segment, now)
         self._queue.watch_room()
         if route.is_done:
             self.finish(route.segment, interrupted=False)
+        else:
+            self._take_over_at_a_gap(route, now)
         return pcm
 
-    # -- the ends of segments and attempts ------------------------------------------------------
+    # -- from the voice to the avatar, within a segment -----------------------------------------
 
-    def _started(self, segment: Segment, at: float) -> None:
-        if segment.state is SegmentState.WAITING:
-            segment.move_to(SegmentState.PLAYING)
-            self._events.on_playback_started(created_at=at + self._wall_offset)
+    def _take_over_at_a_gap(self, voice: VoiceRoute, now: float) -> None:
+        """Let the avatar go on where a gap between words is ahead."""
+        segment = voice.segment
+        if self._next is not None:
+            self._approach(self._next, now)
+        elif self._takeover is None and self.ear.latency is not None:
+            if self._seat.speaker(now, self.ear.latency, None) is Speaker.AVATAR:
+                self._takeover = Takeover(segment, self.ear.latency)
+        elif self._takeover is not None and self._takeover.is_due(segment.heard):
+            assert self._takeover.gap is not None
+            self._next = self._avatar_route(segment, self._takeover.gap, now)
+            self.ear.drop(self._next)
+            self._send(self._next, now)
+
+    def _approach(self, following: AvatarRoute, now: float) -> None:
+        """The avatar has been given what follows the gap."""
+        self._send(following, now)
+        if self._next is not following:
+            return  # the avatar was lost
+        left = (following.start - following.segment.heard) / SAMPLE_RATE
+        if following.heard_at is not None and left > EARLY:
+            # It answers sooner than was measured: what it says would not be heard.
+            self.ear.latency = following.latency or self.ear.latency
+            self._withdraw_takeover()
+        elif left <= 0.0 or following.heard_at is not None:
+            self._end_route(now, lost=False)
+            self.route = following
+            self.ear.open(following)
+
+    def _withdraw_takeover(self) -> None:
+        """Nothing of what the avatar was given shall be heard; it may try again."""
+        following, self._next, self._takeover = self._next, None, None
+        self.mute()
+        if following is not None:
+            self._tell_to_stop(following)
+
+    # -- the ends of segments and attempts ------------------------------------------------------
 
     def clear(self) -> None:
         """Barge-in: nothing unheard of the queue is spoken."""
@@ -364,14 +375,18 @@ class SegmentPlayer:
         Args:
             lost: another speaker goes on at once, and so repeats a little.
         """
-        now, route = self._loop.time(), self.route
+        route = self.route if self._next is None else self._next
         if isinstance(route, AvatarRoute):
             self.mute()  # first: what is accounted for meanwhile must not be heard
-        self._end_route(now, lost=lost)
-        if not isinstance(route, AvatarRoute) or route.sent == route.start:
+        self._end_route(self._loop.time(), lost=lost)
+        if isinstance(route, AvatarRoute):
+            self._tell_to_stop(route)
+
+    def _tell_to_stop(self, route: AvatarRoute) -> None:
+        """The avatar drops what it was given."""
+        if route.sent == route.start or self._seat.avatar is None:
             return
-        assert self._seat.avatar is not None
-        interruption = Interruption(now, route)
+        interruption = Interruption(self._loop.time(), route)
         self._seat.settle(interruption)
         task = self._loop.create_task(
             interruption.notify(self._seat.avatar.delivery), name="runway_clear_buffer"
@@ -383,46 +398,27 @@ class SegmentPlayer:
         """Close the books of the attempt: what of it counts as heard."""
         self._listen()
         route, self.route = self.route, None
+        self._takeover = self._next = None
         if isinstance(route, AvatarRoute):
             runs = route.stop(now, lost=lost)
             self._queue.stats.carried_on += lost and route.heard_at is not None
-            self._report_runs(route.segment, runs)
+            self._reporter.progressed(route.segment, runs)
         elif route is not None:
-            self._report_runs(route.segment, route.finish())
-
-    def _report_runs(self, segment: Segment, runs: list[Run]) -> None:
-        if segment.state is not SegmentState.PLAYING:
-            return
-        for run in runs:
-            self._events.on_playback_progressed(
-                started_at=run.began + self._wall_offset, offset=run.offset, duration=run.duration
-            )
+            self._reporter.progressed(route.segment, route.finish())
 
     def finish_by_force(self, segment: Segment) -> None:
         """Its deadline has passed, or it cannot be played."""
-        pushed, heard = segment.pushed / SAMPLE_RATE, segment.heard / SAMPLE_RATE
-        logger.warning(
-            "a segment was not heard to its end in time and was finished by force",
-            extra={"pushed": pushed, "heard": heard},
-        )
-        self._queue.stats.forced += 1
+        self._reporter.forced(segment)
         self.finish(segment, interrupted=False)
-        self._report(PlayoutForced(pushed, heard))
 
     def finish(self, segment: Segment, *, interrupted: bool) -> None:
         """The one end of a segment."""
         if self.route is not None and self.route.segment is segment:
-            self._report_runs(segment, self.route.finish())
+            self._reporter.progressed(segment, self.route.finish())
             self.route = None
-        started = segment.state is SegmentState.PLAYING
-        self._queue.finish(segment, interrupted=interrupted)
-        # Of a segment that never started, only silence has passed.
-        unheard = interrupted and not started
-        self._events.on_playback_finished(
-            playback_position=0.0 if unheard else segment.heard / SAMPLE_RATE,
-            interrupted=interrupted,
-        )
+        self._takeover = self._next = None
+        self._reporter.finished(segment, interrupted=interrupted)
 
     def give_up_route(self) -> None:
         """Whatever is being said is said no further by whom it was said."""
-        self.route = None
+        self.route = self._takeover = self._next = None

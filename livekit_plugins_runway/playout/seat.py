@@ -80,6 +80,10 @@ class AvatarSeat:
         """Whether the avatar's face was seen; it may come while it is SETTLING."""
         self.hand_over: HandOver | None = None
         """The pending one."""
+        self._unsettled: object = None
+        """What the voice said because the avatar did not fall silent after a barge-in."""
+        self.never_settles = False
+        """It has not for another segment either."""
         self._waiting_since: float | None = None
         """From when the first speech waits for a face. Never reset."""
 
@@ -93,6 +97,7 @@ class AvatarSeat:
     def take(self, avatar: Avatar | None, *, seen: bool = True) -> None:
         """This one is the avatar from now on; None: the voice speaks."""
         self.avatar, self._seen = avatar, seen
+        self._unsettled, self.never_settles = None, False
         self._move_to(Seat.EMPTY if avatar is None else self._present())
 
     def _present(self) -> Seat:
@@ -119,8 +124,12 @@ class AvatarSeat:
     def is_unseen(self) -> bool:
         return not self._seen
 
-    def speaker(self, now: float, latency: float | None) -> Speaker | None:
-        """Who is to speak a segment that begins now; None: it waits."""
+    def speaker(self, now: float, latency: float | None, segment: object) -> Speaker | None:
+        """Who is to speak now; None: it waits.
+
+        Args:
+            segment: what is to be spoken; None: nothing yet.
+        """
         if self.state is Seat.EMPTY:
             return Speaker.VOICE
         if self.state is Seat.EXPECTED:
@@ -128,14 +137,20 @@ class AvatarSeat:
         if not self._seen and not self.may_wait(now):
             return Speaker.VOICE
         if self.settling is not None:
-            return self._once_settled(self.settling.settled(now, latency))
+            return self._once_settled(self.settling.settled(now, latency), segment)
         return Speaker.AVATAR
 
-    def _once_settled(self, settled: Settled) -> Speaker | None:
+    def _once_settled(self, settled: Settled, segment: object) -> Speaker | None:
         if settled is Settled.AVATAR:
             self._move_to(self._present())
+            self._unsettled = None
             return Speaker.AVATAR
-        return Speaker.VOICE if settled is Settled.VOICE else None
+        if settled is Settled.NOT_YET:
+            return None
+        if segment is not None and segment is not self._unsettled:
+            self.never_settles = self._unsettled is not None
+            self._unsettled = segment
+        return Speaker.VOICE
 
     # -- the change of avatars --------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ async def test_a_recording_has_the_pause_of_the_tts_where_it_was(by: str) -> Non
         assert (before.offset, before.duration) == pytest.approx((0.0, 2.0), abs=0.05)
         assert (after.offset, after.duration) == pytest.approx((2.0, 2.0), abs=0.05)
         heard_after = resumed + (LATENCY if by == "avatar" else 0.0)
-        offset = w.output._player._wall_offset
+        offset = w.output._player._reporter.wall_offset
         assert after.started_at - offset == pytest.approx(heard_after, abs=0.1)
 
 

@@ -316,7 +316,7 @@ async def world(**options: Any) -> AsyncIterator[World]:
     ear = Ear()
     reports: list[PlayoutReport] = []
     output = AvatarAudioOutput(ear, report=reports.append, **options)
-    offset = output._player._wall_offset
+    offset = output._player._reporter.wall_offset
     w = World(output, ear, reports)
 
     def on_started(event: PlaybackStartedEvent) -> None:

@@ -67,9 +67,10 @@ class Verdict(enum.Enum):
 
 
 class AvatarRoute:
-    """Sends from `segment.heard` on, and writes to it what was heard.
+    """Sends from `start` on; `step()` and `stop()` write to `segment.heard` what was heard.
 
     Args:
+        start: where in the segment it begins.
         latency: of the avatar in seconds, last measured; None if never.
         stall_timeout: seconds without progress, while speech is owed, that count as a loss.
         unseen: the avatar shows no face yet, and so may take its time.
@@ -78,6 +79,7 @@ class AvatarRoute:
     def __init__(
         self,
         segment: Segment,
+        start: int,
         now: float,
         *,
         latency: float | None,
@@ -86,7 +88,7 @@ class AvatarRoute:
     ) -> None:
         # All of it is written by `note_sent()`, `hear()`, `step()` and `stop()`, in one thread.
         self.segment = segment
-        self.start = segment.heard
+        self.start = start
         self._began = now
         self._expected = FIRST_LATENCY if latency is None else latency
         self._silence_delay = latency or 0.0

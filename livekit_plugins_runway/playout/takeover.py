@@ -1,0 +1,74 @@
+"""Where in a segment that the voice speaks an avatar may go on: at a gap between words ahead. Pure.
+
+An avatar that comes back in the middle of a long segment would show a closed mouth until its end.
+What follows the gap is sent so early that it is heard when the voice comes to the gap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .audio import HOP, HOP_SECONDS, SAMPLE_RATE
+from .features import SPOKEN_DB, hop_levels
+from .segment import Segment
+
+_GAP = 0.12
+"""Seconds without a word at which the speakers change."""
+_LATE = 0.04
+"""Seconds by which the avatar is let come after the voice, rather than before."""
+_LOOK_AHEAD = 4.0
+_REST = 1.5
+"""Seconds of speech that must be left after the gap, else the segment's end is near enough."""
+_LOOK_EVERY = SAMPLE_RATE // 5
+EARLY = 0.05
+"""Seconds before the gap at which the avatar's first sound does not cost a word."""
+
+
+class Takeover:
+    """Of one segment by one avatar. Positions are samples of the segment.
+
+    Args:
+        latency: of the avatar, in seconds.
+    """
+
+    def __init__(self, segment: Segment, latency: float) -> None:
+        self.segment = segment
+        self._reach = int((latency - _LATE) * SAMPLE_RATE)
+        self._looked_at = -_LOOK_EVERY
+        self.gap: int | None = None
+        """Where the avatar goes on; None until one was found."""
+
+    def is_due(self, position: int) -> bool:
+        """What follows the gap is to be sent now that the voice is at `position`."""
+        if self.gap is None and position - self._looked_at >= _LOOK_EVERY:
+            self._looked_at = position
+            self.gap = self._next_gap(position + max(0, self._reach) + _LOOK_EVERY)
+        return self.gap is not None and position >= self.gap - self._reach
+
+    def _next_gap(self, earliest: int) -> int | None:
+        """The first sample, a whole number of hops, of a gap from `earliest` on."""
+        first = -(-earliest // HOP)
+        latest = min(self.segment.pushed - int(_REST * SAMPLE_RATE), earliest + _ahead())
+        hops = latest // HOP - first
+        if hops <= 0:
+            return None
+        pcm = self.segment.read(first * HOP, (first + hops) * HOP)
+        spoken = hop_levels(np.frombuffer(pcm, np.int16)) > SPOKEN_DB
+        start = _first_quiet(spoken, round(_GAP / HOP_SECONDS))
+        return None if start is None else (first + start) * HOP
+
+
+def _ahead() -> int:
+    return int(_LOOK_AHEAD * SAMPLE_RATE)
+
+
+def _first_quiet(spoken: np.ndarray[tuple[int], np.dtype[np.bool_]], hops: int) -> int | None:
+    """Where the first run of so many quiet hops begins, after a spoken one."""
+    quiet = 0
+    after_word = False
+    for hop, is_spoken in enumerate(spoken.tolist()):
+        quiet = 0 if is_spoken else quiet + 1
+        after_word = after_word or is_spoken
+        if quiet >= hops and after_word:
+            return hop - hops + 1
+    return None
