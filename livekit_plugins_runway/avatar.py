@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from livekit import rtc
@@ -27,6 +27,7 @@ from livekit.agents.voice.io import AudioOutput
 
 from . import __version__
 from ._common.checks import check_choice, check_seconds, required
+from ._common.emitter import SafeEmitter
 from ._common.tasks import cancel_and_wait
 from ._common.versions import warn_of_untested_versions
 from .errors import ConfigurationError
@@ -59,6 +60,8 @@ from .transport.worker_protocol import DeliveryKind, DeliveryOption
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
 _IDENTITY = "runway-avatar-agent"
+_FrameworkEvent = Literal["metrics_collected"]
+"""Emitted by the base class."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class _Call:
     telemetry: Telemetry
 
 
-class AvatarSession(BaseAvatarSession[Event]):
+class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Event]):
     """A Runway Characters avatar as the face of an `AgentSession`.
 
     What is not given comes from the environment, under the names that the official plugin uses.
@@ -116,7 +119,7 @@ class AvatarSession(BaseAvatarSession[Event]):
     `restarting` (`Restarting`), `gave_up` (`RunwayException`), `replaced` (`AvatarReplaced`),
     `session_ended` (`SessionEnd`), `usage_updated` (`CallUsage`), `stage_reached` (its name),
     `playout_forced` (`PlayoutForced`), `tool_called` (`ToolCall`), `metrics_collected`
-    (`livekit.agents.metrics.AvatarMetrics`).
+    (`livekit.agents.metrics.AvatarMetrics`). What a callback raises is logged, and stops nothing.
 
     Raises:
         ConfigurationError: names the argument that is wrong.
@@ -486,7 +489,10 @@ class AvatarSession(BaseAvatarSession[Event]):
         if self._agent_session is not None:
             self._agent_session.off("close", self._on_agent_session_close)
             if call is not None:
-                self._restore_output(self._agent_session, call.output)
+                try:
+                    self._restore_output(self._agent_session, call.output)
+                except Exception:  # noqa: BLE001  of an output that is somebody else's
+                    logger.exception("the agent's former audio output was not restored")
         if call is not None:
             await call.output.aclose()
             call.presence.close()
