@@ -134,6 +134,7 @@ class LossReason(enum.StrEnum):
     ROOM_LOST = "room_lost"
     TRACKS_UNPUBLISHED = "tracks_unpublished"
     SESSION_ENDED = "session_ended"
+    MEDIA_FAILED = "media_failed"
     VIDEO_STALLED = "video_stalled"
     SPEECH_STALLED = "speech_stalled"
     SPEECH_FOREIGN = "speech_foreign"
@@ -450,8 +451,9 @@ class AvatarLostError(RunwayException, APIConnectionError):
 
     Attributes:
         reason: what was noticed: "worker_left", "room_lost", "tracks_unpublished", "session_ended"
-            (Runway says so), "video_stalled",
-            "speech_stalled", "speech_foreign" (it says words of its own) or "speech_failed".
+            (Runway says so), "media_failed" (its picture or voice could not be passed on),
+            "video_stalled", "speech_stalled", "speech_foreign" (it says words of its own) or
+            "speech_failed".
     """
 
     def __init__(self, message: str = "", *, reason: str = "worker_left") -> None:

@@ -52,6 +52,18 @@ async def first_of(
     return ended[0][0] if ended else None
 
 
+def watched(task: asyncio.Task[None]) -> asyncio.Task[None]:
+    """For a task that nobody awaits before its end is asked for: an error that ends it is logged
+    as it happens, with the task's name."""
+    task.add_done_callback(_log_failure)
+    return task
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a task has failed", exc_info=error, extra={"task": task.get_name()})
+
+
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
     """Cancel tasks, and wait until each has ended, however it ends. None is no task.
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .._common.tasks import cancel_and_wait, first_of
+from .._common.tasks import cancel_and_wait, first_of, watched
 from ..errors import AvatarJoinError, AvatarLostError, LossReason
 from ..events import SessionEnd
 from ..log import logger
@@ -36,7 +36,7 @@ class _Face:
 
     media: AvatarMedia
     running: asyncio.Task[None]
-    """`media.run()`."""
+    """`AvatarInstance._run_media()`: it has ended when the instance is lost or closed."""
 
 
 class AvatarInstance:
@@ -160,14 +160,23 @@ class AvatarInstance:
         media = await connection.open_media(
             options.join_timeout, on_first_frame=self._on_first_frame
         )
-        self._face = _Face(media, asyncio.create_task(media.run(), name="runway_media"))
+        self._face = _Face(media, asyncio.create_task(self._run_media(media), name="runway_media"))
         if not standby:
             media.activate()
         await self._wait_for_first_frame()
         if not early:
             await self._open_delivery(on_ready, seen=True)
-        self._status_task = asyncio.create_task(self._watch_status(), name="runway_status")
+        self._status_task = watched(asyncio.create_task(self._watch_status(), name="runway_status"))
         self._live_at = asyncio.get_running_loop().time()
+
+    async def _run_media(self, media: AvatarMedia) -> None:
+        """Until the avatar is lost, whoever notices it: a track that has gone may be given the
+        sound of another one (livekit 1.1.21). That the media fails is a loss as well."""
+        try:
+            await first_of(media.run(), self.lost)
+        except Exception as error:  # noqa: BLE001  whatever it is, the face is gone
+            logger.error("the avatar's picture and voice have failed", exc_info=error)
+            self.report_loss(LossReason.MEDIA_FAILED)
 
     async def _open_delivery(self, on_ready: Callable[[bool], None] | None, *, seen: bool) -> None:
         option = self._options.delivery

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from livekit import rtc
 
-from .._common.tasks import cancel_and_wait
+from .._common.tasks import cancel_and_wait, watched
 from ..errors import ConfigurationError, RunwayException, UnavailableError
 from ..events import ToolCall
 from ..log import logger
@@ -81,7 +81,7 @@ class SessionTools:
         self._joining: asyncio.Task[None] | None = None
         room.on("data_received", self._on_data)
         if self._answered:
-            self._joining = asyncio.create_task(self._join(), name="runway_tools")
+            self._joining = watched(asyncio.create_task(self._join(), name="runway_tools"))
 
     async def aclose(self) -> None:
         """Idempotent."""

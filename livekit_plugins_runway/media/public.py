@@ -134,6 +134,8 @@ class VoiceTap:
 
     async def wait_until_ended(self) -> None:
         await asyncio.wait([self._listening])
+        if not self._listening.cancelled():
+            self._listening.result()
 
     async def aclose(self) -> None:
         self._closed = True

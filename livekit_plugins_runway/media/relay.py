@@ -73,6 +73,8 @@ class Relay:
         """Whether a picture was to be shown at once; those after it wait for their voice."""
         self._lips = LipSync(audio, video)
         self._shown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Has what was raised by the first picture that waited and then could not be shown."""
         self.stats = RelayStats()
 
     def activate(self) -> None:
@@ -94,12 +96,14 @@ class Relay:
         return self._last_frame
 
     async def run(self) -> None:
-        """Relay until cancelled, or until the worker's tracks end."""
+        """Relay until cancelled, or until the worker's tracks end. Raises an `ExceptionGroup` of
+        what keeps it from relaying."""
         try:
             async with asyncio.TaskGroup() as group:
                 watches = [
                     group.create_task(self._watch(), name="runway_relay_watch"),
                     group.create_task(self._lips.follow(), name="runway_lip_sync"),
+                    group.create_task(self._until_failed(), name="runway_relay_failure"),
                 ]
                 media = [
                     group.create_task(self._relay_audio(), name="runway_relay_audio"),
@@ -147,7 +151,7 @@ class Relay:
                 if not self._active:
                     continue
                 if self._opened:
-                    loop.call_at(self._lips.due(self._last_frame), self._show, picture)
+                    loop.call_at(self._lips.due(self._last_frame), self._show_later, picture)
                 else:
                     self._opened = True
                     await self._show_first(picture)
@@ -169,6 +173,17 @@ class Relay:
         """Hand a picture to the user's track."""
         if self._active and self._participant.push_video(picture.frame, self._stamp(picture)):
             self._count(picture)
+
+    def _show_later(self, picture: Picture) -> None:
+        """As the event loop calls it, which would only log what is raised."""
+        try:
+            self._show(picture)
+        except Exception as error:  # noqa: BLE001  raised by `run()`
+            if not self._failed.done():
+                self._failed.set_exception(error)
+
+    async def _until_failed(self) -> None:
+        await asyncio.shield(self._failed)
 
     def _count(self, picture: Picture) -> None:
         """The user's track has it."""

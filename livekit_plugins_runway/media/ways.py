@@ -52,7 +52,7 @@ class VoiceTap(Protocol):
     time, from any one thread."""
 
     async def wait_until_ended(self) -> None:
-        """Until the track has ended, or the tap is closed."""
+        """Until the track has ended, or the tap is closed. Raises what ends the listening else."""
 
     async def aclose(self) -> None:
         """Nothing is given any more once this has returned. To be awaited before the room is left.

@@ -29,7 +29,8 @@ class AvatarMedia(Protocol):
         """From now on it is not."""
 
     async def run(self) -> None:
-        """Until cancelled, or until the worker's tracks end."""
+        """Until cancelled, or until the worker's tracks end. Raises what keeps it from going on:
+        the face is lost then."""
 
     async def wait_until_shown(self) -> float | None:
         """Until the user sees the first picture; its loop time, None if nobody here can tell."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from livekit import rtc
 
-from .._common.tasks import cancel_and_wait, first_of
+from .._common.tasks import cancel_and_wait, first_of, watched
 from ..errors import LossReason, UnavailableError
 from ..log import logger
 from ..media.fallback_track import FallbackTrack
@@ -76,7 +76,9 @@ class Direct:
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._entering is None:
-            self._entering = asyncio.create_task(self._enter_late(), name="runway_enter_agent_room")
+            self._entering = watched(
+                asyncio.create_task(self._enter_late(), name="runway_enter_agent_room")
+            )
 
     async def _enter_late(self) -> None:
         try:

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from livekit_plugins_runway._common.tasks import cancel_and_wait, first_of
+from livekit_plugins_runway._common.tasks import cancel_and_wait, first_of, watched
 from tests.support.virtual_clock import timers_only
 
 LOGGER = "livekit.plugins.runway_bridge"
@@ -206,3 +206,29 @@ async def test_cancelled_itself_it_cancels_once_more_and_still_waits() -> None:
         await ending
     assert (life.cancels, life.ended_at) == (2, 2.0)
     assert task.done()
+
+
+# -- watched ---------------------------------------------------------------------------------------
+
+
+async def _break() -> None:
+    raise ValueError("unseen")
+
+
+@timers_only
+async def _watch_three() -> None:
+    breaks = watched(asyncio.create_task(_break(), name="the_task"))
+    ends = watched(asyncio.create_task(asyncio.sleep(1.0), name="another"))
+    is_cancelled = watched(asyncio.create_task(asyncio.sleep(9.0), name="a_third"))
+    await asyncio.sleep(2.0)
+    is_cancelled.cancel()
+    await asyncio.wait([breaks, ends, is_cancelled])
+
+
+def test_an_error_that_nobody_awaits_is_logged_with_the_tasks_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _watch_three()
+    (record,) = [record for record in caplog.records if record.name == LOGGER]
+    assert (record.levelname, record.__dict__["task"]) == ("ERROR", "the_task")
+    assert "unseen" in caplog.text

@@ -97,6 +97,8 @@ class Scene:
     fitted: list[int]
     """Timestamps, once for each time that a picture was worked on."""
     changed: asyncio.Event
+    running: asyncio.Task[None]
+    """`relay.run()`."""
 
     @property
     def captured(self) -> list[tuple[int, float]]:
@@ -138,7 +140,7 @@ async def relaying(
     running = asyncio.create_task(relay.run())
     relay.activate()
     try:
-        yield Scene(relay, participant, film, fitted, changed)
+        yield Scene(relay, participant, film, fitted, changed, running)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -197,3 +199,44 @@ async def test_the_next_session_finds_a_camera_and_shows_its_first_picture_at_on
             assert second.relay.last_frame is not None
             assert shown - second.relay.last_frame < second.relay._lips.hold
             assert [timestamp for timestamp, _ in second.captured] == [0, 0, 40 * MS]
+
+
+class Breaks(Unpublished):
+    """Its camera is published, and takes no picture after the first."""
+
+    def push_video(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
+        raise ValueError("no room for it")
+
+
+async def test_a_picture_that_cannot_be_shown_ends_the_relay_with_what_was_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = MediaWay("public", NoSound, NoSound, lambda *_: Film())
+    async with relaying(monkeypatch, VideoOptions(), Breaks(None, way)) as scene:
+        scene.film.comes(0)
+        await scene.relay.wait_until_shown()
+        scene.film.comes(40 * MS)  # it waits for its voice first
+        async with asyncio.timeout(5.0):
+            await asyncio.wait([scene.running])
+        raised = scene.running.exception()
+        assert isinstance(raised, ExceptionGroup)
+        assert raised.subgroup(ValueError) is not None
+
+
+class Silence(NoSound):
+    """Sound of a track that cannot be listened to."""
+
+    async def wait_until_ended(self) -> None:
+        raise ValueError("no stream")
+
+
+async def test_a_voice_that_cannot_be_heard_ends_the_relay_with_what_was_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.media.test_relay.NoSound", Silence)
+    async with relaying(monkeypatch, VideoOptions()) as scene:
+        async with asyncio.timeout(5.0):
+            await asyncio.wait([scene.running])
+        raised = scene.running.exception()
+        assert isinstance(raised, ExceptionGroup)
+        assert raised.subgroup(ValueError) is not None

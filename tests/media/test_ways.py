@@ -262,3 +262,35 @@ def test_a_thread_that_outlives_the_event_loop_sends_to_nobody() -> None:
 
     sender = asyncio.run(make())
     sender.send(SILENCE)
+
+
+# -- a stream that fails
+
+
+class Fails:
+    """In place of `rtc.AudioStream`."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.closed = False
+
+    def __aiter__(self) -> Fails:
+        return self
+
+    async def __anext__(self) -> object:
+        raise ValueError("the SDK's stream has failed")
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_a_voice_whose_stream_fails_says_so_to_who_waits_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rtc, "AudioStream", Fails)
+    track: Any = None
+    voice = public.VoiceTap(track, lambda _: None)
+    with pytest.raises(ValueError, match="has failed"):
+        await voice.wait_until_ended()
+    await voice.aclose()
+    stream: Any = voice._stream
+    assert stream.closed
