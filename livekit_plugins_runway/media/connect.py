@@ -1,10 +1,15 @@
-"""Joining a LiveKit room so that it can be cancelled."""
+"""Joining a LiveKit room so that it can be cancelled, and leaving it in a time that is known."""
 
 from __future__ import annotations
 
 import asyncio
 
 from livekit import rtc
+
+from ..log import logger
+
+LEAVE_TIMEOUT = 5.0
+"""Seconds for which the SDK's answer to a disconnect is waited."""
 
 
 async def connect(room: rtc.Room, url: str, token: str) -> None:
@@ -29,6 +34,16 @@ async def connect(room: rtc.Room, url: str, token: str) -> None:
             cancelled = error
     if cancelled is not None:
         if attempt.exception() is None:
-            await room.disconnect()
+            await leave(room)
         raise cancelled
     attempt.result()
+
+
+async def leave(room: rtc.Room) -> None:
+    """Leave `room`, in at most `LEAVE_TIMEOUT` seconds. What goes wrong is logged: there is nothing
+    that could be done about it."""
+    try:
+        async with asyncio.timeout(LEAVE_TIMEOUT):
+            await room.disconnect()
+    except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
+        logger.warning("a room was not left in order", extra={"error": type(error).__name__})

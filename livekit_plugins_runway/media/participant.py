@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
-from .._common.tasks import cancel_and_wait
+from .._common.tasks import cancel_and_wait, first_of
 from ..errors import UnavailableError
 from ..log import logger
-from .connect import connect
+from .connect import connect, leave
 from .microphone import LiveMicrophone
 from .subscription import TrackSubscription
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
@@ -21,6 +22,9 @@ _NEGOTIATION = 0.2
 """Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
 as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
 _FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
+_PUBLISH_TIMEOUT = 10.0
+"""Seconds for the room to take a track. Its answer never comes if the room is lost meanwhile
+(livekit 1.1.21)."""
 _FOR_GOOD = {
     rtc.DisconnectReason.DUPLICATE_IDENTITY,
     rtc.DisconnectReason.PARTICIPANT_REMOVED,
@@ -64,8 +68,15 @@ class AvatarParticipant:
         self._subscription = TrackSubscription()
         self._published_at = float("-inf")
         """Loop time at which the microphone was last published."""
+        self._lost = asyncio.Event()
+        """Set when `_room` is lost, cleared when another one is tried."""
+        self._present = False
+        """In `_room`, with the microphone. A room that is lost from then on is joined again."""
         self._rejoining: asyncio.Task[None] | None = None
-        """The last `_rejoin()`, done or not."""
+        """The one `_rejoin()` that runs, or the last one. Ended by `aclose()`."""
+        self._opening: asyncio.Task[bool] | None = None
+        """The one `_publish_first()` that runs, or the last one. It outlives who has asked for it,
+        for a track that is given up half-way may still appear. Ended by `aclose()`."""
         self._closed = False
         """From `aclose()` on: pictures are dropped, and a lost room is not joined again."""
 
@@ -91,20 +102,34 @@ class AvatarParticipant:
         """
         self._url, self._make_token = url, make_token
         await self._enter(self._room)
+        self._present = True
 
     async def _enter(self, room: rtc.Room) -> None:
+        """As `join()`. An answer that does not come, be it that the room is lost before, is not
+        waited for."""
         for event, handler in self._handlers(room).items():
             room.on(event, handler)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
             await connect(room, self._url, self._make_token())
-            await room.local_participant.publish_track(self._microphone_track, options)
+            await self._publish(room, self._microphone_track, options)
             self._published_at = asyncio.get_running_loop().time()
-        except (rtc.ConnectError, PublishTrackError) as error:
+        except (rtc.ConnectError, PublishTrackError, TimeoutError) as error:
             raise UnavailableError(
                 "The avatar participant could not join the agent's room. Check LIVEKIT_URL, "
                 "LIVEKIT_API_KEY and LIVEKIT_API_SECRET: they must be those of the agent's server."
             ) from error
+
+    async def _publish(
+        self, room: rtc.Room, track: rtc.LocalTrack, options: rtc.TrackPublishOptions
+    ) -> None:
+        """Raises `PublishTrackError` if the room refuses or is lost meanwhile, and `TimeoutError`
+        after `_PUBLISH_TIMEOUT` seconds."""
+        publishing = room.local_participant.publish_track(track, options)
+        async with asyncio.timeout(_PUBLISH_TIMEOUT):
+            await first_of(publishing, self._lost.wait())
+        if self._lost.is_set():
+            raise PublishTrackError("the room was lost meanwhile")
 
     def _handlers(self, room: rtc.Room) -> dict[rtc.room.EventTypes, Callable[..., None]]:
         return {
@@ -128,31 +153,39 @@ class AvatarParticipant:
         if self._closed or ours or room is not self._room:
             return
         name = rtc.DisconnectReason.Name(reason)
+        self._lost.set()
+        present, self._present = self._present, False
         if reason in _FOR_GOOD:
             logger.error("the avatar participant was put out of the room", extra={"reason": name})
             self._subscription.on_over()
+            if self._rejoining is not None:
+                self._rejoining.cancel()
             return
         logger.warning("the avatar participant has lost its room", extra={"reason": name})
         self._subscription.on_lost()
-        self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
+        if present:  # else whoever is about to enter it goes on, or gives up
+            self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
 
     async def _rejoin(self) -> None:
         """Until it is in the room again, or closed. The tracks are published anew."""
         delay = _FIRST_REJOIN
-        while True:
+        while not self._present:
             await asyncio.sleep(delay)
             delay = min(2 * delay, _SLOWEST_REJOIN)
             self._room = room = rtc.Room()
+            self._lost.clear()
             self._microphone_track = self._voice_track()
             try:
                 await self._enter(room)
                 if self._camera is not None:
                     await self._publish_camera(self._camera)
-            except (UnavailableError, PublishTrackError) as error:
-                logger.debug("not in the room yet", extra={"error": type(error).__name__})
-                await room.disconnect()
-            else:
-                return
+                self._present = True
+            except Exception as error:  # noqa: BLE001  whatever it is, the voice must come back
+                usual = isinstance(error, UnavailableError | PublishTrackError | TimeoutError)
+                level = logging.DEBUG if usual else logging.ERROR
+                told = {"error": type(error).__name__}
+                logger.log(level, "not in the room yet", exc_info=not usual, extra=told)
+                await leave(room)
 
     def _voice_track(self) -> rtc.LocalAudioTrack:
         return rtc.LocalAudioTrack.create_audio_track("avatar-voice", self.microphone.source)
@@ -169,21 +202,44 @@ class AvatarParticipant:
         """Publish the camera with its first picture. As `push_video`.
 
         Returns:
-            False if the picture was not sent: not fit for it, or the camera was published before.
+            False if the picture was not sent: not fit for it, the camera was published before, or
+            the room is lost for now.
+
+        Raises:
+            UnavailableError: the room does not take it. The next call tries again.
         """
-        if self._camera is not None or not self._takes(frame):
+        if self._camera is not None or self._away or not self._takes(frame):
             return False
         fitted = self._fitter.fit(frame, timestamp_us)
         if fitted is None:
             return False
+        if self._opening is None or self._opening.done():
+            publishing = self._publish_first(fitted, timestamp_us)
+            self._opening = asyncio.create_task(publishing, name="runway_publish_camera")
+            return await asyncio.shield(self._opening)
+        await asyncio.shield(self._opening)
+        return False
+
+    async def _publish_first(self, picture: rtc.VideoFrame, timestamp_us: int) -> bool:
+        """As `open_camera()`, of a picture that fits."""
+        camera = rtc.VideoSource(picture.width, picture.height)
         # Before it is published, so that no black picture comes first, and once more after it:
         # nobody gets what comes before.
-        self._camera = rtc.VideoSource(fitted.width, fitted.height)
-        self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
-        await self._publish_camera(self._camera)
+        camera.capture_frame(picture, timestamp_us=timestamp_us)
+        try:
+            await self._publish_camera(camera)
+        except BaseException as error:
+            self._camera_track = None
+            await camera.aclose()
+            if self._lost.is_set() and isinstance(error, PublishTrackError):
+                return False  # with the room; in the next one another picture opens it
+            if isinstance(error, PublishTrackError | TimeoutError):
+                raise UnavailableError("The avatar's camera could not be published.") from error
+            raise
+        self._camera = camera
         if self._closed:
             return False
-        self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
+        camera.capture_frame(picture, timestamp_us=timestamp_us)
         return True
 
     def push_video(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
@@ -207,13 +263,18 @@ class AvatarParticipant:
         self._camera.capture_frame(fitted, timestamp_us=timestamp_us)
         return True
 
+    @property
+    def _away(self) -> bool:
+        """The room is lost, and another one not entered yet."""
+        rejoining = self._rejoining is not None and not self._rejoining.done()
+        return rejoining or self._lost.is_set()
+
     def _takes(self, frame: rtc.VideoFrame) -> bool:
         return not self._closed and min(frame.width, frame.height) >= MIN_FRAME_SIDE
 
     async def _publish_camera(self, source: rtc.VideoSource) -> None:
         self._camera_track = rtc.LocalVideoTrack.create_video_track("avatar-camera", source)
-        options = publish_options(self._video)
-        await self._room.local_participant.publish_track(self._camera_track, options)
+        await self._publish(self._room, self._camera_track, publish_options(self._video))
 
     def mute_camera(self) -> None:
         """Show nobody rather than a frozen face. The next frame unmutes."""
@@ -226,10 +287,10 @@ class AvatarParticipant:
         if self._closed:
             return
         self._closed = True
-        await cancel_and_wait(self._rejoining)
+        await cancel_and_wait(self._rejoining, self._opening)
         since = asyncio.get_running_loop().time() - self._published_at
         await asyncio.sleep(max(0.0, _NEGOTIATION - since))
-        await self._room.disconnect()
+        await leave(self._room)
         await self.microphone.aclose()
         if self._camera is not None:
             await self._camera.aclose()

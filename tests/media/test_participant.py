@@ -1,0 +1,358 @@
+"""The avatar participant when its room does not do what it is asked, or is lost once and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from livekit import rtc
+from livekit.rtc.participant import PublishTrackError
+
+from livekit_plugins_runway.errors import UnavailableError
+from livekit_plugins_runway.media import participant as participants
+from livekit_plugins_runway.media.connect import LEAVE_TIMEOUT
+from livekit_plugins_runway.media.participant import AvatarParticipant
+from livekit_plugins_runway.media.ways import MediaWay
+from tests.support.scripted_room import settle
+from tests.support.virtual_clock import timers_only
+
+SIDE = 64
+VOICE, CAMERA = "avatar-voice", "avatar-camera"
+LIMIT = participants._PUBLISH_TIMEOUT
+FIRST = participants._FIRST_REJOIN
+NEVER = "never"
+"""For an answer that does not come."""
+
+LOST = rtc.DisconnectReason.SIGNAL_CLOSE
+PUT_OUT = rtc.DisconnectReason.PARTICIPANT_REMOVED
+
+
+class Server:
+    """Has every room that was made, and what it answers to the next publications."""
+
+    def __init__(self) -> None:
+        self.rooms: list[Room] = []
+        self.answers: dict[str, list[Any]] = {VOICE: [], CAMERA: []}
+        """By the track's name, in order: an exception, `NEVER`, or "ok", which it is without."""
+        self.never_leaves = False
+
+    @property
+    def published(self) -> list[list[str]]:
+        """What each room has."""
+        return [room.published for room in self.rooms]
+
+
+class Room(rtc.EventEmitter[Any]):
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+        self.published: list[str] = []
+        self.connected = False
+        server.rooms.append(self)
+
+    @property
+    def local_participant(self) -> Room:
+        return self
+
+    async def connect(self, *_: object) -> None:
+        self.connected = True
+
+    async def publish_track(self, track: Any, _options: object) -> None:
+        answers = self.server.answers[track.name]
+        answer = answers.pop(0) if answers else "ok"
+        if answer is NEVER:
+            await asyncio.Event().wait()
+        elif isinstance(answer, Exception):
+            raise answer
+        await asyncio.sleep(0.05)
+        self.published.append(track.name)
+
+    async def disconnect(self) -> None:
+        if self.server.never_leaves:
+            await asyncio.Event().wait()
+        self.connected = False
+
+    def lose(self, reason: rtc.DisconnectReason.ValueType = LOST) -> None:
+        self.connected = False
+        self.emit("disconnected", reason)
+
+
+class Camera:
+    """In place of `rtc.VideoSource`."""
+
+    def __init__(self, *_: object) -> None:
+        self.captured: list[int] = []
+        self.closed = False
+
+    def capture_frame(self, _frame: object, *, timestamp_us: int) -> None:
+        assert not self.closed
+        self.captured.append(timestamp_us)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Silent:
+    """A `ways.Sender` to nobody."""
+
+    def __init__(self, _source: object) -> None: ...
+
+    def send(self, pcm: bytes) -> None: ...
+
+    def clear(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    server = Server()
+
+    def track(name: str, _source: object) -> Any:
+        return SimpleNamespace(name=name, sid=name, muted=False, mute=lambda: None)
+
+    monkeypatch.setattr(rtc, "Room", lambda: Room(server))
+    monkeypatch.setattr(rtc, "VideoSource", Camera)
+    monkeypatch.setattr(rtc, "AudioSource", lambda *_, **__: Camera())
+    monkeypatch.setattr(rtc.LocalAudioTrack, "create_audio_track", track)
+    monkeypatch.setattr(rtc.LocalVideoTrack, "create_video_track", track)
+    return server
+
+
+def participant() -> AvatarParticipant:
+    no_tap: Any = None
+    return AvatarParticipant(None, MediaWay("public", Silent, no_tap, no_tap))
+
+
+async def joined(token: Callable[[], str] = lambda: "token") -> AvatarParticipant:
+    made = participant()
+    await made.join("ws://h", token)
+    return made
+
+
+def picture() -> rtc.VideoFrame:
+    grey = np.arange(SIDE * SIDE, dtype=np.uint8).tobytes() + bytes(SIDE * SIDE // 2)
+    return rtc.VideoFrame(SIDE, SIDE, rtc.VideoBufferType.I420, grey)
+
+
+def tasks() -> set[str]:
+    """Names of what the participant runs."""
+    mine = {"runway_rejoin", "runway_publish_camera", "runway_race", "runway_connect"}
+    return {task.get_name() for task in asyncio.all_tasks()} & mine
+
+
+# -- the camera
+
+
+@pytest.mark.parametrize("answer", [PublishTrackError("timed out"), NEVER])
+@timers_only
+async def test_a_camera_that_was_refused_is_published_with_the_next_picture(
+    server: Server, answer: object
+) -> None:
+    avatar = await joined()
+    server.answers[CAMERA] = [answer]
+    async with asyncio.timeout(LIMIT + 1.0):
+        with pytest.raises(UnavailableError, match="camera"):
+            await avatar.open_camera(picture(), 1)
+    assert not avatar.push_video(picture(), 2)
+    assert await avatar.open_camera(picture(), 3)
+    assert avatar.push_video(picture(), 4)
+    assert server.published == [[VOICE, CAMERA]]
+    await avatar.aclose()
+
+
+@timers_only
+async def test_a_camera_is_published_once_although_who_asked_for_it_was_cancelled(
+    server: Server,
+) -> None:
+    avatar = await joined()
+    asking = asyncio.create_task(avatar.open_camera(picture(), 1))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert not await avatar.open_camera(picture(), 2)
+    assert avatar.push_video(picture(), 3)
+    assert server.published == [[VOICE, CAMERA]]
+    await avatar.aclose()
+    assert not tasks()
+
+
+@timers_only
+async def test_a_room_that_is_lost_while_it_takes_the_camera_gets_it_when_it_is_back(
+    server: Server,
+) -> None:
+    avatar = await joined()
+    server.answers[CAMERA] = [NEVER]
+    asking = asyncio.create_task(avatar.open_camera(picture(), 1))
+    await asyncio.sleep(0.01)
+    server.rooms[0].lose()
+    assert not await asking  # neither an error nor a picture
+    assert not await avatar.open_camera(picture(), 2)
+    await asyncio.sleep(FIRST + 1.0)
+    assert await avatar.open_camera(picture(), 3)
+    assert server.published == [[VOICE], [VOICE, CAMERA]]
+    await avatar.aclose()
+
+
+@timers_only
+async def test_closed_while_it_publishes_the_camera_it_leaves_nothing_behind(
+    server: Server,
+) -> None:
+    avatar = await joined()
+    server.answers[CAMERA] = [NEVER]
+    asking = asyncio.create_task(avatar.open_camera(picture(), 1))
+    await asyncio.sleep(0.01)
+    await avatar.aclose()
+    await asyncio.wait([asking])
+    assert not tasks()
+    assert not server.rooms[0].connected
+
+
+# -- joining
+
+
+@timers_only
+async def test_joining_gives_up_on_an_answer_that_does_not_come(server: Server) -> None:
+    server.answers[VOICE] = [NEVER]
+    async with asyncio.timeout(LIMIT + 1.0):
+        with pytest.raises(UnavailableError):
+            await joined()
+
+
+@timers_only
+async def test_joining_gives_up_on_a_room_that_is_lost_meanwhile(server: Server) -> None:
+    server.answers[VOICE] = [NEVER]
+    joining = asyncio.create_task(joined())
+    await asyncio.sleep(0.01)
+    server.rooms[0].lose()
+    async with asyncio.timeout(0.1):
+        with pytest.raises(UnavailableError):
+            await joining
+    await asyncio.sleep(60.0)
+    assert len(server.rooms) == 1  # nobody goes on without the caller
+    assert not tasks()
+
+
+# -- joining again
+
+
+@timers_only
+async def test_a_lost_room_is_joined_again_with_all_tracks(server: Server) -> None:
+    avatar = await joined()
+    assert await avatar.open_camera(picture(), 1)
+    server.rooms[0].lose()
+    await asyncio.sleep(FIRST + 1.0)
+    assert server.published == [[VOICE, CAMERA]] * 2
+    assert avatar.push_video(picture(), 2)
+    await avatar.aclose()
+
+
+@pytest.mark.parametrize("track", [VOICE, CAMERA])
+@timers_only
+async def test_lost_again_while_it_publishes_it_goes_on_in_one_task(
+    server: Server, track: str
+) -> None:
+    avatar = await joined()
+    assert await avatar.open_camera(picture(), 1)
+    server.answers[track] = [NEVER]
+    server.rooms[0].lose()
+    await asyncio.sleep(FIRST + 0.1)
+    first = avatar._rejoining
+    server.rooms[1].lose()
+    await settle()
+    assert avatar._rejoining is first
+    await asyncio.sleep(10 * FIRST)
+    assert server.published[2:] == [[VOICE, CAMERA]]
+    assert not tasks()
+    await avatar.aclose()
+
+
+@timers_only
+async def test_an_answer_that_does_not_come_is_not_waited_for(server: Server) -> None:
+    avatar = await joined()
+    server.answers[VOICE] = [NEVER, NEVER]
+    server.rooms[0].lose()
+    await asyncio.sleep(7 * FIRST + 2 * LIMIT + 1.0)  # the third attempt
+    assert server.published == [[VOICE], [], [], [VOICE]]
+    assert [room.connected for room in server.rooms] == [False, False, False, True]
+    await avatar.aclose()
+
+
+@timers_only
+async def test_it_is_lost_again_after_it_was_back(server: Server) -> None:
+    avatar = await joined()
+    for number in range(3):
+        server.rooms[number].lose()
+        await asyncio.sleep(2.0)
+    assert server.published == [[VOICE]] * 4
+    server.rooms[0].lose()  # of a room that was replaced nothing counts
+    await asyncio.sleep(2.0)
+    assert len(server.rooms) == 4
+    await avatar.aclose()
+
+
+@pytest.mark.parametrize("moment", [0.0, FIRST + 0.1])
+@timers_only
+async def test_closed_while_it_joins_again_it_leaves_no_task_and_no_room(
+    server: Server, moment: float
+) -> None:
+    avatar = await joined()
+    server.answers[VOICE] = [NEVER]
+    server.rooms[0].lose()
+    await asyncio.sleep(moment)
+    await avatar.aclose()
+    assert not tasks()
+    assert not any(room.connected for room in server.rooms)
+    await asyncio.sleep(60.0)
+    assert len(server.rooms) == (2 if moment else 1)
+
+
+@pytest.mark.parametrize("moment", [0.0, FIRST + 0.1])
+@timers_only
+async def test_put_out_while_it_joins_again_it_stays_away(server: Server, moment: float) -> None:
+    avatar = await joined()
+    server.answers[VOICE] = [NEVER]
+    server.rooms[0].lose()
+    await asyncio.sleep(moment)
+    server.rooms[-1].lose(PUT_OUT)
+    await asyncio.sleep(60.0)
+    assert not tasks()
+    assert len(server.rooms) == (2 if moment else 1)
+    assert not await avatar.open_camera(picture(), 1)
+    await avatar.aclose()
+
+
+@timers_only
+async def _a_token_that_cannot_be_made_once(server: Server) -> None:
+    tokens: Iterator[str | Exception] = iter(["first", ValueError("no key"), "second"])
+
+    def make() -> str:
+        token = next(tokens)
+        if isinstance(token, Exception):
+            raise token
+        return token
+
+    avatar = await joined(make)
+    server.rooms[0].lose()
+    await asyncio.sleep(10.0)
+    assert server.published == [[VOICE], [], [VOICE]]
+    await avatar.aclose()
+
+
+def test_what_nobody_expects_is_logged_and_does_not_end_the_attempts(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    _a_token_that_cannot_be_made_once(server)
+    assert "ValueError: no key" in caplog.text
+
+
+@timers_only
+async def test_a_room_that_does_not_answer_is_left_all_the_same(server: Server) -> None:
+    avatar = await joined()
+    server.never_leaves = True
+    async with asyncio.timeout(LEAVE_TIMEOUT + 1.0):
+        await avatar.aclose()
