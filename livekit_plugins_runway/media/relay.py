@@ -70,7 +70,10 @@ class Relay:
         self._last_frame: float | None = None
         self._active = False
         self._opened = False
-        """Whether a picture was to be shown at once; those after it wait for their voice."""
+        """Whether a picture was shown; those after it wait for their voice."""
+        self._opening = False
+        """While one is shown for the first time: those that come meanwhile are not read, which
+        is no stall."""
         self._lips = LipSync(audio, video)
         self._shown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -153,26 +156,33 @@ class Relay:
                 if self._opened:
                     loop.call_at(self._lips.due(self._last_frame), self._show_later, picture)
                 else:
-                    self._opened = True
-                    await self._show_first(picture)
+                    self._opened = await self._show_first(picture)
         finally:
             await pictures.aclose()
 
-    async def _show_first(self, picture: Picture) -> None:
-        """At once: it is waited for. The first one of a call publishes the camera."""
-        if await self._participant.open_camera(picture.frame, self._stamp(picture)):
+    async def _show_first(self, picture: Picture) -> bool:
+        """At once: it is waited for. The first one of a call publishes the camera. As `_show`."""
+        self._opening = True
+        try:
+            opened = await self._participant.open_camera(picture.frame, self._stamp(picture))
+        finally:
+            self._opening = False
+        if opened:
             self._count(picture)
-        else:
-            self._show(picture)
+        return opened or self._show(picture)
 
     def _stamp(self, picture: Picture) -> int:
         """The time at which the voice of a picture comes, in microseconds of the SDK's clock."""
         return picture.timestamp_us + round(self._lips.lead * 1e6)
 
-    def _show(self, picture: Picture) -> None:
-        """Hand a picture to the user's track."""
-        if self._active and self._participant.push_video(picture.frame, self._stamp(picture)):
+    def _show(self, picture: Picture) -> bool:
+        """Hand a picture to the user's track. False if that does not take it now."""
+        if not self._active:
+            return False
+        shown = self._participant.push_video(picture.frame, self._stamp(picture))
+        if shown:
             self._count(picture)
+        return shown
 
     def _show_later(self, picture: Picture) -> None:
         """As the event loop calls it, which would only log what is raised."""
@@ -201,7 +211,8 @@ class Relay:
         loop = asyncio.get_running_loop()
         mute_after = min(MUTE_AFTER, self._stall_timeout)
         while True:
-            waited = loop.time() - self._last_frame if self._last_frame is not None else 0.0
+            last = None if self._opening else self._last_frame
+            waited = 0.0 if last is None else loop.time() - last
             if waited >= self._stall_timeout:
                 self._mute()
                 self._on_stall(waited)

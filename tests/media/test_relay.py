@@ -19,6 +19,7 @@ from livekit_plugins_runway.media.participant import AvatarParticipant
 from livekit_plugins_runway.media.relay import Relay
 from livekit_plugins_runway.media.video import VideoFitter
 from livekit_plugins_runway.media.ways import MediaWay, Picture
+from tests.support.virtual_clock import timers_only
 
 SIDE = 64
 MS = 1000
@@ -99,6 +100,8 @@ class Scene:
     changed: asyncio.Event
     running: asyncio.Task[None]
     """`relay.run()`."""
+    stalls: list[float]
+    """What `on_stall` was told."""
 
     @property
     def captured(self) -> list[tuple[int, float]]:
@@ -115,7 +118,7 @@ class Scene:
 async def relaying(
     monkeypatch: pytest.MonkeyPatch, video: VideoOptions, participant: Unpublished | None = None
 ) -> AsyncIterator[Scene]:
-    film, fitted, changed = Film(), [], asyncio.Event()
+    film, fitted, stalls, changed = Film(), list[int](), list[float](), asyncio.Event()
     fit = VideoFitter.fit
 
     def noted(self: VideoFitter, frame: rtc.VideoFrame, timestamp_us: int) -> Any:
@@ -135,12 +138,12 @@ async def relaying(
         participant=participant,
         listener=tracks,
         on_first_frame=lambda: None,
-        on_stall=lambda _: None,
+        on_stall=stalls.append,
     )
     running = asyncio.create_task(relay.run())
     relay.activate()
     try:
-        yield Scene(relay, participant, film, fitted, changed, running)
+        yield Scene(relay, participant, film, fitted, changed, running, stalls)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -240,3 +243,36 @@ async def test_a_voice_that_cannot_be_heard_ends_the_relay_with_what_was_raised(
         raised = scene.running.exception()
         assert isinstance(raised, ExceptionGroup)
         assert raised.subgroup(ValueError) is not None
+
+
+class Slow(Unpublished):
+    """In a room that is lost at first, and then takes its time to take the camera."""
+
+    asked = 0
+
+    async def open_camera(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
+        self.asked += 1
+        return self.asked > 1 and await super().open_camera(frame, timestamp_us)
+
+    async def _publish_camera(self, source: rtc.VideoSource) -> None:
+        await asyncio.sleep(5.0)
+        await super()._publish_camera(source)
+
+
+@timers_only
+async def test_a_camera_that_was_not_taken_is_opened_by_a_later_picture_and_is_no_stall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = MediaWay("public", NoSound, NoSound, lambda *_: Film())
+    async with relaying(monkeypatch, VideoOptions(), Slow(None, way)) as scene:
+        scene.film.comes(0)
+        await asyncio.sleep(0.04)
+        assert scene.relay.stats.video_frames == 0
+        for number in range(1, 140):
+            scene.film.comes(number * 40 * MS)
+            await asyncio.sleep(0.04)
+        assert [timestamp for timestamp, _ in scene.captured][:2] == [40 * MS] * 2
+        assert scene.relay.stats.video_frames > 1
+        assert scene.stalls == []
+        await asyncio.sleep(2.0)
+        assert len(scene.stalls) == 1  # now it is one
