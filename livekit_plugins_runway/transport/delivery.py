@@ -15,6 +15,7 @@ from livekit import rtc
 from livekit.agents import utils
 from livekit.rtc.participant import UnpublishTrackError
 
+from .._common.tasks import cancel_and_wait
 from ..log import logger
 from ..media.ways import MediaWay, choose
 from ..playout.audio import BYTES_PER_SAMPLE, HOP, SAMPLE_RATE
@@ -25,7 +26,9 @@ STREAM_RATE = 16_000
 """Hz on the wire of the data stream, as the official plugin (livekit-plugins-runway 1.8.9)."""
 _SUBSCRIBE_TIMEOUT = 3.0
 _SETTLE = 0.25
+_PUBLISH_TIMEOUT = 10.0
 _UNPUBLISH_TIMEOUT = 2.0
+_END_TIMEOUT = 1.0
 _QUEUE_MS = 500  # more than is ever sent ahead
 _QUEUE_SLACK = 0.05
 """Seconds by which the source's own clock may be behind this one."""
@@ -42,12 +45,16 @@ class DataStreamDelivery:
     batch = SAMPLE_RATE // 5  # 0.2 s
 
     def __init__(self, room: rtc.Room, worker: str, on_failed: Callable[[], None]) -> None:
+        """`on_failed` is called once, when no more speech can be sent; not after `aclose()`."""
         self._room = room
         self._worker = worker
         self._on_failed = on_failed
         self._waiting: deque[bytes | None] = deque()  # None: the end of a segment
         self._more = asyncio.Event()
-        self._writer: rtc.ByteStreamWriter | None = None
+        self._stream: asyncio.Task[rtc.ByteStreamWriter] | None = None
+        """Asks for the stream of the segment that is being sent, and then has it. It outlives who
+        waits for it: a stream that is given up half-way may be open at the worker, without an
+        end."""
         self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
 
@@ -88,19 +95,20 @@ class DataStreamDelivery:
                     else:
                         await self._write_on()
                 await self._more.wait()
-        except rtc.StreamError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, no more speech is sent
             logger.warning("the speech stream failed", extra={"error": type(error).__name__})
             self._on_failed()
 
     async def _opened(self) -> rtc.ByteStreamWriter:
-        if self._writer is None:
-            self._writer = await self._room.local_participant.stream_bytes(
+        if self._stream is None:
+            opening = self._room.local_participant.stream_bytes(
                 name=utils.shortuuid("AUDIO_"),
                 topic=AUDIO_STREAM_TOPIC,
                 attributes={"sample_rate": str(STREAM_RATE), "num_channels": "1"},
                 destination_identities=[self._worker],
             )
-        return self._writer
+            self._stream = asyncio.create_task(opening, name="runway_open_stream")
+        return await asyncio.shield(self._stream)
 
     async def _write_on(self) -> None:
         """All that waits of a segment at once: each write is awaited, and more comes meanwhile."""
@@ -113,13 +121,19 @@ class DataStreamDelivery:
             await writer.write(data)
 
     async def _end_stream(self) -> None:
-        if self._writer is not None:
-            await self._writer.aclose()
-            self._writer = None
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            await (await stream).aclose()
 
     async def aclose(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        """Send no more, and end the stream that is open or being opened; at most 1 s, for in a room
+        that is lost nothing is answered. Idempotent."""
+        await cancel_and_wait(self._task)
+        try:
+            async with asyncio.timeout(_END_TIMEOUT):
+                await self._end_stream()
+        except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
+            logger.debug("the last stream was not ended", extra={"error": type(error).__name__})
 
 
 class TrackDelivery:
@@ -146,10 +160,12 @@ class TrackDelivery:
         """Loop time at which the source's queue is empty."""
 
     async def publish(self) -> None:
-        """Raises `livekit.rtc.participant.PublishTrackError` if the server or the token refuses."""
+        """Raises `livekit.rtc.participant.PublishTrackError` if the server or the token refuses,
+        and `TimeoutError` if no answer comes, as in a room that is lost meanwhile."""
         track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
-        self._publication = await self._room.local_participant.publish_track(track, options)
+        async with asyncio.timeout(_PUBLISH_TIMEOUT):
+            self._publication = await self._room.local_participant.publish_track(track, options)
 
     async def wait_until_heard(self) -> None:
         """Let the worker begin to listen, so that it misses no first word. Bounded."""
@@ -188,8 +204,10 @@ class TrackDelivery:
         return False
 
     async def aclose(self) -> None:
-        await self._sender.aclose()
-        await self._source.aclose()
+        try:
+            await self._sender.aclose()
+        finally:
+            await self._source.aclose()
 
     async def withdraw(self) -> None:
         """Stop, and take the track off the room, which goes on without it. At most 2 s."""
