@@ -19,7 +19,7 @@ from .._common.tasks import cancel_and_wait, watched
 from ..errors import ConfigurationError, RunwayException, UnavailableError
 from ..events import ToolCall
 from ..log import logger
-from ..media.connect import connect
+from ..media.connect import connect, leave
 from ..runway.client import RunwayClient
 from ..runway.models import BackendRpcTool, Tool
 
@@ -89,7 +89,7 @@ class SessionTools:
         if self._joining is not None:
             joining, self._joining = self._joining, None
             await cancel_and_wait(joining)
-            await self._backend.disconnect()
+            await leave(self._backend)
 
     def _report(self, kind: Literal["client_event", "backend_rpc"], name: str, args: Any) -> None:
         logger.info("the avatar uses a tool", extra={"kind": kind, "tool": name})

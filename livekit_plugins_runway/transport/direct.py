@@ -262,7 +262,7 @@ class DirectConnection:
     async def aclose(self) -> None:
         self._direct.registry.forget(self._identity)
         stream, self._stream = self._stream, None
-        if stream is not None:
-            await stream.aclose()
         if self._opened is not None:
             self._opened.watch.close()
+        if stream is not None:
+            await stream.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import jwt
 from livekit import rtc
@@ -11,7 +11,7 @@ from livekit.rtc.participant import PublishTrackError
 
 from ..errors import LossReason, RoomTokenError, UnavailableError
 from ..log import logger
-from ..media.connect import connect
+from ..media.connect import connect, leave
 from ..playout.ports import SpeechDelivery
 from ..runway.models import ConsumedCredentials
 from .delivery import DataStreamDelivery, TrackDelivery
@@ -123,7 +123,7 @@ class RunwayRoom:
             self._speech_track = TrackDelivery(room)
             try:
                 await self._speech_track.publish()
-            except PublishTrackError as error:
+            except (PublishTrackError, TimeoutError) as error:
                 raise UnavailableError("The agent's voice could not be published.") from error
 
     async def wait_for_worker(self, timeout: float) -> None:
@@ -177,18 +177,20 @@ class RunwayRoom:
         return await send_end_call(self._room, worker)
 
     async def aclose(self) -> None:
-        """Leave. Idempotent."""
+        """Leave, whatever goes wrong with what is closed before. Idempotent."""
         self._watch.close()
         stream, self._stream = self._stream, None
         speech_track, self._speech_track = self._speech_track, None
         withdrawing, self._withdrawing = self._withdrawing, None
-        if stream is not None:
-            await stream.aclose()
-        if speech_track is not None:
-            await speech_track.aclose()
-        if withdrawing is not None:
-            await withdrawing
-        await self._room.disconnect()
+        endings: list[Awaitable[None]] = [] if withdrawing is None else [withdrawing]
+        endings += [part.aclose() for part in (stream, speech_track) if part is not None]
+        try:
+            for outcome in await asyncio.gather(*endings, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    told = {"error": type(outcome).__name__}
+                    logger.warning("the way of speech was not closed in order", extra=told)
+        finally:
+            await leave(self._room)
 
     # -- calls from the worker --------------------------------------------------------------------
 

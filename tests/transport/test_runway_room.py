@@ -1,14 +1,16 @@
-"""What a room token denies, as far as it can be read."""
+"""What a room token denies, as far as it can be read; and that the room is left."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import jwt
 import pytest
-from livekit import api
+from livekit import api, rtc
 
-from livekit_plugins_runway.transport.runway_room import _missing_grants
+from livekit_plugins_runway.transport.runway_room import RunwayRoom, _missing_grants
+from tests.support.scripted_room import ScriptedRoom, settle
 
 SECRET = "a-secret-of-32-bytes-or-more-0123"
 NEEDED = ["canPublish", "canPublishData", "canSubscribe"]
@@ -49,3 +51,62 @@ def test_an_expired_token_is_read_all_the_same() -> None:
 )
 def test_of_what_is_no_room_token_nothing_is_known_to_be_missing(text: str) -> None:
     assert _missing_grants(text, NEEDED) == []
+
+
+# -- leaving ---------------------------------------------------------------------------------------
+
+
+class Left(ScriptedRoom):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 0
+
+    async def disconnect(self) -> None:
+        self.left += 1
+
+
+class Part:
+    """A delivery that cannot be closed in order."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    async def aclose(self) -> None:
+        if self._error is None:
+            await asyncio.Event().wait()
+        else:
+            raise self._error
+
+    withdraw = aclose
+
+
+def runway_room(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Left]:
+    room = Left()
+    monkeypatch.setattr(rtc, "Room", lambda: room)
+    return RunwayRoom("s", on_lost=lambda _: None, on_playback_finished=lambda _: None), room
+
+
+@pytest.mark.parametrize("part", ["_stream", "_speech_track", "_withdrawing"])
+@pytest.mark.parametrize("error", [RuntimeError("gone"), TimeoutError()])
+async def test_the_room_is_left_whatever_is_raised_before(
+    part: str, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runway, room = runway_room(monkeypatch)
+    broken = Part(error)
+    setattr(runway, part, asyncio.create_task(broken.withdraw()) if "with" in part else broken)
+    await runway.aclose()
+    assert room.left == 1
+    assert type(error).__name__ in [vars(record).get("error") for record in caplog.records]
+
+
+async def test_the_room_is_left_by_who_is_cancelled_while_it_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runway, room = runway_room(monkeypatch)
+    runway._withdrawing = asyncio.create_task(Part(None).withdraw())
+    closing = asyncio.create_task(runway.aclose())
+    await settle()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert room.left == 1
