@@ -100,6 +100,8 @@ class SimulatedUser:
         self._max_seconds = max_seconds
         self._room = rtc.Room()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._readers: dict[str, set[asyncio.Task[None]]] = {}
+        """Those of `_tasks` that read a track, by the publication's sid, as long as it is there."""
         self._ears: dict[str, _Ears] = {}
         self._eyes: dict[str, deque[FrameSeen]] = {}
         self._recorder: VideoRecorder | None = None
@@ -344,6 +346,7 @@ class SimulatedUser:
     def _listen_for_events(self) -> None:
         self._room.on("track_subscribed", self._on_subscribed)
         self._room.on("track_unsubscribed", self._on_unsubscribed)
+        self._room.on("track_unpublished", self._on_unpublished)
         self._room.register_text_stream_handler(TOPIC_TRANSCRIPTION, self._on_transcription)
 
     def _on_subscribed(
@@ -354,12 +357,14 @@ class SimulatedUser:
     ) -> None:
         self._log.on_participant(participant)
         self._log.on_published(publication, participant)
+        self._stop_reading(publication)
         if track.kind == rtc.TrackKind.KIND_VIDEO:
-            self._start(publication.sid, self._watch(track, participant.identity))
+            reading = self._start(publication.sid, self._watch(track, participant.identity))
         else:
             ears = _Ears(participant.identity, AudioTimeline(self._max_seconds))
             self._ears[f"{publication.sid} {time.monotonic()}"] = ears
-            self._start(publication.sid, self._listen(track, ears))
+            reading = self._start(publication.sid, self._listen(track, ears))
+        self._readers.setdefault(publication.sid, set()).add(reading)
 
     def _on_unsubscribed(
         self,
@@ -367,22 +372,32 @@ class SimulatedUser:
         publication: rtc.RemoteTrackPublication,
         _participant: rtc.RemoteParticipant,
     ) -> None:
-        # A VideoStream does not end with its track (livekit 1.1.21), so its reader is told.
-        if (task := self._tasks.get(publication.sid)) is not None:
-            task.cancel()
+        self._stop_reading(publication)
+
+    def _on_unpublished(
+        self, publication: rtc.RemoteTrackPublication, _participant: rtc.RemoteParticipant
+    ) -> None:
+        self._stop_reading(publication)
+
+    def _stop_reading(self, publication: rtc.RemoteTrackPublication) -> None:
+        """Its track is gone. A VideoStream does not end with it, and an AudioStream may be given
+        the sound of another track (livekit 1.1.21)."""
+        for reading in self._readers.pop(publication.sid, ()):
+            reading.cancel()
 
     def _on_transcription(self, reader: rtc.TextStreamReader, identity: str) -> None:
         self._start(f"caption {reader.info.stream_id}", self._log.read_caption(reader, identity))
 
     # -- tasks
 
-    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` as a task that `aclose()` awaits. One that fails is kept until then."""
         if self._left_at is not None or key in self._tasks:
             key = f"{key} {time.monotonic()}"
         task = asyncio.create_task(work, name=f"simulated user: {key}")
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._forget(key, done))
+        return task
 
     def _forget(self, key: str, task: asyncio.Task[None]) -> None:
         if task.cancelled() or task.exception() is None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
+from livekit import rtc
 
 from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.lifecycle.instance import AvatarInstance, InstanceOptions
-from tests.support.scripted_room import settle
+from livekit_plugins_runway.media.monitor import AvatarMonitor
+from livekit_plugins_runway.media.relay import Relay
+from livekit_plugins_runway.media.ways import MediaWay, Picture
+from livekit_plugins_runway.playout.audio import BYTES_PER_SAMPLE, HOP
+from livekit_plugins_runway.playout.ports import RelayAction
+from livekit_plugins_runway.transport.worker_watch import WorkerWatch
+from tests.support.scripted_room import AUDIO, VIDEO, ScriptedParticipant, ScriptedRoom, settle
 from tests.support.virtual_clock import timers_only
 
 
@@ -148,3 +156,152 @@ async def test_closed_it_reads_no_more_and_has_lost_nothing() -> None:
     await instance.close(budget=1.0)
     assert not media.reading
     assert not instance.lost.done()
+
+
+# -- media in a room
+
+
+class Voice:
+    """In place of what listens to a track: of both ways, and of the SDK. It does not end with its
+    track, whose place another track may take."""
+
+    made: ClassVar[list[Voice]] = []
+
+    def __init__(self, _track: object, on_sound: Any = None, **_: object) -> None:
+        self._on_sound = on_sound
+        self._sounds: asyncio.Queue[bytes] = asyncio.Queue()
+        self.closed = asyncio.Event()
+        Voice.made.append(self)
+
+    def comes(self) -> None:
+        pcm = bytes(BYTES_PER_SAMPLE * HOP * 5)
+        if self._on_sound is not None and not self.closed.is_set():
+            self._on_sound(pcm)
+        self._sounds.put_nowait(pcm)
+
+    async def wait_until_ended(self) -> None:
+        await self.closed.wait()
+
+    def __aiter__(self) -> Voice:
+        return self
+
+    async def __anext__(self) -> Any:
+        return SimpleNamespace(frame=SimpleNamespace(data=await self._sounds.get()))
+
+    async def aclose(self) -> None:
+        self.closed.set()
+
+
+class Pictures:
+    """One, and no more; in place of `ways.PictureTap` and `rtc.VideoStream`."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self._one = True
+
+    def __aiter__(self) -> Pictures:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._one:
+            await asyncio.Event().wait()
+        self._one = False
+        grey = bytes(range(64)) * 64 + bytes(64 * 32)
+        return Picture(rtc.VideoFrame(64, 64, rtc.VideoBufferType.I420, grey), 0)
+
+    async def aclose(self) -> None: ...
+
+
+class Participant:
+    """The relay's: takes all."""
+
+    way = MediaWay("public", cast(Any, None), cast(Any, Voice), cast(Any, Pictures))
+
+    async def open_camera(self, *_: object) -> bool:
+        return True
+
+    def mute_camera(self) -> None: ...
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.relayed_count = 0
+
+    def relayed(self, _pcm: bytes) -> RelayAction:
+        self.relayed_count += 1
+        return RelayAction.DROP
+
+
+class InARoom(Connection):
+    """To a worker that a `WorkerWatch` sees in a room, over a relay or (`direct`) beside it."""
+
+    def __init__(self, room: ScriptedRoom, *, direct: bool) -> None:
+        super().__init__(cast(Any, None))
+        self.room = room
+        self.direct = direct
+        self.listener = Listener()
+
+    async def open(self, *_: object, on_lost: Any = None, **__: object) -> float:
+        self.watch = WorkerWatch(
+            self.room.as_room, is_worker=lambda identity: identity == "worker", on_lost=on_lost
+        )
+        self.watch.open()
+        return 0.0
+
+    async def open_media(self, timeout: float, *, on_first_frame: Any) -> Any:
+        audio, video = await self.watch.wait_for_media("s", timeout)
+        told: dict[str, Any] = {"audio": audio, "video": video, "listener": self.listener}
+        if self.direct:
+            return AvatarMonitor(**told, on_first_frame=on_first_frame, on_active=lambda _: None)
+        return Relay(
+            **told,
+            participant=cast(Any, Participant()),
+            on_first_frame=on_first_frame,
+            on_stall=lambda _: None,
+        )
+
+
+def _unsubscribes(room: ScriptedRoom, worker: ScriptedParticipant) -> None:
+    room.unsubscribe(worker, AUDIO)
+
+
+def _unpublishes(room: ScriptedRoom, worker: ScriptedParticipant) -> None:
+    room.unpublish(worker, AUDIO)
+
+
+def _leaves(room: ScriptedRoom, worker: ScriptedParticipant) -> None:
+    room.leave(worker)
+
+
+@pytest.mark.parametrize("goes", [_unsubscribes, _unpublishes, _leaves])
+@pytest.mark.parametrize("direct", [False, True])
+@timers_only
+async def test_of_a_track_that_has_gone_nothing_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+    direct: bool,
+    goes: Callable[[ScriptedRoom, ScriptedParticipant], None],
+) -> None:
+    monkeypatch.setattr(Voice, "made", [])
+    monkeypatch.setattr(rtc, "AudioStream", Voice)
+    monkeypatch.setattr(rtc, "VideoStream", Pictures)
+    room = ScriptedRoom()
+    worker = room.join("worker", AUDIO, VIDEO)
+    connection = InARoom(room, direct=direct)
+    session: Any = Session()
+    as_connection: Any = connection
+    instance = AvatarInstance(session, as_connection, InstanceOptions(), lambda _: None)
+    opening = asyncio.create_task(instance.open(standby=False))
+    await settle()
+    room.deliver(worker, VIDEO)
+    room.deliver(worker, AUDIO)
+    await opening
+    (voice,) = Voice.made
+    voice.comes()
+    await settle()
+    assert connection.listener.relayed_count == 1
+    goes(room, worker)
+    await settle()  # and nobody else does anything about it
+    voice.comes()
+    await settle()
+    assert connection.listener.relayed_count == 1
+    assert voice.closed.is_set()
+    await instance.close(budget=1.0)

@@ -56,6 +56,11 @@ class ScriptedPublication(rtc.RemoteTrackPublication):
         return self._kind
 
     @property
+    def source(self) -> rtc.TrackSource.ValueType:
+        camera, microphone = rtc.TrackSource.SOURCE_CAMERA, rtc.TrackSource.SOURCE_MICROPHONE
+        return camera if self._kind == VIDEO else microphone
+
+    @property
     def track(self) -> rtc.RemoteTrack | None:
         return self.arrived
 
@@ -81,6 +86,10 @@ class ScriptedParticipant(rtc.RemoteParticipant):
     @property
     def kind(self) -> rtc.ParticipantKind.ValueType:
         return self._kind
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        return {}
 
     @property
     def track_publications(self) -> dict[str, rtc.RemoteTrackPublication]:

@@ -140,11 +140,14 @@ class Microphone:
         self._answer = answer
         self._ear = Ear(options.answer_after_silence, performance)
         self._track: asyncio.Queue[rtc.Track] = asyncio.Queue()
+        self._gone: set[rtc.Track] = set()
+        """Tracks that are not there any more, of those that `run()` has still to do with."""
 
     def attend(self, room: rtc.Room) -> None:
         """Subscribe to the microphone, now or when it is published; call when connected."""
         room.on("track_published", self._on_published)
         room.on("track_subscribed", self._on_subscribed)
+        room.on("track_unsubscribed", lambda track, *_: self._gone.add(track))
         for participant in room.remote_participants.values():
             for publication in participant.track_publications.values():
                 self._on_published(publication, participant)
@@ -168,14 +171,16 @@ class Microphone:
     async def run(self) -> None:
         """Listen until cancelled; a newer track takes over when the older one ends."""
         while True:
-            stream = rtc.AudioStream(
-                await self._track.get(), capacity=100, sample_rate=SAMPLE_RATE, frame_size_ms=20
-            )
+            track = await self._track.get()
+            stream = rtc.AudioStream(track, capacity=100, sample_rate=SAMPLE_RATE, frame_size_ms=20)
             try:
                 async with contextlib.aclosing(stream):
                     async for event in stream:
+                        if track in self._gone:  # it may be another one's sound (livekit 1.1.21)
+                            break
                         self._hear(np.frombuffer(event.frame.data, np.int16))
             finally:
+                self._gone.discard(track)
                 self.clear()
 
     def _hear(self, samples: Pcm) -> None:
