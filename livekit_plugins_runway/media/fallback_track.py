@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Callable
 
 from livekit import rtc
-from livekit.rtc.participant import PublishTrackError, UnpublishTrackError
+from livekit.rtc.participant import PublishTrackError
 
 from ..errors import UnavailableError
 from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from .subscription import TrackSubscription
 
+_PUBLISH_TIMEOUT = 10.0
 _SETTLE_TIMEOUT = 2.0
+_SEND_TIMEOUT = 1.0
 _QUEUE_MS = 50
 
 
@@ -57,7 +59,7 @@ class FallbackTrack:
         """The room must be connected. Once only.
 
         Raises:
-            UnavailableError: the server or the agent's token refuses.
+            UnavailableError: the server or the agent's token refuses, or there is no answer.
         """
         for event, handler in self._handlers.items():
             self._room.on(event, handler)
@@ -72,7 +74,12 @@ class FallbackTrack:
         )
         try:
             # Cut off half-way, it would leave a track that nobody knows of.
-            await asyncio.shield(self._publishing)
+            async with asyncio.timeout(_PUBLISH_TIMEOUT):
+                await asyncio.shield(self._publishing)
+        except TimeoutError as error:  # as in a room that is lost meanwhile (livekit 1.1.21)
+            raise UnavailableError(
+                "The agent's voice was not published in its own room: no answer came."
+            ) from error
         except PublishTrackError as error:
             raise UnavailableError(
                 "The agent's voice could not be published in its own room: its token must allow "
@@ -81,11 +88,16 @@ class FallbackTrack:
 
     async def push_audio(self, pcm: bytes) -> None:
         """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect before `publish()` and
-        after `aclose()`."""
+        after `aclose()`. What the SDK does not take, or not within 1 s, is lost, and that is
+        logged: the next may be taken."""
         if self._closed or self._source is None:
             return
         frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
-        await self._source.capture_frame(frame)
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT):
+                await self._source.capture_frame(frame)
+        except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
+            logger.debug("sound was not sent", extra={"error": type(error).__name__})
 
     def keep_alive(self) -> None:
         """Its source is silent by itself."""
@@ -103,10 +115,11 @@ class FallbackTrack:
                 await self._unpublish()
         except TimeoutError:
             logger.debug("the agent's voice was not taken off its room in time")
-        except (PublishTrackError, UnpublishTrackError) as error:
+        except Exception as error:  # noqa: BLE001  there is nothing more to be done about it
             logger.debug("nothing to unpublish", extra={"error": type(error).__name__})
-        if self._source is not None:
-            await self._source.aclose()
+        finally:
+            if self._source is not None:
+                await self._source.aclose()
 
     async def _unpublish(self) -> None:
         if self._publishing is None:

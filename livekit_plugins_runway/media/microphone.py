@@ -8,6 +8,7 @@ import time
 
 from livekit import rtc
 
+from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
 from .ways import MediaWay, choose
 
@@ -58,11 +59,17 @@ class LiveMicrophone:
             return
         self._silent_until = time.monotonic() + SILENT_FOR
         self._silent.set()
-        if self._pacer is None:
+        if self._pacer is None or not self._pacer.is_alive():
             self._pacer = threading.Thread(target=self._pace, name="runway_microphone", daemon=True)
             self._pacer.start()
 
     def _pace(self) -> None:
+        try:
+            self._keep_pace()
+        except Exception:  # noqa: BLE001  the next `keep_alive()` begins anew
+            logger.exception("the avatar's microphone could not be kept alive")
+
+    def _keep_pace(self) -> None:
         while not self._closed:
             # Now and then, for a word from another thread may undo the call to wake up and close.
             self._silent.wait(SILENT_FOR)
@@ -80,6 +87,8 @@ class LiveMicrophone:
         self._closed = True
         self._silent.set()
         if self._pacer is not None:
-            await asyncio.to_thread(self._pacer.join)
-        await self._sender.aclose()
-        await self.source.aclose()
+            await asyncio.to_thread(self._pacer.join, 2 * SILENT_FOR)
+        try:
+            await self._sender.aclose()
+        finally:
+            await self.source.aclose()

@@ -97,3 +97,23 @@ async def test_a_closed_microphone_has_no_thread_and_sends_nothing(
     await asyncio.sleep(0.05)
     assert len(sent.pcm) == count
     assert "runway_microphone" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_silence_that_failed_begins_anew_when_it_is_asked_for_again(
+    sent: Given, microphone: LiveMicrophone, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender: Any = microphone._sender
+    send, failures = sender.send, [ValueError("not taken")]
+
+    def fail_once(pcm: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        send(pcm)
+
+    sender.send = fail_once
+    microphone.keep_alive()
+    assert microphone._pacer is not None
+    await asyncio.to_thread(microphone._pacer.join, 5.0)
+    assert "could not be kept alive" in caplog.text
+    microphone.keep_alive()
+    await sent.more(3)
