@@ -11,6 +11,7 @@ from livekit import rtc
 from ..playout.ports import AvatarListener
 from .public import sound
 from .video import MIN_FRAME_SIDE, is_blank
+from .ways import ended
 
 _HOPS = 5
 """50 ms at a time: nothing of it is passed on, so there is no hurry."""
@@ -64,7 +65,8 @@ class AvatarMonitor:
         """Listen until cancelled, or until the voice ends."""
         async with asyncio.TaskGroup() as group:
             looking = group.create_task(self._look(), name="runway_look_for_face")
-            await self._listen()
+            listening = group.create_task(self._listen(), name="runway_listen")
+            await asyncio.wait([listening])
             looking.cancel()
 
     async def _listen(self) -> None:
@@ -75,11 +77,13 @@ class AvatarMonitor:
 
     async def _look(self) -> None:
         stream = rtc.VideoStream(self._video, capacity=1)
-        async with aclosing(stream):
+        try:
             async for event in stream:
                 frame = event.frame
                 if min(frame.width, frame.height) >= MIN_FRAME_SIDE and not is_blank(frame):
                     break
             else:
                 return
+        finally:
+            await ended(stream.aclose())
         self._on_first_frame()

@@ -22,7 +22,7 @@ from livekit.rtc._ffi_client import FfiClient, FfiHandle, FfiQueue
 from livekit.rtc._proto import audio_frame_pb2, ffi_pb2, video_frame_pb2
 
 from ..playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE
-from .ways import Guarded, MediaWay, Picture
+from .ways import Guarded, MediaWay, Picture, ended
 
 _NOBODY = 1 << 62
 """Who waits for the answer to `Sender.send()`; the SDK counts those who do wait from 1."""
@@ -231,7 +231,7 @@ class _Stream:
         """Idempotent. To be awaited before the room is left: the library still holds the track
         until it tells of the stream's end."""
         self._handle.dispose()
-        await self.ended.wait()
+        await ended(self.ended.wait())
 
 
 class VoiceTap:

@@ -12,7 +12,7 @@ from livekit import rtc
 
 from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, HOP, PACKET, SAMPLE_RATE
-from .ways import Guarded, MediaWay, Picture
+from .ways import Guarded, MediaWay, Picture, ended
 
 _AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
 _MOST_WAITING = 100
@@ -112,9 +112,12 @@ async def sound(track: rtc.RemoteAudioTrack, hops: int) -> AsyncGenerator[bytes,
         hops: how many times 10 ms come at a time.
     """
     stream = _audio_stream(track, hops)
-    async with aclosing(stream), aclosing(_pieces(stream, hops)) as pieces:
-        async for pcm in pieces:
-            yield pcm
+    try:
+        async with aclosing(_pieces(stream, hops)) as pieces:
+            async for pcm in pieces:
+                yield pcm
+    finally:
+        await ended(stream.aclose())
 
 
 class VoiceTap:
@@ -140,7 +143,7 @@ class VoiceTap:
     async def aclose(self) -> None:
         self._closed = True
         try:
-            await self._stream.aclose()
+            await ended(self._stream.aclose())
         finally:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
@@ -165,7 +168,7 @@ class PictureTap:
                 return Picture(event.frame, event.timestamp_us)
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await ended(self._stream.aclose())
 
 
 WAY = MediaWay("public", Sender, VoiceTap, PictureTap)

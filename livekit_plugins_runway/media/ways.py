@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, Self, TypeVar, get_args
 
@@ -23,6 +24,10 @@ WayName = Literal["native", "public"]
 
 VARIABLE = "RUNWAY_AVATAR_MEDIA"
 """The environment variable that names the way; without it the way is chosen by a self-check."""
+
+END_TIMEOUT = 2.0
+"""Seconds for which the SDK's answer to the end of a stream is waited: who ends a call must go on
+to end what is paid for."""
 
 Item = TypeVar("Item")
 
@@ -55,8 +60,8 @@ class VoiceTap(Protocol):
         """Until the track has ended, or the tap is closed. Raises what ends the listening else."""
 
     async def aclose(self) -> None:
-        """Nothing is given any more once this has returned. To be awaited before the room is left.
-        Idempotent."""
+        """Nothing is given any more once this has returned, after `END_TIMEOUT` at most. To be
+        awaited before the room is left. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,8 @@ class PictureTap(Protocol):
     async def __anext__(self) -> Picture: ...
 
     async def aclose(self) -> None:
-        """To be awaited before the room is left. Idempotent."""
+        """To be awaited before the room is left; returns after `END_TIMEOUT` at most.
+        Idempotent."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,15 @@ class Guarded(Generic[Item]):
             self.failures += 1
             if self.failures == 1:
                 logger.exception("media was not taken; more of such errors are not logged")
+
+
+async def ended(ending: Awaitable[object]) -> None:
+    """Wait for the end of a stream, `END_TIMEOUT` seconds at most."""
+    try:
+        async with asyncio.timeout(END_TIMEOUT):
+            await ending
+    except TimeoutError:
+        logger.warning("a stream of the LiveKit SDK does not end; it is left to itself")
 
 
 def choose(forced: WayName | None = None) -> MediaWay:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from livekit import rtc
 
-from livekit_plugins_runway.media import native
+from livekit_plugins_runway.media import native, ways
 from livekit_plugins_runway.playout.audio import HOP, SAMPLE_RATE, SILENCE
 
 OTHERS = 1 << 40
@@ -225,6 +225,19 @@ async def test_a_stream_that_ends_while_it_is_opened_is_seen_to_end(
     async with asyncio.timeout(5.0):
         await stream.ended.wait()
     await asyncio.to_thread(told[0].join)
+
+
+async def test_an_end_that_is_not_told_is_not_waited_for_and_may_still_come(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "END_TIMEOUT", 0.05)
+    stream = a_stream()
+    async with asyncio.timeout(5.0):
+        await stream.aclose()
+    assert not stream.ended.is_set()
+    present().put(end_event(handle_of(stream)))
+    async with asyncio.timeout(5.0):
+        await stream.ended.wait()
 
 
 async def test_a_callback_that_raises_is_told_of_the_next_event_and_others_of_theirs(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from livekit import rtc
 from livekit_plugins_runway._common.versions import TESTED_LIVEKIT
 from livekit_plugins_runway.errors import ConfigurationError
 from livekit_plugins_runway.media import public, ways
+from livekit_plugins_runway.media.monitor import AvatarMonitor
 from livekit_plugins_runway.media.ways import VARIABLE, Guarded, choose, decide
 from livekit_plugins_runway.playout.audio import HOP, SAMPLE_RATE, SILENCE
+from tests.support.scripted_room import settle
+from tests.support.virtual_clock import timers_only
 
 
 @pytest.fixture(autouse=True)
@@ -294,3 +298,58 @@ async def test_a_voice_whose_stream_fails_says_so_to_who_waits_for_its_end(
     await voice.aclose()
     stream: Any = voice._stream
     assert stream.closed
+
+
+class Endless:
+    """In place of the SDK's streams: what ends it is never answered."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __aiter__(self) -> Endless:
+        return self
+
+    async def __anext__(self) -> object:
+        return await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def _end_a_voice(track: Any) -> None:
+    await public.VoiceTap(track, lambda _: None).aclose()
+
+
+async def _end_pictures(track: Any) -> None:
+    await public.PictureTap(track, 2).aclose()
+
+
+async def _end_a_sound(track: Any) -> None:
+    listening = asyncio.create_task(anext(public.sound(track, 1)))
+    await settle()
+    listening.cancel()
+    await asyncio.wait([listening])
+
+
+async def _end_a_look(track: Any) -> None:
+    monitor = AvatarMonitor(
+        audio=track,
+        video=track,
+        listener=track,
+        on_first_frame=lambda: None,
+        on_active=lambda _: None,
+    )
+    running = asyncio.create_task(monitor.run())
+    await settle()
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("end", [_end_a_voice, _end_pictures, _end_a_sound, _end_a_look])
+@timers_only
+async def test_a_stream_that_does_not_end_is_not_waited_for_without_limit(
+    end: Callable[[Any], Coroutine[Any, Any, None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AudioStream", "VideoStream"):
+        monkeypatch.setattr(rtc, name, Endless)
+    async with asyncio.timeout(ways.END_TIMEOUT + 0.5):
+        await end(None)
