@@ -14,6 +14,7 @@ from livekit.agents.voice.io import AudioOutput
 
 from livekit_plugins_runway import AvatarSession, AvatarState, StateChanged
 from livekit_plugins_runway._common.emitter import SafeEmitter
+from livekit_plugins_runway.events import ToolCall
 from tests.support.scripted_runway import ScriptedRunway
 from tests.support.virtual_clock import virtual_clock
 
@@ -230,3 +231,18 @@ def test_an_output_that_cannot_be_put_back_keeps_no_session_from_its_end(
     monkeypatch.setattr("livekit_plugins_runway.avatar.make_transport", lambda *_, **__: Nobody())
     _close_with_a_fussy_output()
     assert "was not restored" in caplog.text
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_use_of_a_tool_is_told_without_an_error_for_who_answers_it(
+    fault: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    avatar = AvatarSession(preset_id="influencer", api_key="key_x")
+    told: list[ToolCall] = []
+    avatar.on("tool_called", fault)
+    avatar.on("tool_called", told.append)
+    desk = avatar._instance_options.tools
+    assert desk is not None
+    desk.on_called(ToolCall("client_event", "card", {}, "s"))
+    assert len(told) == 1
+    assert "tool_called" in [vars(record).get("event") for record in caplog.records]
