@@ -16,7 +16,7 @@ Name = TypeVar("Name", contravariant=True)
 
 class SafeEmitter(rtc.EventEmitter[Name]):
     """An emitter whose `emit()` does not raise: the SDK's lets a `TypeError` of a listener through
-    (livekit 1.1.21, 1.2.1), which ends whatever was about to be done, and keeps the news from the
+    (livekit 1.1.21), which ends whatever was about to be done, and keeps the news from the
     listeners after it.
 
     To be named before the base whose events it is to tell, so that those which that base emits go

@@ -76,7 +76,7 @@ class FallbackTrack:
             # Cut off half-way, it would leave a track that nobody knows of.
             async with asyncio.timeout(_PUBLISH_TIMEOUT):
                 await asyncio.shield(self._publishing)
-        except TimeoutError as error:  # as in a room that is lost meanwhile (livekit 1.1.21)
+        except TimeoutError as error:
             raise UnavailableError(
                 "The agent's voice was not published in its own room: no answer came."
             ) from error

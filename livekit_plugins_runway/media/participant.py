@@ -23,8 +23,8 @@ _NEGOTIATION = 0.2
 as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
 _FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
 _PUBLISH_TIMEOUT = 10.0
-"""Seconds for the room to take a track. Its answer never comes if the room is lost meanwhile
-(livekit 1.1.21)."""
+"""Seconds for the room to take a track. Where a room is lost, answers are not to be relied on: that
+to an unpublication never comes (`transport/delivery.py`)."""
 _FOR_GOOD = {
     rtc.DisconnectReason.DUPLICATE_IDENTITY,
     rtc.DisconnectReason.PARTICIPANT_REMOVED,

@@ -126,8 +126,8 @@ class DataStreamDelivery:
             await (await stream).aclose()
 
     async def aclose(self) -> None:
-        """Send no more, and end the stream that is open or being opened; at most 1 s, for in a room
-        that is lost nothing is answered. Idempotent."""
+        """Send no more, and end the stream that is open or being opened; in at most 1 s, for a room
+        that is lost may not answer. Idempotent."""
         await cancel_and_wait(self._task)
         try:
             async with asyncio.timeout(_END_TIMEOUT):
@@ -161,7 +161,7 @@ class TrackDelivery:
 
     async def publish(self) -> None:
         """Raises `livekit.rtc.participant.PublishTrackError` if the server or the token refuses,
-        and `TimeoutError` if no answer comes, as in a room that is lost meanwhile."""
+        and `TimeoutError` if no answer comes."""
         track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
         async with asyncio.timeout(_PUBLISH_TIMEOUT):
