@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Literal
 
 from livekit import rtc
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 
+from .._common.emitter import SafeEmitter
 from .intake import Intake
 from .interruption import OwnWords
 from .player import SegmentPlayer
@@ -26,9 +28,13 @@ from .routes.avatar import AvatarRoute
 from .seat import AvatarSeat
 from .segment_queue import SegmentQueue
 
+_Event = Literal["playback_started", "playback_progressed", "playback_finished"]
 
-class AvatarAudioOutput(AudioOutput):
+
+class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
     """Sink for an `AgentSession`; takes int16 PCM of any rate, mono or interleaved.
+
+    What a listener of its events raises is logged, and changes nothing.
 
     Args:
         microphone: where the plain voice is written, and whose subscription starts the speech.

@@ -373,3 +373,31 @@ async def test_a_frame_of_minutes_does_not_keep_the_event_loop() -> None:
         other.cancel()
         assert turns >= 200  # 0.5 s at a time
         w.output.clear_buffer()
+
+
+# -- listeners ------------------------------------------------------------------------------------
+
+
+@timers_only
+@pytest.mark.parametrize("by", ["avatar", "voice"])
+@pytest.mark.parametrize("event", ["playback_started", "playback_progressed", "playback_finished"])
+async def test_a_listener_that_raises_stops_neither_the_speech_nor_the_other_listeners(
+    event: Any, by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def careless(_: object) -> None:
+        raise TypeError("a fault of the user's")
+
+    async with world(wait_for_avatar=0.0) as w:
+        if by == "avatar":
+            w.attach()
+        w.output.on(event, careless)
+        told: list[object] = []
+        w.output.on(event, told.append)
+        for script in (SENTENCE, OTHER):
+            await w.say(script)
+            await w.spoken()
+        assert len(told) == len(w.finished) == 2
+        assert missing(SENTENCE, w.ear.tones(), fraction=0.9) == []
+        assert missing(OTHER, w.ear.tones(), fraction=0.9) == []
+        assert "a listener of an event failed" in caplog.text
+        assert w.losses == []
