@@ -16,11 +16,11 @@ from .interruption import Interruption
 from .ports import FirstSpeechHeard, Microphone
 from .reporter import PlaybackReporter
 from .routes.avatar import AvatarRoute, Verdict
+from .routes.takeover import EARLY, Takeover
 from .routes.voice import VoiceRoute
 from .seat import AvatarSeat, Speaker
 from .segment import Segment, SegmentState
 from .segment_queue import SegmentQueue
-from .takeover import EARLY, Takeover
 
 SUBSCRIBE_TIMEOUT = 10.0
 """Seconds that the first speech waits for somebody to subscribe to the microphone track."""

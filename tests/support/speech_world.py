@@ -113,6 +113,7 @@ class Worker:
         """The last so many seconds reach it so many seconds late."""
         self.sent = 0
         self.sends = 0
+        self.first_speech = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._play())
 
@@ -167,6 +168,7 @@ class Worker:
     def send(self, pcm: bytes) -> None:
         self.sent += len(pcm) // 2
         self.sends += 1
+        self.first_speech.set()
         if self.own_words is not None:
             pcm, self.own_words = self.own_words[: len(pcm)], self.own_words[len(pcm) :]
         self._rest += pcm

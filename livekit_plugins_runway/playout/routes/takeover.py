@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .audio import HOP, HOP_SECONDS, SAMPLE_RATE
-from .features import SPOKEN_DB, hop_levels
-from .segment import Segment
+from ..audio import HOP, HOP_SECONDS, SAMPLE_RATE
+from ..features import SPOKEN_DB, hop_levels
+from ..segment import Segment
 
 _GAP = 0.12
 """Seconds without a word at which the speakers change."""
