@@ -25,6 +25,7 @@ from .ports import Avatar, Microphone, PlayoutReport, PlayoutStats, RelayAction
 from .pump import Pump
 from .reporter import PlaybackReporter
 from .routes.avatar import AvatarRoute
+from .routes.current import CurrentRoute
 from .seat import AvatarSeat
 from .segment_queue import SegmentQueue
 
@@ -64,14 +65,10 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         self._intake = Intake()
         self._queue = SegmentQueue()
         self._seat = AvatarSeat(wait_for_avatar)
-        self._player = SegmentPlayer(
-            self._queue,
-            self._seat,
-            microphone,
-            PlaybackReporter(self._queue, self, report),
-            stall_timeout=stall_timeout,
-        )
-        self._pump = Pump(self._player, self._queue, self._seat, microphone)
+        reporter = PlaybackReporter(self._queue, self, report)
+        self._current = current = CurrentRoute(self._queue, self._seat, reporter, stall_timeout)
+        self._player = SegmentPlayer(self._queue, self._seat, microphone, reporter, current)
+        self._pump = Pump(self._player, current, self._queue, self._seat, microphone)
 
     # -- what the framework calls ---------------------------------------------------------------
 
@@ -114,7 +111,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         super().pause()
         if not self._player.is_paused:
             self._player.is_paused = True
-            self._player.interrupt()
+            self._current.interrupt()
             self._pump.wake()
 
     def resume(self) -> None:
@@ -136,7 +133,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
     @property
     def latency(self) -> float | None:
         """Seconds from a sample's turn to be spoken to its sound, last measured; None before."""
-        return self._player.ear.latency
+        return self._current.ear.latency
 
     @property
     def speaking(self) -> bool:
@@ -151,7 +148,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
                 be silent until `avatar_seen()`, but for no longer than `wait_for_avatar`.
         """
         self._seat.take(avatar, seen=seen)
-        self._player.mute()
+        self._current.mute()
         if self._queue.head is not None:
             self._player.send_first(self._queue.head)
         self._pump.wake()
@@ -159,14 +156,14 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
     def avatar_seen(self) -> None:
         """The avatar that was attached unseen shows its face."""
         self._seat.see()
-        if isinstance(self._player.route, AvatarRoute):
-            self._player.route.seen()
+        if isinstance(self._current.route, AvatarRoute):
+            self._current.route.seen()
 
     def let_speak(self, limit: float) -> None:
         """The avatar says words of its own first (its start script); the agent's follow when it has
         been silent for a while, or after `limit` seconds."""
-        if self._player.route is None:
-            self._player.ear.open(None)
+        if self._current.route is None:
+            self._current.ear.open(None)
             self._seat.settle(OwnWords(self._loop.time(), limit))
             self._pump.wake()
 
@@ -178,7 +175,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
             avatar: without effect if another one speaks by now; None: whichever it is.
         """
         if avatar is None or self._seat.avatar in (None, avatar):
-            self._player.leave_to_voice()
+            self._current.leave_to_voice()
             self._pump.wake()
 
     async def hand_over(self, avatar: Avatar | None) -> None:
@@ -203,11 +200,11 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
 
     def relayed(self, pcm: bytes) -> RelayAction:
         """See `AvatarListener`."""
-        return self._player.ear.relayed(pcm)
+        return self._current.ear.relayed(pcm)
 
     def worker_finished(self, *, interrupted: bool) -> None:
         """See `AvatarListener`."""
-        route = self._player.route
+        route = self._current.route
         if isinstance(route, AvatarRoute) and not interrupted:
             route.confirm(self._loop.time())
 
@@ -215,10 +212,10 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         """Finish whatever is pending as interrupted, and end. Idempotent."""
         self._queue.close()
         await self._pump.aclose()
-        self._player.interrupt()
+        self._current.interrupt()
         self._finish_flushed()
-        await self._player.aclose()
+        await self._current.aclose()
 
     def _finish_flushed(self) -> None:
         for segment in self._queue.flushed():
-            self._player.finish(segment, interrupted=True)
+            self._current.finish(segment, interrupted=True)

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 
 from .._common.tasks import cancel_and_wait
-from ..errors import LossReason
 from ..log import logger
 from .audio import HOP_SECONDS
 from .player import SegmentPlayer
 from .ports import Microphone
+from .routes.current import CurrentRoute
 from .seat import AvatarSeat
 from .segment import Segment
 from .segment_queue import SegmentQueue
@@ -24,9 +24,15 @@ class Pump:
     """Runs from its making until `aclose()`."""
 
     def __init__(
-        self, player: SegmentPlayer, queue: SegmentQueue, seat: AvatarSeat, microphone: Microphone
+        self,
+        player: SegmentPlayer,
+        current: CurrentRoute,
+        queue: SegmentQueue,
+        seat: AvatarSeat,
+        microphone: Microphone,
     ) -> None:
         self._player = player
+        self._current = current
         self._queue = queue
         self._seat = seat
         self._microphone = microphone
@@ -56,10 +62,9 @@ class Pump:
     def _recover(self) -> None:
         """The voice goes on with the segment; the second time it is given up."""
         segment = self._queue.head
-        self._player.give_up_route()
-        self._player.lose(LossReason.SPEECH_FAILED)
+        self._current.recover()
         if segment is not None and segment is self._failed:
-            self._player.finish_by_force(segment)
+            self._current.finish_by_force(segment)
         self._failed = segment
 
     async def _go_on(self) -> None:

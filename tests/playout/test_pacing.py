@@ -301,7 +301,7 @@ async def test_a_fault_in_a_step_of_the_sink_is_told_and_the_voice_goes_on(
         worker = w.attach()
         await w.say(SENTENCE)
         await asyncio.sleep(0.6)
-        route = w.output._player.route
+        route = w.output._current.route
 
         def broken(*_: Any, **__: Any) -> None:
             raise TypeError("a fault of ours")
