@@ -38,6 +38,7 @@ def test_a_missing_key_is_named() -> None:
 
 @pytest.mark.slow
 async def test_sigterm_ends_it_in_good_order_and_leaves_no_session() -> None:
+    pytest.importorskip("mcp", reason="the extra serve is not installed")
     async with (
         RunwaySimulator(options=quick(provisioning_delay=NEVER)) as runway,
         aiohttp.ClientSession() as http,
