@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import HOP_SECONDS, SILENCE
-from .features import AUDIBLE_DB, Levels, hop_levels
+from .hearing.features import AUDIBLE_DB, Levels, hop_levels
 from .ports import RelayAction
 
 _MOST_ARRIVALS = 300

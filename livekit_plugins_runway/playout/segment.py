@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
-from .features import SPOKEN_DB, Hops, hop_features
+from .hearing.features import SPOKEN_DB, Hops, hop_features
 
 
 class SegmentState(enum.Enum):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from livekit_plugins_runway.playout.alignment import STRAINED, Alignment
-from livekit_plugins_runway.playout.features import Hops, hop_features
+from livekit_plugins_runway.playout.hearing.alignment import STRAINED, Alignment
+from livekit_plugins_runway.playout.hearing.features import Hops, hop_features
 from livekit_plugins_runway.testing.tones import Pcm
 from tests.support.chords import HOP, chords, faded, part, silence
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from livekit_plugins_runway.playout.features import Hops, hop_bands, hop_levels, shape_of
+from livekit_plugins_runway.playout.hearing.features import Hops, hop_bands, hop_levels, shape_of
 from livekit_plugins_runway.testing.tones import Pcm
 
 HOP = 480

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from livekit_plugins_runway.playout.features import Levels, hop_levels
+from livekit_plugins_runway.playout.hearing.features import Levels, hop_levels
 from livekit_plugins_runway.playout.segment import Segment, SegmentState
 from livekit_plugins_runway.testing.tones import Pcm
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from livekit_plugins_runway.playout.audio import HOP
-from livekit_plugins_runway.playout.features import hop_features
+from livekit_plugins_runway.playout.hearing.features import hop_features
+from livekit_plugins_runway.playout.hearing.tracker import SpeechTracker
 from livekit_plugins_runway.playout.segment import Segment
-from livekit_plugins_runway.playout.tracker import SpeechTracker
 from livekit_plugins_runway.testing.tones import Pcm, ToneScript
 from tests.support.chords import chords, faded, part, silence
 

@@ -14,10 +14,10 @@ from livekit import rtc
 from ..._common.tasks import cancel_and_wait
 from ...media.video import MIN_FRAME_SIDE, is_blank
 from ...playout.audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
-from ...playout.features import AUDIBLE_DB, hop_features
+from ...playout.hearing.features import AUDIBLE_DB, hop_features
+from ...playout.hearing.tracker import SpeechTracker
 from ...playout.ports import SpeechDelivery
 from ...playout.segment import Segment
-from ...playout.tracker import SpeechTracker
 
 LIKE = 0.7
 """Likeness from which what is heard counts as what was said. Through a LiveKit server on one

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
 from ..ear import Heard
-from ..features import SPOKEN_DB, hop_bands
+from ..hearing.features import SPOKEN_DB, hop_bands
+from ..hearing.tracker import SpeechTracker
 from ..ports import SpeechDelivery
 from ..segment import Segment
-from ..tracker import SpeechTracker
 from .pacer import MOST_AT_ONCE, Pacer
 from .runs import Run, Runs
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..audio import HOP, HOP_SECONDS, SAMPLE_RATE
-from ..features import SPOKEN_DB, hop_levels
+from ..hearing.features import SPOKEN_DB, hop_levels
 from ..segment import Segment
 
 _GAP = 0.12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import HOP
+from ..audio import HOP
 
 Levels = NDArray[np.float32]
 

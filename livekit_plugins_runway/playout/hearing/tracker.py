@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio import HOP, HOP_SECONDS
+from ..segment import Segment
 from .alignment import STRAINED, Alignment
-from .audio import HOP, HOP_SECONDS
 from .features import AUDIBLE_DB, SPOKEN_DB, Hops, Levels
-from .segment import Segment
 
 _ONSET_HOPS = 2
 _ARM_HOPS = 50
