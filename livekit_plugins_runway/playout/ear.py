@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import HOP_SECONDS, SILENCE
-from .hearing.features import AUDIBLE_DB, Levels, hop_levels
+from .hearing.features import Levels, hop_levels
+from .hearing.noise import NoiseFloor
 from .ports import RelayAction
 
 _MOST_ARRIVALS = 300
@@ -53,6 +54,8 @@ class Ear:
         thread, always as a whole, and read by the relay's."""
         self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
         """Filled by the relay's thread, emptied by the event loop's."""
+        self.floor = NoiseFloor()
+        """Of the avatar. Learned from what comes while nothing is said."""
         self.sounded_at: float | None = None
         """Loop time at which the avatar was last audible, let through or not."""
         self.latency: float | None = None
@@ -86,9 +89,22 @@ class Ear:
         """Loop time of the first piece that was not taken yet; None if there is none."""
         return self._arrived[0].at if self._arrived else None
 
-    def take(self) -> list[tuple[object, Heard]]:
-        """What has arrived since the last call, by whom it belongs to, in order."""
-        arrived = [self._arrived.popleft() for _ in range(len(self._arrived))]
+    def take(self, hops: int | None = None) -> list[tuple[object, Heard]]:
+        """What has arrived since the last call, by whom it belongs to, in order.
+
+        Args:
+            hops: about so many at most; None: all.
+        """
+        arrived: list[_Arrival] = []
+        taken_hops = 0
+        for _ in range(len(self._arrived)):
+            arrived.append(self._arrived.popleft())
+            taken_hops += len(arrived[-1].pcm) // len(SILENCE)
+            if hops is not None and taken_hops >= hops:
+                break
+        return self._by_hearer(arrived)
+
+    def _by_hearer(self, arrived: list[_Arrival]) -> list[tuple[object, Heard]]:
         taken: list[tuple[object, Heard]] = []
         while arrived:
             hearer = arrived[0].hearer
@@ -102,7 +118,7 @@ class Ear:
     def _heard(self, arrived: list[_Arrival]) -> Heard:
         samples = np.frombuffer(b"".join(arrival.pcm for arrival in arrived), dtype=np.int16)
         levels = hop_levels(samples)
-        sounds = levels > AUDIBLE_DB
+        sounds = levels > self.floor.threshold
         times: list[float] = []
         for arrival in arrived:
             hops = len(arrival.pcm) // len(SILENCE)

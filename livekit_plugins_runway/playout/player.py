@@ -26,7 +26,7 @@ _HURRY = 2.0
 """Seconds in which a gap between words must come where a change of speakers is urgent."""
 _AHEAD = 0.15
 """Seconds by which speech is far enough ahead of real time to look after it less often."""
-_LISTEN_EVERY = 0.075
+_LISTEN_EVERY = 0.15
 """Seconds of sound that are looked at together in mid-speech: in one go that takes least."""
 
 
@@ -65,7 +65,7 @@ class SegmentPlayer:
     def tick(self, now: float) -> bytes | None:
         """One step; returns what the plain voice says in its 10 ms."""
         if not self._may_listen_later(now):
-            self._current.listen()
+            self._current.listen_a_little()
         if not self._change_over_if_possible(now):
             return None
         segment = self._queue.head
@@ -180,8 +180,7 @@ class SegmentPlayer:
         if not self._current.send(route, now):
             return
         verdict = route.step(now, impatient=not self._seat.may_wait(now))
-        ear = self._current.ear
-        ear.latency = route.confirmed_latency or ear.latency
+        self._current.note_words(route)
         self._queue.watch_room()
         self._carry_out(verdict, route, now)
 

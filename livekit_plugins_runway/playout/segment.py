@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
+from .hearing.coherence import DELAY, Waveform
 from .hearing.features import SPOKEN_DB, Hops, hop_features
+
+_LEAST_FORGOTTEN = SAMPLE_RATE // 2
 
 
 class SegmentState(enum.Enum):
@@ -30,21 +33,25 @@ _ALLOWED = {
 
 @dataclass(eq=False)
 class Segment:
-    """Speech between two flushes, kept whole until it was heard or given up.
+    """Speech between two flushes, kept until it was heard or given up.
 
     `heard`, `pushed` and all positions are samples from the segment's start.
     """
 
     pcm: bytearray = field(default_factory=bytearray, repr=False)
+    """From sample `kept_from` on."""
+    kept_from: int = 0
     flushed: bool = False
     cleared: bool = False
     heard: int = 0
     state: SegmentState = SegmentState.WAITING
     hops: Hops = field(default_factory=Hops, repr=False)
+    waveform: Waveform = field(default_factory=Waveform, repr=False)
+    """Of the hops that were described, but for those that were skipped."""
 
     @property
     def pushed(self) -> int:
-        return len(self.pcm) // BYTES_PER_SAMPLE
+        return self.kept_from + len(self.pcm) // BYTES_PER_SAMPLE
 
     def move_to(self, state: SegmentState) -> None:
         """The one place that changes the state; `RuntimeError` on a step that is not allowed."""
@@ -58,24 +65,51 @@ class Segment:
     def flush(self) -> None:
         self.flushed = True
 
-    def describe(self, end: int) -> None:
+    def describe(self, end: int, *, start: int = 0, limit: int | None = None) -> bool:
         """Look at the samples before `end`: `hops` and what uses them cover only those.
 
         For speech that is about to be sent, not for speech that comes in: a TTS delivers bursts of
         many seconds, and all that time nothing could be relayed.
+
+        Args:
+            start: sample before which nothing is asked of the speech any more; what was not looked
+                at before it counts as silence.
+            limit: samples to look at in this call, at most; 0.2 s take about 2 ms.
+
+        Returns:
+            Whether all of it has been looked at.
         """
         whole = self.flushed and end >= self.pushed
-        hops = -(-end // HOP) if whole else end // HOP
-        if hops <= self.hops.count:
-            return
-        start = self.hops.count * HOP * BYTES_PER_SAMPLE
-        raw = np.frombuffer(bytes(self.pcm[start : hops * HOP * BYTES_PER_SAMPLE]), dtype=np.int16)
-        missing = (hops - self.hops.count) * HOP - len(raw)
-        self.hops.append(*hop_features(np.pad(raw, (0, missing)) if missing else raw))
+        last = -(-end // HOP) if whole else end // HOP
+        self._skip(min(start // HOP, last))
+        hops = last if limit is None else min(last, self.hops.count + max(1, limit // HOP))
+        if hops > self.hops.count:
+            raw = np.frombuffer(self.read(self.hops.count * HOP, hops * HOP), dtype=np.int16)
+            missing = (hops - self.hops.count) * HOP - len(raw)
+            samples = np.pad(raw, (0, missing)) if missing else raw
+            self.hops.append(*hop_features(samples))
+            self.waveform.append(samples)
+            if whole and hops == last:
+                self.waveform.append(np.zeros((DELAY + 1) * HOP, np.int16))
+        return self.hops.count >= last
+
+    def _skip(self, first: int) -> None:
+        if first > self.hops.count:
+            self.hops.append_silence(first - self.hops.count)
+            self.waveform = Waveform(first)
 
     def read(self, start: int, end: int) -> bytes:
-        """PCM of the samples [start, end)."""
-        return bytes(self.pcm[start * BYTES_PER_SAMPLE : end * BYTES_PER_SAMPLE])
+        """PCM of the samples [start, end), without those that were forgotten."""
+        first, last = (at - self.kept_from for at in (start, end))
+        return bytes(self.pcm[max(0, first) * BYTES_PER_SAMPLE : max(0, last) * BYTES_PER_SAMPLE])
+
+    def forget(self, before: int) -> None:
+        """Drop the PCM of what lies before a sample, and was described: it will not be spoken
+        again. Less than half a second is kept, so that it may be called as often as one likes."""
+        count = min(before, self.hops.count * HOP) - self.kept_from
+        if count >= _LEAST_FORGOTTEN:
+            del self.pcm[: count * BYTES_PER_SAMPLE]
+            self.kept_from += count
 
     def spoken_after(self, start: int, end: int | None = None) -> int:
         """Samples of audible speech in [start, end)."""

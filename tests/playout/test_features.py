@@ -72,3 +72,25 @@ def test_a_long_record_keeps_every_hop_where_it_was() -> None:
     np.testing.assert_array_equal(hops.levels, levels)
     np.testing.assert_array_equal(hops.bands, bands)
     np.testing.assert_array_equal(hops.shapes, shape_of(bands))
+
+
+def test_a_record_goes_on_where_it_was_after_its_start_was_forgotten() -> None:
+    rng = np.random.default_rng(2)
+    pcm = rng.normal(0, 2000, 90 * HOP).astype(np.int16)
+    levels, bands = hop_levels(pcm), hop_bands(pcm)
+    hops = Hops()
+    hops.append(levels[:60], bands[:60])
+    hops.forget(25)
+    assert hops.count == 35
+    hops.append(levels[60:], bands[60:])
+    np.testing.assert_array_equal(hops.levels, levels[25:])
+    np.testing.assert_array_equal(hops.bands, bands[25:])
+    np.testing.assert_array_equal(hops.shapes, shape_of(bands[25:]))
+
+
+def test_hops_that_nobody_looked_at_are_silent() -> None:
+    hops = Hops()
+    hops.append_silence(300)
+    assert hops.count == 300
+    assert np.all(hops.levels == -100.0)
+    assert np.all(hops.bands == -60.0)

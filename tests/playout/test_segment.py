@@ -79,6 +79,60 @@ def test_described_piece_by_piece_it_is_the_same_as_at_once() -> None:
     np.testing.assert_array_equal(pieces.hops.shapes, whole.hops.shapes)
 
 
+def test_long_speech_is_described_in_pieces_of_the_length_that_is_asked_for() -> None:
+    pcm = tone(100)
+    segment = Segment()
+    segment.push(pcm.tobytes())
+    segment.flush()
+    assert not segment.describe(segment.pushed, limit=30 * HOP)
+    assert segment.hops.count == 30
+    while not segment.describe(segment.pushed, limit=30 * HOP):
+        pass
+    assert segment.hops.count == 100
+    np.testing.assert_array_equal(segment.hops.bands, said(pcm).hops.bands)
+    assert segment.describe(segment.pushed, limit=30 * HOP)
+
+
+def test_what_lies_before_the_start_is_not_looked_at_and_counts_as_silence() -> None:
+    segment = Segment()
+    segment.push(tone(100).tobytes())
+    segment.describe(60 * HOP, start=40 * HOP)
+    assert segment.hops.count == 60
+    assert segment.spoken_after(0) == 20 * HOP
+    assert segment.spoken_after(50 * HOP) == 10 * HOP
+    np.testing.assert_array_equal(segment.hops.levels[40:], hop_levels(tone(100))[40:60])
+
+
+def test_what_was_described_is_not_skipped_afterwards() -> None:
+    segment = said(tone(50))
+    segment.describe(segment.pushed, start=40 * HOP)
+    assert segment.spoken_after(0) == 50 * HOP
+
+
+def test_what_is_forgotten_takes_no_memory_and_moves_nothing() -> None:
+    rng = np.random.default_rng(3)
+    pcm = rng.normal(0, 3000, 600 * HOP).astype(np.int16)
+    segment = said(pcm)
+    segment.forget(400 * HOP)
+    assert segment.pushed == 600 * HOP
+    assert len(segment.pcm) == 2 * 200 * HOP
+    assert segment.read(410 * HOP, 430 * HOP) == pcm[410 * HOP : 430 * HOP].tobytes()
+    assert segment.read(390 * HOP, 401 * HOP) == pcm[400 * HOP : 401 * HOP].tobytes()
+    segment.forget(100 * HOP)
+    assert len(segment.pcm) == 2 * 200 * HOP
+
+
+def test_speech_that_was_not_described_yet_is_not_forgotten() -> None:
+    segment = Segment()
+    segment.push(tone(300).tobytes())
+    segment.describe(100 * HOP)
+    segment.forget(300 * HOP)
+    assert segment.read(100 * HOP, 300 * HOP) == tone(300)[100 * HOP :].tobytes()
+    segment.flush()
+    segment.describe(segment.pushed)
+    np.testing.assert_array_equal(segment.hops.levels, hop_levels(tone(300)))
+
+
 def test_only_audible_speech_counts_as_spoken() -> None:
     whisper = tone(4, amplitude=10 ** (-45 / 20))  # of -48 dBFS: a breath
     segment = said(tone(5), silence(3), tone(2), whisper)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from livekit_plugins_runway.playout.audio import HOP
-from livekit_plugins_runway.playout.hearing.features import hop_features
-from livekit_plugins_runway.playout.hearing.tracker import SpeechTracker
+from livekit_plugins_runway.playout.hearing.features import AUDIBLE_DB, hop_levels
+from livekit_plugins_runway.playout.hearing.tracker import SpeechTracker, Words
 from livekit_plugins_runway.playout.segment import Segment
 from livekit_plugins_runway.testing.tones import Pcm, ToneScript
 from tests.support.chords import chords, faded, part, silence
@@ -44,6 +44,11 @@ def speech(seconds: float = 4.0) -> Pcm:
 
 
 VOICES = {"tones": TONES, "voice": speech()}
+
+
+def heard_by(tracker: SpeechTracker, pcm: Pcm) -> int | None:
+    levels = hop_levels(pcm)
+    return tracker.hear(pcm, levels, levels > AUDIBLE_DB)
 
 
 @dataclass
@@ -122,10 +127,9 @@ def follow(said: Pcm, walk: Walk, *, gain: float = 1.0, noise: float = 0.0) -> l
     heard = walk.pcm * gain + np.random.default_rng(1).normal(0, noise, len(walk.pcm))
     # Off the grid of hops, as a receiver is.
     late = np.concatenate([np.zeros(LATENCY_HOPS * HOP + 137), heard]).astype(np.int16)
-    levels, bands = hop_features(late[: len(late) // HOP * HOP])
     errors = []
-    for hop in range(len(levels)):
-        tracker.hear(levels[hop : hop + 1], bands[hop : hop + 1])
+    for hop in range(len(late) // HOP):
+        heard_by(tracker, part(late, hop, hop + 1))
         since = hop - LATENCY_HOPS
         if tracker.onset and since < len(walk.truth):
             errors.append(tracker.position // HOP - walk.truth[since])
@@ -212,9 +216,9 @@ SAID = chords(400)
 def tracked(*heard: Pcm, said: Pcm = SAID, start: int = 0) -> SpeechTracker:
     """A tracker of the delivery from hop `start` on, which has heard all of it, 10 ms at a time."""
     tracker = tracker_of(said, start)
-    levels, bands = hop_features(np.concatenate(heard))
-    for hop in range(len(levels)):
-        tracker.hear(levels[hop : hop + 1], bands[hop : hop + 1])
+    pcm = np.concatenate(heard)
+    for hop in range(len(pcm) // HOP):
+        heard_by(tracker, part(pcm, hop, hop + 1))
     return tracker
 
 
@@ -229,9 +233,9 @@ def tracker_of(said: Pcm, start: int = 0) -> SpeechTracker:
 def onset_of(*heard: Pcm, said: Pcm = SAID, block: int = 1) -> int | None:
     """The hop at which the avatar was noticed to speak, told `block` hops at a time."""
     tracker = tracker_of(said)
-    levels, bands = hop_features(np.concatenate(heard))
-    for first in range(0, len(levels), block):
-        found = tracker.hear(levels[first : first + block], bands[first : first + block])
+    pcm = np.concatenate(heard)
+    for first in range(0, len(pcm) // HOP, block):
+        found = heard_by(tracker, part(pcm, first, first + block))
         assert tracker.onset == (found is not None)
         if found is not None:
             return first + found
@@ -271,9 +275,8 @@ def test_in_whatever_pieces_it_is_told_the_same_counts_as_heard(block: int) -> N
         [silence(9), part(SAID, 0, 110), silence(40), part(SAID, 110, 200), silence(13)]
     )
     tracker = tracker_of(SAID)
-    levels, bands = hop_features(walk)
-    for first in range(0, len(levels), block):
-        tracker.hear(levels[first : first + block], bands[first : first + block])
+    for first in range(0, len(walk) // HOP, block):
+        heard_by(tracker, part(walk, first, first + block))
     single = tracked(walk)
     assert tracker.position == single.position == 200 * HOP
     assert tracker.clear_position == single.clear_position
@@ -305,7 +308,7 @@ def test_silence_is_counted_from_the_last_sound() -> None:
 def test_an_avatar_that_says_what_it_is_told_is_known_by_it() -> None:
     tracker = tracked(silence(5), part(SAID, 0, 100))
     assert tracker.alike
-    assert not tracker.foreign
+    assert tracker.words is not Words.FOREIGN
     assert tracker.confidence == pytest.approx(1.0, abs=0.01)
 
 
@@ -316,26 +319,27 @@ def test_what_is_heard_is_compared_from_a_fifth_of_a_second_of_it_on(sounds: int
     assert (tracker.confidence is not None) == (sounds == 20)
 
 
-def test_an_avatar_that_speaks_its_own_words_is_known_after_three_looks() -> None:
-    own = chords(100, seed=9)
-    assert not tracked(silence(5), part(own, 0, 69)).foreign
-    tracker = tracked(silence(5), part(own, 0, 100))
-    assert tracker.foreign
+def test_an_avatar_that_speaks_its_own_words_is_known_within_a_second_and_a_half() -> None:
+    own = chords(150, seed=9)
+    assert tracked(silence(5), part(own, 0, 80)).words is Words.UNKNOWN
+    tracker = tracked(silence(5), own)
+    assert tracker.words is Words.FOREIGN
     assert not tracker.alike
     assert tracker.confidence is not None
     assert tracker.confidence < 0.45
 
 
-def test_an_avatar_that_was_like_it_once_is_not_foreign_whatever_it_says_then() -> None:
-    tracker = tracked(silence(5), part(SAID, 0, 60), chords(200, seed=9))
-    assert not tracker.foreign
+def test_an_avatar_that_says_other_words_after_its_own_is_known_as_well() -> None:
+    tracker = tracked(silence(5), part(SAID, 0, 60), chords(240, seed=9))
+    assert tracker.words is Words.FOREIGN
     assert tracker.alike
+    assert abs(tracker.foreign_since - 60 * HOP) <= 12 * HOP
 
 
 def test_a_silence_is_not_compared_again_and_again() -> None:
     own = chords(45, seed=9)
     tracker = tracked(silence(5), own, silence(300))
-    assert not tracker.foreign
+    assert tracker.words is not Words.FOREIGN
 
 
 @pytest.mark.parametrize("hops", [30, 60, 140])

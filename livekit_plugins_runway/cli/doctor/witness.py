@@ -14,7 +14,7 @@ from livekit import rtc
 from ..._common.tasks import cancel_and_wait
 from ...media.video import MIN_FRAME_SIDE, is_blank
 from ...playout.audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
-from ...playout.hearing.features import AUDIBLE_DB, hop_features
+from ...playout.hearing.features import AUDIBLE_DB, hop_levels
 from ...playout.hearing.tracker import SpeechTracker
 from ...playout.ports import SpeechDelivery
 from ...playout.segment import Segment
@@ -116,7 +116,7 @@ class Witness:
                     self.sizes.append((frame.width, frame.height))
 
     def _hear(self, pcm: np.ndarray[tuple[int], np.dtype[np.int16]]) -> None:
-        levels, bands = hop_features(pcm)
+        levels = hop_levels(pcm)
         level = float(levels[0])
         if level > AUDIBLE_DB:
             self._loud_hops += 1
@@ -124,7 +124,7 @@ class Witness:
         else:
             self._silent_hops += 1
         if (tracker := self._tracker) is not None:
-            tracker.hear(levels, bands)
+            tracker.hear(pcm, levels, levels > AUDIBLE_DB)
             if tracker.onset and self._onset_at is None:
                 self._onset_at = self._loop.time()
             if tracker.confidence is not None:

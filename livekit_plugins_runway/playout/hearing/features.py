@@ -27,6 +27,10 @@ SPOKEN_DB = -42.0
 `AUDIBLE_DB`, so that a soft breath never looks like a word that is missing."""
 
 
+SILENT_DB = -100.0
+"""dBFS of digital silence, and of whatever does not count as sound."""
+
+
 def _hops(pcm: NDArray[np.int16]) -> Levels:
     x: Levels = pcm.reshape(-1, HOP).astype(np.float32) / 32768.0
     return x
@@ -80,6 +84,21 @@ class Hops:
         self._bands[self.count : end] = bands
         self._shapes[self.count : end] = shape_of(bands)
         self.count = end
+
+    def append_silence(self, count: int) -> None:
+        """Hops that nobody looks at."""
+        self.append(
+            np.full(count, SILENT_DB, np.float32),
+            np.full((count, len(_EDGES)), _FLOOR_DB, np.float32),
+        )
+
+    def forget(self, count: int) -> None:
+        """Drop the first `count`: the rest is counted from 0 again."""
+        rows = slice(count, self.count)
+        kept = self._levels[rows].copy(), self._bands[rows].copy(), self._shapes[rows].copy()
+        self.count -= count
+        for record, rest in zip((self._levels, self._bands, self._shapes), kept, strict=True):
+            record[: self.count] = rest
 
     @property
     def levels(self) -> Levels:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
 from ..ear import Heard
-from ..hearing.features import SPOKEN_DB, hop_bands
-from ..hearing.tracker import SpeechTracker
+from ..hearing.clock import PlayoutClock
+from ..hearing.features import SPOKEN_DB
+from ..hearing.tracker import SpeechTracker, Words
 from ..ports import SpeechDelivery
 from ..segment import Segment
 from .pacer import MOST_AT_ONCE, Pacer
@@ -40,6 +41,8 @@ _END_WAIT = 0.3  # ...until less than a word is not waited for any more,
 _CONFIRMED_WAIT = 0.2  # ...and where the worker says that it has finished.
 _WORD_GAP = 0.03
 """Seconds of silence at which one speaker may leave off and another go on."""
+_REMEMBERED = SAMPLE_RATE
+"""Samples that are kept of what was heard: more than is ever said again."""
 _OWED = 3 * HOP
 """Samples of speech that may be missing without being waited for."""
 
@@ -74,6 +77,9 @@ class AvatarRoute:
         latency: of the avatar in seconds, last measured; None if never.
         stall_timeout: seconds without progress, while speech is owed, that count as a loss.
         unseen: the avatar shows no face yet, and so may take its time.
+        by_clock: time and the worker's reports tell where it is, and not its voice.
+        former: the segment that was interrupted, of which words may still come.
+        trusted: the avatar was found to say the agent's words before.
     """
 
     def __init__(
@@ -85,6 +91,9 @@ class AvatarRoute:
         latency: float | None,
         stall_timeout: float,
         unseen: bool = False,
+        by_clock: bool = False,
+        former: Segment | None = None,
+        trusted: bool = False,
     ) -> None:
         # All of it is written by `note_sent()`, `hear()`, `step()` and `stop()`, in one thread.
         self.segment = segment
@@ -100,7 +109,12 @@ class AvatarRoute:
         self.phase = Phase.SENDING
         """Goes on from SENDING to SENT and OVER, or at once to OVER."""
         self.pacer = Pacer(self.start, now)
-        self.tracker = SpeechTracker(segment, self.start)
+        self.tracker: SpeechTracker | PlayoutClock
+        """What tells where the avatar is."""
+        if by_clock:
+            self.tracker = PlayoutClock(segment, start)
+        else:
+            self.tracker = SpeechTracker(segment, start, former=former, trusted=trusted)
         self._runs = Runs(self.start, now)
         self._confirmed = False
         """The worker says that it has finished the segment."""
@@ -152,7 +166,7 @@ class AvatarRoute:
 
     def describe(self) -> None:
         """Look at what was sent; not while it is being sent, for it would wait."""
-        self.segment.describe(self.sent)
+        self.segment.describe(self.sent, start=self.start)
         if self._first_turn is None:
             first = self._next_spoken(self.start)
             self._first_turn = None if first is None else self.pacer.turn_of(first)
@@ -160,9 +174,9 @@ class AvatarRoute:
 
     def hear(self, heard: Heard) -> None:
         """Account for what came back. What was sent is to be described first."""
-        onset = self.tracker.hear(heard.levels, hop_bands(heard.samples))
+        onset = self.tracker.hear(heard.samples, heard.levels, heard.sounds)
         if onset is not None and self.heard_at is None:
-            self.heard_at = heard.times[onset] - HOP_SECONDS
+            self.heard_at = heard.times[-1] - (self.tracker.began_ago - HOP_SECONDS)
             self._runs.begin(self.heard_at - self.tracker.lead_in / SAMPLE_RATE)
         if self.tracker.onset:
             self._note_position(heard.times[-1])
@@ -172,6 +186,11 @@ class AvatarRoute:
         if position != self._progress[0]:
             self._progress = (position, at)
             self._runs.advance(position, at)
+
+    def note_started(self) -> None:
+        """The worker reports that it has begun to play. Whoever listens need not be told."""
+        if isinstance(self.tracker, PlayoutClock) and self.phase is not Phase.OVER:
+            self.tracker.begin()
 
     def confirm(self, now: float) -> None:
         """The worker reports that it has played the segment; believed only where the ear agrees,
@@ -204,13 +223,14 @@ class AvatarRoute:
         """
         self.describe()
         self.segment.heard = position = self._position(now)
+        self.segment.forget(min(position - _REMEMBERED, self.tracker.foreign_since))
         if self.phase is Phase.SENT:
             if self._is_heard(position, now):
                 self.segment.heard = self.segment.pushed
                 return Verdict.HEARD
             if self._last_word_is_lost(now):
                 return self._without_the_last_word()
-        if self.tracker.foreign:
+        if self.tracker.words is Words.FOREIGN:
             return Verdict.FOREIGN
         if self._is_patient and not self.tracker.onset:
             return Verdict.UNSEEN_TOO_LONG if impatient else Verdict.GO_ON
@@ -261,12 +281,25 @@ class AvatarRoute:
         tracker, pushed = self.tracker, self.segment.pushed
         if not tracker.onset:
             return position >= pushed  # there was nothing to be heard
-        missing_for = self.missing_for(now)
-        if position < pushed and missing_for < (_CONFIRMED_WAIT if self._confirmed else _END_WAIT):
+        if self._confirmed and isinstance(tracker, PlayoutClock):
+            return True
+        if position < pushed and not self._is_silence_over(now):
             return False
         clear = tracker.clear_position
         believed = self._confirmed and tracker.silence >= _CONFIRMED_WAIT and clear >= position
         return self._spoken(clear) / SAMPLE_RATE < (_LAST_WORD if believed else _PART_OF_A_WORD)
+
+    def _is_silence_over(self, now: float) -> bool:
+        """No word has come for so long that none will."""
+        missing_for = self.missing_for(now)
+        if self._confirmed:
+            return missing_for >= _CONFIRMED_WAIT
+        position, since = self._progress
+        if self._next_spoken(position) is not None:
+            return missing_for >= _END_WAIT
+        # Silence and noise at the end cannot be heard: their time passes.
+        left = (self.segment.pushed - position) / SAMPLE_RATE
+        return missing_for >= _END_WAIT and now - since >= left
 
     def _last_word_is_lost(self, now: float) -> bool:
         """The last word did not come, though all else did: what a data channel carried while its
@@ -276,8 +309,9 @@ class AvatarRoute:
         return self._spoken(self.tracker.clear_position) / SAMPLE_RATE < _LAST_WORD
 
     def _without_the_last_word(self) -> Verdict:
-        """An avatar that speaks as it is told did not say it; of another one nobody can tell."""
-        if self.tracker.alike:
+        """An avatar that speaks as it is told did not say it, nor did one of which too little was
+        heard to know; of another one nobody can tell."""
+        if self.tracker.alike or self.tracker.words is Words.UNKNOWN:
             return Verdict.LAST_WORD_LOST
         self.segment.heard = self.segment.pushed
         return Verdict.HEARD
@@ -324,8 +358,8 @@ class AvatarRoute:
         """
         self.describe()
         position = self._position(now)
-        if self.tracker.foreign:
-            position = self.start  # none of what was heard were its words
+        if self.tracker.words is Words.FOREIGN:
+            position = max(self.start, min(position, self.tracker.foreign_since))
         elif lost and self.tracker.onset:
             clear = min(position, self.tracker.clear_position)
             position = max(self.start, self.segment.restart_point(clear, margin=_MARGIN))

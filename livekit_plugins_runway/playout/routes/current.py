@@ -10,9 +10,10 @@ import asyncio
 from ..._common.tasks import cancel_and_wait
 from ...errors import LossReason
 from ...log import logger
-from ..ear import Ear
+from ..ear import Ear, Heard
+from ..hearing.tracker import Words
 from ..interruption import Interruption
-from ..ports import FirstSpeechHeard
+from ..ports import Avatar, FirstSpeechHeard
 from ..reporter import PlaybackReporter
 from ..seat import AvatarSeat, Speaker
 from ..segment import Segment, SegmentState
@@ -20,12 +21,16 @@ from ..segment_queue import SegmentQueue
 from .avatar import AvatarRoute
 from .voice import VoiceRoute
 
+_MOST_AT_ONCE = 20
+"""Hops that are looked at in one step: about 5 ms of work."""
+
 
 class CurrentRoute:
     """Who speaks now, and what becomes of the seat when that ends.
 
     Args:
         stall_timeout: seconds without progress, while speech is owed, that count as a loss.
+        by_clock: see `AvatarRoute`.
     """
 
     def __init__(
@@ -34,11 +39,14 @@ class CurrentRoute:
         seat: AvatarSeat,
         reporter: PlaybackReporter,
         stall_timeout: float,
+        *,
+        by_clock: bool = False,
     ) -> None:
         self._queue = queue
         self._seat = seat
         self._reporter = reporter
         self._stall_timeout = stall_timeout
+        self._by_clock = by_clock
         self._loop = asyncio.get_running_loop()
         self.ear = Ear()
         self.route: AvatarRoute | VoiceRoute | None = None
@@ -47,6 +55,10 @@ class CurrentRoute:
         self.following: AvatarRoute | None = None
         """What the avatar is given of the head while the voice still speaks: it takes over where
         this begins. Only beside a `VoiceRoute`."""
+        self._interrupted: Segment | None = None
+        """What the avatar was stopped in, until it was found to say what came after."""
+        self._trusted: Avatar | None = None
+        """The avatar that was found to say the agent's words."""
         self._clear_tasks: set[asyncio.Task[None]] = set()
         """They tell workers to drop what they have. `aclose()` ends them."""
 
@@ -67,16 +79,35 @@ class CurrentRoute:
     def listen(self) -> None:
         """Account for what has arrived. Not as it arrives: looking at some of it at once takes much
         less time, and the relay none."""
-        for hearer, heard in self.ear.take():
+        self._listen_to(self.ear.take())
+
+    def listen_a_little(self) -> None:
+        """The same, of so much that the event loop is not kept: after a blocked loop there may be
+        seconds of it to be searched for words."""
+        searched = isinstance(self.route, AvatarRoute) or self.following is not None
+        self._listen_to(self.ear.take(_MOST_AT_ONCE if searched else None))
+
+    def _listen_to(self, taken: list[tuple[object, Heard]]) -> None:
+        for hearer, heard in taken:
             if self._seat.settling is not None:
                 self._seat.settling.hear(heard)
             route = self.route if self.following is None else self.following
             if not isinstance(route, AvatarRoute) or hearer is not route:
+                self._note_noise(heard)
                 continue
+            if route.heard_at is None:
+                self._note_noise(heard)
             route.describe()
             route.hear(heard)
+            if route.heard_at is not None:
+                self.ear.floor.note_speech()
             if route is self.route and route.heard_at is not None:
                 self._note_start(route, route.heard_at)
+
+    def _note_noise(self, heard: Heard) -> None:
+        """What came while the avatar had nothing to say."""
+        if self._seat.settling is None:
+            self.ear.floor.hear(heard.levels)
 
     def _note_start(self, route: AvatarRoute, at: float) -> None:
         if route.segment.state is SegmentState.WAITING:
@@ -117,6 +148,9 @@ class CurrentRoute:
             latency=self.ear.latency,
             stall_timeout=self._stall_timeout,
             unseen=self._seat.is_unseen,
+            by_clock=self._by_clock,
+            former=None if self._interrupted is segment else self._interrupted,
+            trusted=self._seat.avatar is self._trusted,
         )
 
     # -- speech on its way ----------------------------------------------------------------------
@@ -137,6 +171,13 @@ class CurrentRoute:
             self.lose(LossReason.SPEECH_FAILED)
             return False
         return True
+
+    def note_words(self, route: AvatarRoute) -> None:
+        """Keep what was found out about the avatar."""
+        if route.confirmed_latency is not None:
+            self.ear.latency = route.confirmed_latency
+        if route.tracker.words is Words.OWN:
+            self._trusted, self._interrupted = self._seat.avatar, None
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -175,6 +216,7 @@ class CurrentRoute:
         """The avatar drops what it was given."""
         if route.sent == route.start or self._seat.avatar is None:
             return
+        self._interrupted = route.segment
         interruption = Interruption(self._loop.time(), route)
         self._seat.settle(interruption)
         task = self._loop.create_task(
@@ -209,7 +251,7 @@ class CurrentRoute:
         speaking = isinstance(self.route, AvatarRoute)
         if speaking:
             self.end(now, lost=True)
-        self.following = None
+        self.following = self._interrupted = None
         self._seat.take(None)
         self.mute()
         if self._seat.hand_over is not None:

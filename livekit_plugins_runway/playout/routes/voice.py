@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..audio import HOP, HOP_SECONDS, SILENCE
+from ..audio import HOP, HOP_SECONDS, SAMPLE_RATE, SILENCE
 from ..segment import Segment
 from .runs import Run, Runs
 
@@ -27,6 +27,8 @@ class VoiceRoute:
         pcm = segment.read(segment.heard, end)
         segment.heard = end
         self._runs.advance(end, now + HOP_SECONDS)
+        segment.describe(end, start=end)  # nobody will look for it in what an avatar says
+        segment.forget(end - SAMPLE_RATE)
         return pcm.ljust(len(SILENCE), b"\0")
 
     @property

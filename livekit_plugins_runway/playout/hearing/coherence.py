@@ -1,0 +1,369 @@
+"""Whether what is heard is the very waveform that was said, and at which place of it.
+
+A gain, a filter, a room, a codec, even a change of pace leave a waveform recognisable; other words,
+however alike two voices are, have another one. Each 80 ms of sound heard are correlated with all
+that was said near by. Own words correlate best at places that go on as the hearing does; other
+words correlate anywhere, and what they find does not last.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import HOP
+
+Signal = NDArray[np.float32]
+Spectra = NDArray[np.complexfloating[Any, Any]]
+
+_RATE = 8000
+_DECIMATION = 6
+STEP = HOP // _DECIMATION
+"""Samples of 8 kHz in a hop."""
+_HOLE = 384  # samples of 48 kHz of silence, from which on they are left out
+_LOW_HZ, _HIGH_HZ = 200.0, 3400.0
+_TAPS = 97
+_FRAME = 4 * STEP
+_SHIFT = 2 * STEP
+_SMOOTH = 11
+"""Bins of 25 Hz over which a spectrum is levelled: the formants go, the pitch stays."""
+_FAINT = np.float32(1e-3 * np.sqrt(_FRAME))
+_FADE, _UNDER = 0.96, np.float32(0.05)  # 26 dB under what was loud within a second
+_NOMINAL = 10.0  # energy of 80 ms of speech after that, whatever its level
+
+_RELATIVE = 0.025  # of the loudest of the last second: what is softer may be a hole
+END_HOPS = 12
+"""Hops of silence after which what comes next is heard for itself."""
+
+BLOCK = 8
+"""Steps that are compared at once."""
+STRIDE = 4
+"""Steps from one block to the next."""
+_PART = 16  # steps of speech that are compared in one transform
+_SIZE = 2048  # samples of the transform: a part, and a block behind it
+DELAY = 2
+"""Steps by which the whitened waveform is known later than the sound."""
+
+_BACKGROUND = 0.92  # quantile of the correlations that any sound has somewhere
+_LEAST_BACKGROUND = 0.2
+_GAIN, _AGAINST, _FOR = 6.0, -0.6, 2.5  # what a block's correlation above that adds, and limits
+_MEMORY = 0.96  # of evidence, from block to block: a second of sound
+_HASTE, _DELAY = 0.35, 0.12  # cost of each step too many, or missing
+_SLACK = 2
+_LEAST_LEAP = 1
+_LONGEST_LEAP = 320  # over a pause that is said
+
+
+def _low_pass() -> Signal:
+    time = (np.arange(_TAPS) - _TAPS // 2) / (_RATE * _DECIMATION)
+    cut = _HIGH_HZ + 300.0
+    taps = 2 * cut / (_RATE * _DECIMATION) * np.sinc(2 * cut * time) * np.hanning(_TAPS)
+    return taps.astype(np.float32)
+
+
+_LOW_PASS = _low_pass()
+_WINDOW = np.sqrt(np.hanning(_FRAME + 1)[:-1]).astype(np.float32)
+_HERTZ = np.arange(_FRAME // 2 + 1) * _RATE / _FRAME
+_SMOOTHING = sum(
+    np.eye(len(_HERTZ), k=k, dtype=np.float32) for k in range(-(_SMOOTH // 2), _SMOOTH // 2 + 1)
+) / np.float32(_SMOOTH)
+_BAND = ((_HERTZ >= _LOW_HZ) & (_HERTZ <= _HIGH_HZ)).astype(np.float32)
+
+
+class Decimator:
+    """48 kHz int16 to 8 kHz, full scale 1.0; as many hops as it is given."""
+
+    def __init__(self) -> None:
+        self._recent = np.zeros(_TAPS - _DECIMATION, np.float32)
+
+    def push(self, samples: NDArray[np.int16]) -> Signal:
+        if not len(samples):
+            return np.zeros(0, np.float32)
+        sound = np.concatenate((self._recent, samples.astype(np.float32)))
+        self._recent = sound[len(samples) :]
+        windows = np.lib.stride_tricks.sliding_window_view(sound, _TAPS)[::_DECIMATION]
+        low: Signal = windows @ _LOW_PASS
+        low /= np.float32(32768.0)
+        return low
+
+
+class Whitener:
+    """Makes all frequencies of a signal equally strong, in each 40 ms; `DELAY` steps late. Takes an
+    even number of steps."""
+
+    def __init__(self) -> None:
+        self._recent = np.zeros(_FRAME - _SHIFT, np.float32)
+        self._sum = np.zeros(_FRAME - _SHIFT, np.float32)
+        self._loud = 0.0  # of the last frame: the strength that counts as loud
+
+    def push(self, low: Signal) -> Signal:
+        if not len(low):
+            return low
+        signal = np.concatenate((self._recent, low))
+        self._recent = signal[len(low) :]
+        frames = np.lib.stride_tricks.sliding_window_view(signal, _FRAME)[::_SHIFT] * _WINDOW
+        white = np.fft.irfft(self._levelled(np.fft.rfft(frames, axis=1)), _FRAME, axis=1)
+        white *= _WINDOW
+        total = np.zeros(len(signal), np.float32)
+        total[: len(self._sum)] = self._sum
+        for at in range(0, _FRAME, _SHIFT):
+            total[at : at + len(low)] += white[:, at : at + _SHIFT].reshape(-1)
+        self._sum = total[len(low) :]
+        return total[: len(low)]
+
+    def _levelled(self, spectra: Spectra) -> Spectra:
+        smooth = np.abs(spectra).astype(np.float32) @ _SMOOTHING
+        strength = smooth.mean(axis=1)
+        faded = np.float32(_FADE) ** np.arange(1, len(strength) + 1, dtype=np.float32)
+        loud = np.maximum(np.maximum.accumulate(strength / faded), self._loud) * faded
+        self._loud = float(loud[-1])
+        least = _UNDER * loud + _FAINT
+        levelled: Spectra = spectra * (_BAND / np.maximum(smooth, least[:, np.newaxis]))
+        return levelled
+
+
+class Waveform:
+    """Of speech as it was said: grows with it, and finds a block of sound in it.
+
+    Args:
+        first: hop of the speech with which it begins.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._first = first // _PART  # number of the first part that is kept
+        self._decimator = Decimator()
+        self._whitener = Whitener()
+        self._low = np.zeros(0, np.float32)
+        self._rest = np.zeros((first % _PART) * STEP, np.float32)  # of parts that are not whole
+        self._skip = DELAY * STEP
+        self._parts: list[tuple[Spectra, Signal]] = []
+        self._unfinished: tuple[Spectra, Signal] | None = None
+
+    @property
+    def first(self) -> int:
+        """Hop of the speech before which nothing is kept."""
+        return self._first * _PART
+
+    def append(self, samples: NDArray[np.int16]) -> None:
+        low = np.concatenate((self._low, self._decimator.push(samples)))
+        even = len(low) // _SHIFT * _SHIFT
+        self._low = low[even:]
+        white = self._whitener.push(low[:even])
+        skipped = min(self._skip, len(white))
+        self._skip -= skipped
+        rest = np.concatenate((self._rest, white[skipped:]))
+        while len(rest) >= _SIZE:
+            self._parts.append(_part(rest[:_SIZE]))
+            rest = rest[_PART * STEP :]
+        self._rest, self._unfinished = rest, None
+
+    def forget(self, before: int) -> None:
+        """Drop what lies before a hop."""
+        count = min(before // _PART - self._first, len(self._parts))
+        if count > 0:
+            del self._parts[:count]
+            self._first += count
+
+    def match(self, block: Signal, first: int, last: int) -> tuple[int, Signal]:
+        """The hop with which the answer begins, and for each hop from there on the best
+        correlation (0 to 1) of a block with what was said from a place within that hop on.
+        About the hops [first, last) are compared, as far as they are known."""
+        begin = max(0, first // _PART - self._first)
+        end = max(begin, -(-last // _PART) - self._first)
+        parts = self._parts[begin:end]
+        if end > len(self._parts) >= begin and len(self._rest) > BLOCK * STEP:
+            parts.append(self._last_part())
+        if not parts:
+            return 0, np.zeros(0, np.float32)
+        energy = max(float(block @ block), 0.1 * _NOMINAL)
+        pattern = np.conj(np.fft.rfft(block, _SIZE)).astype(np.complex64)
+        spectra = np.array([spectrum for spectrum, _ in parts])
+        spectra *= pattern
+        found = np.fft.irfft(spectra, _SIZE, axis=1)[:, : _PART * STEP]
+        np.abs(found, out=found)
+        found *= np.array([norms for _, norms in parts])
+        best = found.reshape(-1, STEP).max(axis=1) / np.sqrt(energy)
+        return (self._first + begin) * _PART, best.astype(np.float32)
+
+    def _last_part(self) -> tuple[Spectra, Signal]:
+        if self._unfinished is None:
+            self._unfinished = _part(np.pad(self._rest, (0, _SIZE - len(self._rest))))
+        return self._unfinished
+
+
+def _part(signal: Signal) -> tuple[Spectra, Signal]:
+    power = np.cumsum(np.concatenate(([0.0], signal * signal)))
+    energy = power[BLOCK * STEP :][: _PART * STEP] - power[: _PART * STEP]
+    norms: Signal = (1.0 / np.sqrt(np.maximum(energy, 0.1 * _NOMINAL))).astype(np.float32)
+    return np.fft.rfft(signal).astype(np.complex64), norms
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """80 ms of sound, whitened."""
+
+    first: int
+    """Hop heard that it begins in, counted from the first that was ever given."""
+    last: int
+    """Hop heard that it ends in; silences between are no part of it."""
+    signal: Signal
+
+
+class Sounds:
+    """What is heard, without its silences: a worker that waits for more to say may be silent in
+    mid-word, every 20 ms. What is left of a silence would shift all that follows it."""
+
+    def __init__(self) -> None:
+        self._decimator = Decimator()
+        self._whitener = Whitener()
+        self._peaks: deque[int] = deque([0], maxlen=4)  # of the last hops without sound
+        self._silent_hops = 0
+        self._loud_peak = 0.0  # of the last second
+        self._hops = 0  # that were heard so far
+        self._pending = np.zeros(0, np.int16)  # quiet since the last sound
+        self._since = 0  # sample heard with which that begins
+        self._sound = np.zeros(0, np.int16)  # less than a hop
+        self._sound_at = np.zeros(0, np.int64)
+        self._white = np.zeros(0, np.float32)
+        self._white_ends: list[int] = []
+        self._skip = DELAY * STEP
+
+    def push(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> list[Block]:
+        """The blocks of sound that are complete now."""
+        blocks, first = [], 0
+        for hop, sound in enumerate(sounds.tolist()):
+            self._silent_hops = 0 if sound else self._silent_hops + 1
+            if self._silent_hops == END_HOPS:
+                blocks += self._push(
+                    samples[first * HOP : (hop + 1) * HOP], sounds[first : hop + 1]
+                )
+                blocks += self._end()
+                first = hop + 1
+        return blocks + self._push(samples[first * HOP :], sounds[first:])
+
+    def _end(self) -> list[Block]:
+        """What comes next is heard for itself."""
+        last = self._white_ends[-1:]
+        self._white_ends += last * DELAY
+        white = self._whitener.push(np.zeros(DELAY * STEP if last else 0, np.float32))
+        self._white = np.concatenate((self._white, white[self._skip :]))
+        blocks = self._complete()
+        self._decimator, self._whitener = Decimator(), Whitener()
+        self._sound, self._sound_at = self._sound[:0], self._sound_at[:0]
+        self._pending = self._pending[:0]
+        self._white, self._white_ends, self._skip = self._white[:0], [], DELAY * STEP
+        return blocks
+
+    def _push(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> list[Block]:
+        if not len(sounds):
+            return []
+        self._keep(samples, self._loud(samples, sounds))
+        whole = len(self._sound) // (2 * HOP) * 2 * HOP
+        self._white_ends += (self._sound_at[HOP - 1 : whole : HOP] // HOP).tolist()
+        white = self._whitener.push(self._decimator.push(self._sound[:whole]))
+        self._sound, self._sound_at = self._sound[whole:], self._sound_at[whole:]
+        skipped = min(self._skip, len(white))
+        self._skip -= skipped
+        self._white = np.concatenate((self._white, white[skipped:]))
+        return self._complete()
+
+    def _complete(self) -> list[Block]:
+        blocks = []
+        while len(self._white) >= BLOCK * STEP:
+            ends = self._white_ends
+            blocks.append(Block(ends[0], ends[BLOCK - 1], self._white[: BLOCK * STEP]))
+            self._white = self._white[STRIDE * STEP :]
+            del ends[:STRIDE]
+        return blocks
+
+    def _loud(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        sizes = np.abs(samples.reshape(-1, HOP).astype(np.int32))
+        limits = []
+        for sound, peak in zip(sounds.tolist(), sizes.max(axis=1).tolist(), strict=True):
+            if not sound:
+                self._peaks.append(peak)
+            self._loud_peak = max(0.97 * self._loud_peak, float(peak))
+            limit = max(1.3 * min(self._peaks), _RELATIVE * self._loud_peak)
+            limits.append(limit if sound else 1e9)
+        loud: NDArray[np.bool_] = (sizes > np.array(limits)[:, np.newaxis]).reshape(-1)
+        return loud
+
+    def _keep(self, samples: NDArray[np.int16], loud: NDArray[np.bool_]) -> None:
+        held = len(self._pending)
+        sound = np.concatenate((self._pending, samples))
+        begin = self._hops * HOP - held
+        self._hops += len(samples) // HOP
+        at = np.flatnonzero(loud) + held
+        if not len(at):
+            self._pending = sound[-_HOLE:]
+            return
+        if held < _HOLE and at[0] < _HOLE and len(self._sound_at):
+            at = np.concatenate(([0], at))
+        breaks = np.flatnonzero(np.diff(at) > _HOLE)
+        starts = at[np.concatenate(([0], breaks + 1))]
+        ends = at[np.concatenate((breaks, [len(at) - 1]))] + 1
+        spans = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+        kept = np.concatenate(spans)
+        self._sound = np.concatenate((self._sound, sound[kept]))
+        self._sound_at = np.concatenate((self._sound_at, kept + begin))
+        self._pending = sound[int(at[-1]) + 1 :][-_HOLE:]
+
+
+class Trace:
+    """Where in a piece of speech the sounds heard go on as the speech does, and how surely."""
+
+    def __init__(self, waveform: Waveform) -> None:
+        self._waveform = waveform
+        self._first = 0
+        self._scores = np.zeros(0, np.float32)
+        self._ended = 0
+        self.evidence = 0.0
+        """For these words, of about the last second of sound: 0 and more. Other words have
+        about 5."""
+        self.idle = 0
+        """Blocks since the last that added to the evidence."""
+        self.place = 0
+        """Hops of the speech heard at the end of the block, if these are its words."""
+
+    def hear(self, block: Block, first: int, last: int) -> None:
+        """Account for a block, which may be of the hops [first, last) of the speech."""
+        elapsed, self._ended = max(STRIDE, block.last - self._ended), block.last
+        begin, likeness = self._waveform.match(block.signal, first, last)
+        if not len(likeness):
+            return
+        rank = int(_BACKGROUND * (len(likeness) - 1))
+        background = max(float(np.partition(likeness, rank)[rank]), _LEAST_BACKGROUND)
+        gained = np.clip(_GAIN * (likeness - background), _AGAINST, _FOR)
+        self._scores = np.maximum(gained + _MEMORY * self._led_to(begin, len(gained), elapsed), 0.0)
+        self._first = begin
+        best = int(np.argmax(self._scores))
+        before, self.evidence = self.evidence, float(self._scores[best])
+        self.idle = 0 if self.evidence > before * _MEMORY else self.idle + 1
+        self.place = begin + best + BLOCK
+
+    def evidence_at(self, place: int) -> float:
+        """For these words, if the block ended about there: within 20 ms."""
+        at = place - BLOCK - self._first
+        near = self._scores[max(0, at - 2) : max(0, at + 3)]
+        return float(near.max(initial=0.0))
+
+    def _led_to(self, begin: int, count: int, elapsed: int) -> Signal:
+        """The best score that leads to each of `count` places from `begin` on."""
+        most = min(elapsed, _LONGEST_LEAP)
+        reach = most + _SLACK
+        before = np.zeros(count + reach, np.float32)
+        # before[i] is the score of the place begin - reach + i
+        offset = self._first - (begin - reach)
+        source = self._scores[max(0, -offset) : max(0, len(before) - offset)]
+        at = max(0, offset)
+        before[at : at + len(source)] = source
+        led = np.zeros(count, np.float32)
+        for leap in range(_LEAST_LEAP, most + _SLACK + 1):
+            haste = _HASTE * max(0, leap - most) + _DELAY * max(0, STRIDE - leap)
+            start = reach - leap
+            np.maximum(led, before[start : start + count] - np.float32(haste), out=led)
+        return led

@@ -1,0 +1,251 @@
+"""Whose words come back of an avatar: on speech of eSpeak NG, through what avatars do to it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from livekit_plugins_runway.playout.hearing.features import hop_levels
+from livekit_plugins_runway.playout.hearing.tracker import SpeechTracker, Words
+from livekit_plugins_runway.playout.resampler import Resampler
+from livekit_plugins_runway.playout.segment import Segment
+from livekit_plugins_runway.testing.tones import Pcm
+from tests.support.chords import HOP, part, silence
+
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+from offline_speech import SAMPLE_RATE, synthesize
+
+Sound = npt.NDArray[np.floating[Any]]
+
+RATE = 48_000
+OURS = "Your parcel has left our store. It will reach you on Monday, in the afternoon."
+OTHERS = (
+    "That is a fine idea. Let me think about it, and tell you more in a while.",
+    "Good evening! My name is Robin, and I know all about gardens and flowers.",
+)
+
+
+@functools.cache
+def speech(text: str) -> Pcm:
+    """At 48 kHz, whole hops, speech of about -22 dBFS."""
+    resampler = Resampler(SAMPLE_RATE, RATE)
+    raw = resampler.push(synthesize(text)) + resampler.flush()
+    sound = np.frombuffer(raw, np.int16).astype(float)
+    sound *= 2600.0 / np.sqrt(np.mean(sound[np.abs(sound) > 200] ** 2))
+    whole = sound[: len(sound) // HOP * HOP]
+    pcm: Pcm = np.clip(whole, -32768, 32767).astype(np.int16)
+    return pcm
+
+
+def described(pcm: Pcm) -> Segment:
+    segment = Segment()
+    segment.push(pcm.tobytes())
+    segment.flush()
+    segment.describe(segment.pushed)
+    return segment
+
+
+def hear(tracker: SpeechTracker, pcm: Pcm, *, threshold: float = -55.0, hops: int = 7) -> None:
+    for first in range(0, len(pcm) // HOP, hops):
+        samples = part(pcm, first, first + hops)
+        levels = hop_levels(samples)
+        tracker.hear(samples, levels, levels > threshold)
+
+
+def as_pcm(sound: Sound) -> Pcm:
+    pcm: Pcm = np.clip(sound[: len(sound) // HOP * HOP], -32768, 32767).astype(np.int16)
+    return pcm
+
+
+def filtered(sound: Sound, response: Callable[[Sound], Sound]) -> Sound:
+    spectrum = np.fft.rfft(sound)
+    hertz = np.fft.rfftfreq(len(sound), 1 / RATE)
+    result: Sound = np.fft.irfft(spectrum * response(hertz), len(sound))
+    return result
+
+
+def in_a_room(sound: Sound) -> Sound:
+    time = np.arange(round(0.4 * RATE)) / RATE
+    echo = np.random.default_rng(2).normal(0, 1, len(time)) * 10 ** (-3 * time / 0.4)
+    echo *= 0.6 / np.sqrt(np.sum(echo**2))
+    echo[0] = 1.0
+    size = len(sound) + len(echo)
+    wet: Sound = np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(echo, size), size)
+    return wet[: len(sound)]
+
+
+def noisy(sound: Sound) -> Sound:
+    noise = np.random.default_rng(3).normal(0, 32768 * 10 ** (-45 / 20), len(sound))
+    result: Sound = sound + noise
+    return result
+
+
+def in_pieces(sound: Sound, piece: int, wait: int) -> Sound:
+    """A worker that has nothing more to say after each piece; both in samples."""
+    count = len(sound) // piece
+    pieces = sound[: count * piece].reshape(count, piece)
+    result: Sound = np.concatenate([pieces, np.zeros((count, wait))], axis=1).reshape(-1)
+    return result
+
+
+def after_a_breath(sound: Sound) -> Sound:
+    breath = np.random.default_rng(4).normal(0, 400, round(0.5 * RATE))
+    result: Sound = np.concatenate([breath * np.hanning(len(breath)), sound])
+    return result
+
+
+CHANGES: dict[str, Callable[[Sound], Sound]] = {
+    "as it is": lambda sound: sound,
+    "softer": lambda sound: sound * 0.25,
+    "clipped": lambda sound: sound * 4.0,
+    "telephone": lambda sound: filtered(sound, lambda f: ((f > 300) & (f < 3400)) * 1.0),
+    "dull": lambda sound: filtered(sound, lambda f: (f < 1500) * 1.0),
+    "thin": lambda sound: filtered(sound, lambda f: (f > 1000) * 1.0),
+    "in a room": in_a_room,
+    "noisy": noisy,
+    "after a breath": after_a_breath,
+    "1.5 x slower, in pieces of 20 ms": lambda sound: in_pieces(sound, 960, 480),
+    "2 x slower, in pieces of 20 ms": lambda sound: in_pieces(sound, 960, 960),
+    "2 x slower, in pieces of 40 ms": lambda sound: in_pieces(sound, 1920, 1920),
+    "2 x slower, in pieces of 100 ms": lambda sound: in_pieces(sound, 4800, 4800),
+    "waiting for 3 s in mid-word": lambda sound: np.concatenate(
+        [sound[: RATE + 99], np.zeros(3 * RATE), sound[RATE + 99 :]]
+    ),
+}
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_its_own_words_are_known_whatever_the_way_does_to_them(change: str, trusted: bool) -> None:
+    said = speech(OURS)
+    tracker = SpeechTracker(described(said), 0, trusted=trusted)
+    heard = as_pcm(np.concatenate([np.zeros(9137), CHANGES[change](said.astype(float))]))
+    threshold = -39.0 if change == "noisy" else -55.0
+    words = set()
+    for first in range(0, len(heard) // HOP, 7):
+        hear(tracker, part(heard, first, first + 7), threshold=threshold)
+        words.add(tracker.words)
+    assert words == {Words.UNKNOWN, Words.OWN}
+    assert tracker.alike
+    assert tracker.foreign_since <= tracker.position
+
+
+def test_its_own_words_are_known_after_a_third_of_a_second() -> None:
+    said = speech(OURS)
+    tracker = SpeechTracker(described(said), 0)
+    hear(tracker, np.concatenate([silence(20), part(said, 0, 46)]))
+    assert tracker.words is Words.OWN
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_words_of_the_same_voice_are_noticed_within_a_second_and_a_half(
+    other: str, trusted: bool
+) -> None:
+    tracker = SpeechTracker(described(speech(OURS)), 0, trusted=trusted)
+    heard = np.concatenate([silence(20), speech(other)])
+    sounding = np.flatnonzero(hop_levels(heard) > -55.0)
+    hear(tracker, heard[: int(sounding[149] + 1) * HOP])
+    assert tracker.words is Words.FOREIGN
+    assert tracker.foreign_since == 0
+    assert not tracker.alike
+
+
+def test_other_words_after_its_own_are_noticed_and_where_they_began_is_told() -> None:
+    said = speech(OURS)
+    tracker = SpeechTracker(described(said), 0)
+    hear(tracker, np.concatenate([silence(20), part(said, 0, 150), speech(OTHERS[0])]))
+    assert tracker.words is Words.FOREIGN
+    assert tracker.alike
+    assert abs(tracker.foreign_since - 150 * HOP) <= 20 * HOP
+
+
+def test_a_breath_and_a_click_are_nobodys_words() -> None:
+    tracker = SpeechTracker(described(speech(OURS)), 0)
+    breath = as_pcm(after_a_breath(np.zeros(RATE)))
+    hear(tracker, np.concatenate([silence(20), breath, part(speech(OURS), 30, 32), silence(200)]))
+    assert tracker.words is Words.UNKNOWN
+
+
+@pytest.mark.parametrize("at", [60, 120, 230])
+def test_after_a_leap_its_place_is_right_again_within_half_a_second(at: int) -> None:
+    said = speech(OURS)
+    tracker = SpeechTracker(described(said), 0)
+    heard = np.concatenate([silence(20), part(said, 0, 40), part(said, at, at + 50)])
+    hear(tracker, heard, hops=1)
+    assert abs(tracker.position // HOP - (at + 50)) <= 5
+
+
+# -- words of the segment before --
+
+
+def after_a_barge_in(former: Pcm, at: int, said: Pcm) -> SpeechTracker:
+    old = described(former)
+    old.heard = at * HOP
+    return SpeechTracker(described(said), 0, former=old)
+
+
+@pytest.mark.parametrize("at", [80, 150, 260])
+@pytest.mark.parametrize("left", [40, 60, 100])
+def test_words_of_the_segment_before_do_not_begin_the_new_one(at: int, left: int) -> None:
+    old = speech(OTHERS[0])
+    tracker = after_a_barge_in(old, at, speech(OURS))
+    hear(tracker, np.concatenate([silence(10), part(old, at, at + left), silence(30)]))
+    assert tracker.words is Words.STALE
+    assert not tracker.onset
+    assert tracker.position == 0
+
+
+@pytest.mark.parametrize("gap", [3, 20, 100])
+def test_after_words_of_the_segment_before_its_own_are_heard_from_their_beginning(gap: int) -> None:
+    old, said = speech(OTHERS[0]), speech(OURS)
+    tracker = after_a_barge_in(old, 150, said)
+    stale = [silence(10), part(old, 150, 220), silence(gap)]
+    hear(tracker, np.concatenate([*stale, part(said, 0, 110)]), hops=1)
+    assert tracker.words is Words.OWN
+    assert tracker.onset
+    assert abs(tracker.position // HOP - 110) <= 5
+
+
+def test_without_words_of_the_segment_before_its_own_begin_within_0_4_s() -> None:
+    said = speech(OURS)
+    tracker = after_a_barge_in(speech(OTHERS[0]), 150, said)
+    hear(tracker, np.concatenate([silence(10), part(said, 0, 50)]), hops=1)
+    assert tracker.onset
+    assert 0.3 <= tracker.began_ago <= 0.5
+
+
+def test_a_short_word_of_its_own_begins_it_at_its_end() -> None:
+    said = speech("Okay.")
+    tracker = after_a_barge_in(speech(OTHERS[0]), 150, said)
+    hear(tracker, np.concatenate([silence(10), said, silence(30)]))
+    assert tracker.onset
+    assert tracker.words is not Words.STALE
+
+
+def test_the_same_sentence_said_again_is_not_taken_for_the_one_before() -> None:
+    said = speech(OURS)
+    tracker = after_a_barge_in(said, 0, said)
+    hear(tracker, np.concatenate([silence(10), part(said, 0, 120)]))
+    assert tracker.words is Words.OWN
+    assert tracker.onset
+
+
+# -- what is kept --
+
+
+def test_what_was_heard_long_ago_is_not_kept() -> None:
+    said = np.tile(speech(OURS), 8)
+    segment = described(said)
+    tracker = SpeechTracker(segment, 0)
+    hear(tracker, np.concatenate([silence(10), said]))
+    assert abs(tracker.position // HOP - len(said) // HOP) <= 10
+    assert tracker.words is Words.OWN
+    assert segment.waveform.first > len(said) // HOP - 400
