@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import aiohttp
 from livekit import rtc
@@ -59,6 +59,8 @@ from .transport.worker_protocol import DeliveryKind, DeliveryOption
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
+PlayoutOption = Literal["ear", "clock"]
+"""What tells how far the avatar is in what it says."""
 _IDENTITY = "runway-avatar-agent"
 _FrameworkEvent = Literal["metrics_collected"]
 """Emitted by the base class."""
@@ -107,6 +109,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         join_timeout: seconds for the avatar worker to join its room, and again for its first frame;
             about 8 s are usual. Then it is given up.
         stall_timeout: seconds without pictures, or without progress in speech, that are a loss.
+        playout: "ear": the avatar's voice is compared with what it was told, so what was heard is
+            known, and other words are noticed. "clock": time and the worker's reports are trusted
+            instead; for an avatar whose voice does not come back alike.
         allow_pause: let the framework pause and resume speech (`resume_false_interruption`). What
             the avatar had in flight is spoken again, after its usual latency.
         recovery: what happens when the face is lost, is about to end, or has no one to look at it;
@@ -146,6 +151,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         wait_for_avatar: float = 10.0,
         join_timeout: float = 30.0,
         stall_timeout: float = 1.5,
+        playout: PlayoutOption = "ear",
         allow_pause: bool = True,
         recovery: RecoveryOptions | None = None,
         video: VideoOptions | None = None,
@@ -164,6 +170,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             tools,
         )
         check_choice("delivery", delivery, ("auto", "datastream", "track"))
+        check_choice("playout", playout, get_args(PlayoutOption))
         check_transport(transport, delivery, video)
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
         check_seconds("join_timeout", join_timeout)
@@ -181,6 +188,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         self._transport_kind = transport
         self._allow_private_livekit_url = allow_private_livekit_url
         self._wait_for_avatar = wait_for_avatar
+        self._playout: PlayoutOption = playout
         self._allow_pause = allow_pause
         self._recovery = recovery or RecoveryOptions()
         self._video = video
@@ -411,6 +419,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             wait_for_avatar=self._wait_for_avatar,
             stall_timeout=self._instance_options.stall_timeout,
             can_pause=self._allow_pause,
+            by_clock=self._playout == "clock",
         )
         presence = UserPresence(room)
         context = SupervisorContext(

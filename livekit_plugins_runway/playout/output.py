@@ -43,6 +43,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         wait_for_avatar: seconds that the first speech waits for the avatar, then does without.
         stall_timeout: seconds without progress, while speech is outstanding, that count as a loss.
         can_pause: offer pause and resume to the framework (`resume_false_interruption`).
+        by_clock: time and the worker's reports tell how far the avatar is, and not its voice.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         wait_for_avatar: float = 10.0,
         stall_timeout: float = 1.5,
         can_pause: bool = False,
+        by_clock: bool = False,
     ) -> None:
         super().__init__(
             label="RunwayAvatar",
@@ -66,7 +68,9 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         self._queue = SegmentQueue()
         self._seat = AvatarSeat(wait_for_avatar)
         reporter = PlaybackReporter(self._queue, self, report)
-        self._current = current = CurrentRoute(self._queue, self._seat, reporter, stall_timeout)
+        self._current = current = CurrentRoute(
+            self._queue, self._seat, reporter, stall_timeout, by_clock=by_clock
+        )
         self._player = SegmentPlayer(self._queue, self._seat, microphone, reporter, current)
         self._pump = Pump(self._player, current, self._queue, self._seat, microphone)
 
@@ -202,8 +206,14 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         """See `AvatarListener`."""
         return self._current.ear.relayed(pcm)
 
+    def worker_started(self) -> None:
+        """See `WorkerReports`."""
+        route = self._current.route
+        if isinstance(route, AvatarRoute):
+            route.note_started()
+
     def worker_finished(self, *, interrupted: bool) -> None:
-        """See `AvatarListener`."""
+        """See `WorkerReports`."""
         route = self._current.route
         if isinstance(route, AvatarRoute) and not interrupted:
             route.confirm(self._loop.time())

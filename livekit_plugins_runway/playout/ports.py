@@ -81,15 +81,22 @@ class RelayAction(enum.Enum):
     DROP = "drop"  # somebody else writes to the microphone
 
 
-class AvatarListener(Protocol):
+class WorkerReports(Protocol):
+    """Who is told what the avatar worker says of its playing. From the event loop."""
+
+    def worker_started(self) -> None:
+        """The worker reports that it has begun to play a segment."""
+
+    def worker_finished(self, *, interrupted: bool) -> None:
+        """The worker reports that it has played a segment."""
+
+
+class AvatarListener(WorkerReports, Protocol):
     """Who is told what comes back from the avatar: the sink, as media and transports see it."""
 
     def relayed(self, pcm: bytes) -> RelayAction:
         """Tell of the avatar's voice that has arrived, a whole number of 10 ms of it, and learn
         what to do with it. From any one thread."""
-
-    def worker_finished(self, *, interrupted: bool) -> None:
-        """The worker reports that it has played a segment. From the event loop."""
 
 
 @dataclass(frozen=True)

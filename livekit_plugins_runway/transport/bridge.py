@@ -142,9 +142,7 @@ class BridgeConnection:
         room = RunwayRoom(
             session.id,
             on_lost=on_lost,
-            on_playback_finished=lambda interrupted: self._listener.worker_finished(
-                interrupted=interrupted
-            ),
+            reports=self._listener,
         )
         self._opened = _Opened(room, on_lost)
         await room.join(credentials)

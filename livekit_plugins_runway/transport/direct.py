@@ -183,10 +183,7 @@ class DirectConnection:
         watch = WorkerWatch(self._room, is_worker=self.is_worker, on_lost=on_lost)
         self._opened = _Opened(session, watch, on_lost)
         watch.open()
-        self._direct.registry.listen(
-            self._identity,
-            lambda interrupted: self._listener.worker_finished(interrupted=interrupted),
-        )
+        self._direct.registry.listen(self._identity, self._listener)
         # Whichever is seen first: what Runway says of such a session is not documented.
         await first_of(
             session.wait_until_under_way(timeout, on_queued),

@@ -12,7 +12,7 @@ from livekit.rtc.participant import PublishTrackError
 from ..errors import LossReason, RoomTokenError, UnavailableError
 from ..log import logger
 from ..media.connect import connect, leave
-from ..playout.ports import SpeechDelivery
+from ..playout.ports import SpeechDelivery, WorkerReports
 from ..runway.models import ConsumedCredentials
 from .delivery import DataStreamDelivery, TrackDelivery
 from .worker_protocol import (
@@ -55,7 +55,7 @@ class RunwayRoom:
     Args:
         on_lost: called from the event loop when the worker is lost after its media had come, and
             when its speech stream fails: perhaps twice, of which the first counts.
-        on_playback_finished: called with `interrupted` when the worker reports a segment's end.
+        reports: told what the worker says of its playing; None: nobody.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class RunwayRoom:
         session_id: str,
         *,
         on_lost: Callable[[LossReason], None],
-        on_playback_finished: Callable[[bool], None],
+        reports: WorkerReports | None,
     ) -> None:
         # All of it is of the event loop's thread.
         self._session_id = session_id
         self._on_lost = on_lost
-        self._on_playback_finished = on_playback_finished
+        self._reports = reports
         self._room = rtc.Room()
         """Connected from `join()` until `aclose()`, unless the connection is lost for good."""
         self._watch = WorkerWatch(
@@ -201,9 +201,11 @@ class RunwayRoom:
                 extra={"lk.pii.caller": call.caller_identity},
             )
             return "reject"
-        self._on_playback_finished(says_interrupted(call.payload))
+        if self._reports is not None:
+            self._reports.worker_finished(interrupted=says_interrupted(call.payload))
         return "ok"
 
-    def _on_started_rpc(self, _call: rtc.RpcInvocationData) -> str:
-        # What the user hears decides when a segment has started; answering keeps the worker calm.
-        return "ok"
+    def _on_started_rpc(self, call: rtc.RpcInvocationData) -> str:
+        if self._reports is not None and call.caller_identity == self._watch.identity:
+            self._reports.worker_started()
+        return "ok"  # whoever it was: an answer keeps a worker calm

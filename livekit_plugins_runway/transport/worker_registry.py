@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from livekit import rtc
 
 from ..log import logger
+from ..playout.ports import WorkerReports
 from .worker_protocol import (
     PATIENCE,
     RPC_PLAYBACK_FINISHED,
@@ -28,7 +29,7 @@ class WorkerRegistry:
     def __init__(self, room: rtc.Room, remove: Callable[[str], Awaitable[None]]) -> None:
         self._room = room
         self._remove = remove
-        self._listeners: dict[str, Callable[[bool], None]] = {}
+        self._reports: dict[str, WorkerReports] = {}
         self._unwanted: set[str] = set()
         self._leaving: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,13 +48,13 @@ class WorkerRegistry:
             self._room.on(event, handler)
         self._look()
 
-    def listen(self, identity: str, on_finished: Callable[[bool], None]) -> None:
-        """Call `on_finished` with `interrupted` when this worker reports a segment's end."""
-        self._listeners[identity] = on_finished
+    def listen(self, identity: str, reports: WorkerReports) -> None:
+        """Tell `reports` what this worker says of its playing."""
+        self._reports[identity] = reports
 
     def forget(self, identity: str) -> None:
         """Idempotent."""
-        self._listeners.pop(identity, None)
+        self._reports.pop(identity, None)
 
     def evict(self, identity: str) -> None:
         """Nobody knows the session of this worker, so only here it can be ended, if it comes."""
@@ -93,16 +94,17 @@ class WorkerRegistry:
             left.set()
 
     def _on_finished_rpc(self, call: rtc.RpcInvocationData) -> str:
-        listener = self._listeners.get(call.caller_identity)
-        if listener is None:
+        reports = self._reports.get(call.caller_identity)
+        if reports is None:
             logger.warning(
                 "playback_finished came from someone else than the avatar worker",
                 extra={"lk.pii.caller": call.caller_identity},
             )
             return "reject"
-        listener(says_interrupted(call.payload))
+        reports.worker_finished(interrupted=says_interrupted(call.payload))
         return "ok"
 
-    def _on_started_rpc(self, _call: rtc.RpcInvocationData) -> str:
-        # What the user hears decides when a segment has started; answering keeps the worker calm.
-        return "ok"
+    def _on_started_rpc(self, call: rtc.RpcInvocationData) -> str:
+        if (reports := self._reports.get(call.caller_identity)) is not None:
+            reports.worker_started()
+        return "ok"  # whoever it was: an answer keeps a worker calm

@@ -83,7 +83,7 @@ class Part:
 def runway_room(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Left]:
     room = Left()
     monkeypatch.setattr(rtc, "Room", lambda: room)
-    return RunwayRoom("s", on_lost=lambda _: None, on_playback_finished=lambda _: None), room
+    return RunwayRoom("s", on_lost=lambda _: None, reports=None), room
 
 
 @pytest.mark.parametrize("part", ["_stream", "_speech_track", "_withdrawing"])

@@ -36,36 +36,51 @@ class Setup:
         return self.room.local_participant.call(RPC_PLAYBACK_FINISHED, payload, sender=sender)
 
 
-def test_a_finished_segment_is_told_to_whoever_listens_to_that_worker() -> None:
-    setup = Setup()
-    first: list[bool] = []
-    second: list[bool] = []
-    setup.registry.listen("first", first.append)
-    setup.registry.listen("second", second.append)
+class Reports:
+    """What a worker has said of its playing."""
+
+    def __init__(self) -> None:
+        self.finished: list[bool] = []
+        self.started = 0
+
+    def worker_started(self) -> None:
+        self.started += 1
+
+    def worker_finished(self, *, interrupted: bool) -> None:
+        self.finished.append(interrupted)
+
+
+def test_what_a_worker_plays_is_told_to_whoever_listens_to_that_worker() -> None:
+    setup, first, second = Setup(), Reports(), Reports()
+    setup.registry.listen("first", first)
+    setup.registry.listen("second", second)
+    local = setup.room.local_participant
+    assert local.call(RPC_PLAYBACK_STARTED, sender="first") == "ok"
     assert setup.finished(False, "first") == "ok"
     assert setup.finished(True, "second") == "ok"
-    assert (first, second) == ([False], [True])
+    assert (first.started, first.finished) == (1, [False])
+    assert (second.started, second.finished) == (0, [True])
 
 
 def test_a_worker_nobody_listens_to_any_more_is_rejected_and_changes_nothing() -> None:
     setup = Setup()
-    told: list[bool] = []
-    setup.registry.listen("worker", told.append)
+    told = Reports()
+    setup.registry.listen("worker", told)
     assert setup.finished(False, "user") == "reject"
     setup.registry.forget("worker")
     setup.registry.forget("worker")
     assert setup.finished(False, "worker") == "reject"
-    assert told == []
+    assert told.finished == []
 
 
 @pytest.mark.parametrize("payload", ["", "no json", "[]", "{}", '{"interrupted": null}'])
 def test_a_report_that_does_not_say_otherwise_counts_as_interrupted(payload: str) -> None:
     setup = Setup()
-    told: list[bool] = []
-    setup.registry.listen("worker", told.append)
+    told = Reports()
+    setup.registry.listen("worker", told)
     local = setup.room.local_participant
     assert local.call(RPC_PLAYBACK_FINISHED, payload, sender="worker") == "ok"
-    assert told == [True]
+    assert told.finished == [True]
 
 
 def test_that_a_worker_has_started_is_answered_whoever_says_it() -> None:

@@ -101,7 +101,7 @@ async def examine(
     findings.session_id = session.id
     stages.reached("created")
     losses: list[LossReason] = []
-    room = RunwayRoom(session.id, on_lost=losses.append, on_playback_finished=lambda _: None)
+    room = RunwayRoom(session.id, on_lost=losses.append, reports=None)
     try:
         await _visit(session, room, losses, phrase, patience, findings, stages)
     except RunwayException as error:
