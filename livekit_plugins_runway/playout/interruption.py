@@ -51,6 +51,9 @@ class Settling(Protocol):
 class OldWords(Protocol):
     """What was being said; see `AvatarRoute`."""
 
+    @property
+    def heard_at(self) -> float | None: ...
+
     def hear(self, heard: Heard) -> None: ...
 
     def missing_for(self, now: float) -> float: ...
@@ -123,7 +126,7 @@ class Interruption:
         quiet = self._quiet.seconds(now)
         if late:
             return quiet >= _STALE_QUIET
-        if not self._quiet.has_sounded:
+        if self._words.heard_at is None:
             return quiet >= _QUIET or self._confirmed_at is None
         # In a pause of the old words the next of them may be yet to come.
         return min(quiet, self._words.missing_for(now)) >= _QUIET

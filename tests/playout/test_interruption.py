@@ -42,8 +42,9 @@ class Delivery:
 class Words:
     """What was being said; its next word is due at `due` (loop time)."""
 
-    def __init__(self, due: float) -> None:
+    def __init__(self, due: float, heard_at: float | None) -> None:
         self._due = due
+        self.heard_at = heard_at
 
     def hear(self, heard: Heard) -> None:
         assert len(heard) == 1
@@ -67,6 +68,7 @@ async def over_after(
     audible: tuple[float, float] = (0.0, 0.0),
     frames_until: float = 60.0,
     next_word: float = 0.0,
+    heard: bool = True,
 ) -> float:
     """Seconds from the barge-in until it is over.
 
@@ -76,11 +78,13 @@ async def over_after(
         audible: from when until when the avatar is heard, in seconds after the barge-in.
         frames_until: nothing at all comes back any more from then on.
         next_word: when the next of the old words would come, in seconds after the barge-in.
+        heard: whether anything of them was heard before it.
     """
     loop = asyncio.get_running_loop()
     await asyncio.sleep(5.0)
     since = loop.time()
-    interruption = Interruption(since, Words(since + next_word))
+    words = Words(since + next_word, since - 1.0 if heard else None)
+    interruption = Interruption(since, words)
     telling = asyncio.create_task(
         interruption.notify(Delivery(confirms=confirms, delay=delay)), name="notify"
     )
@@ -139,6 +143,12 @@ async def test_a_sound_after_a_gap_begins_the_quiet_anew() -> None:
 @timers_only
 async def test_in_a_pause_of_the_old_words_the_next_of_them_is_waited_for() -> None:
     assert await over_after(audible=(0.0, 0.5), next_word=1.2) == soon(1.35)
+    assert await over_after(next_word=0.6) == soon(0.75)  # the barge-in was in the pause
+
+
+@timers_only
+async def test_of_words_that_were_not_heard_yet_only_those_under_way_are_waited_for() -> None:
+    assert await over_after(next_word=9.0, heard=False) == soon(0.15)
 
 
 @timers_only
@@ -155,7 +165,7 @@ async def test_an_avatar_that_was_heard_for_long_must_be_quiet_for_longer() -> N
 
 
 def test_the_next_words_wait_for_two_and_a_half_seconds_at_most() -> None:
-    interruption = Interruption(100.0, Words(100.0))
+    interruption = Interruption(100.0, Words(100.0, 99.0))
     assert interruption.settled(102.5, 0.3) is Settled.NOT_YET
     assert interruption.settled(102.51, 0.3) is Settled.VOICE
 
@@ -168,7 +178,7 @@ async def test_a_worker_that_cannot_be_told_to_stop_is_waited_for_like_one_that_
         async def clear(self) -> bool:
             raise ValueError("no such call")
 
-    interruption = Interruption(0.0, Words(0.0))
+    interruption = Interruption(0.0, Words(0.0, None))
     await interruption.notify(Broken(confirms=False))
     assert "could not be told to stop" in caplog.text
     assert interruption.settled(0.44, 0.3) is Settled.NOT_YET
