@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.ear.cases import MATRIX, SAMPLE, Case, by_id, cases, playable, sample
+from bench.ear.cases import MATRIX, Case, by_id, cases, playable, sample
 from bench.ear.figures import Figures, figures, line, missed, table, worst
 from bench.ear.runner import Outcome, be_quiet, run, story
 

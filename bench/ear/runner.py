@@ -30,8 +30,8 @@ from tests.support.virtual_clock import VirtualClockLoop
 Judged = Literal["own", "foreign", "stalled", "forced", "failed"]
 """What the sink took the avatar for: one that does as it is told, or that it gave up, and why."""
 
-_SHORT_S: dict[str, float] = {"long": 7.0, "foreign": 3.2}
-_OTHERWISE_S = 2.4
+_SHORT_S: dict[str, float] = {"long": 6.0, "foreign": 2.8}
+_OTHERWISE_S = 2.0
 """Seconds after which a text of the sample is cut off: of these kinds and events, and others."""
 _LINE_GAP_S, _WORD_GAP_S = 0.35, 0.7
 _AFTER_S = 12.0
@@ -136,7 +136,7 @@ def reply_pcm(case: Case) -> Pcm:
     if case.kind == "music":
         return _cut(case, _music())
     if case.kind == "ring tone":
-        return sounds.ring_tone(4.2)
+        return _cut(case, _ring_tone())
     if case.kind == "silence":
         return sounds.silence(2.0)
     said = _cut(case, _lines(case.text, case.voice))
@@ -149,6 +149,14 @@ def reply_pcm(case: Case) -> Pcm:
 @functools.cache
 def _music() -> Pcm:
     return sounds.music(8.0)
+
+
+@functools.cache
+def _ring_tone() -> Pcm:
+    """With a little noise, so that no period of it is like another: it is known which is heard."""
+    seconds = 4.2
+    ring: Pcm = sounds.ring_tone(seconds) + sounds.white_noise(seconds, level_db=-75.0)
+    return ring
 
 
 def _lines(text: str, voice: Voice) -> Pcm:
@@ -253,7 +261,7 @@ class _Scene:
         before = len(self.finished)
         async with asyncio.timeout(_TIMEOUT):
             while self.ear.position(number) < place and len(self.finished) == before:
-                await asyncio.sleep(0.01)
+                await self._tick()
         saying.cancel()
         await asyncio.gather(saying, return_exceptions=True)
         self.flush(number)
@@ -265,8 +273,11 @@ class _Scene:
     async def _until_silent(self) -> None:
         end = self.now + _AFTER_S
         while not self.worker.is_idle and self.now < end:
-            await asyncio.sleep(0.05)
+            await self._tick()
         await asyncio.sleep(0.1)
+
+    async def _tick(self) -> None:
+        await asyncio.sleep(0.01)
 
 
 def _manner(case: Case, *, first: bool = False) -> Manner:

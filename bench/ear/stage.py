@@ -200,6 +200,8 @@ class _Attempt:
     """The sample of the sound at which it ends; None while that is not known."""
 
     def arrive(self, now: float) -> None:
+        if self.end is not None:
+            return
         foreign, whole = self.reply.foreign_at, len(self.reply.sound)
         while self.coming and self.coming[0][0] <= now:
             self.there = max(self.there, self.coming.popleft()[1])
