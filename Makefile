@@ -5,8 +5,8 @@ PYTHON = .venv/bin/python
 # One thread for numpy's small matrices: its threads spin on the cores that the tests need.
 export OPENBLAS_NUM_THREADS = 1
 
-.PHONY: help demo test test-page bench bench-speech chaos check docs lint types format coverage
-.PHONY: clean matrix provision setup
+.PHONY: help demo test test-page bench bench-speech bench-ear chaos check docs lint types format
+.PHONY: coverage clean matrix provision setup
 
 help:
 	@echo "make demo    an avatar on this machine, in a page to talk to it and to break it; no account needed"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    all tests, on a real livekit-server"
 	@echo "make bench   latency, skew and CPU beside the official plugin: figures, in about 40 minutes"
 	@echo "make bench-speech  latency, barge-in and failover of the voice: figures, in about 20 minutes"
+	@echo "make bench-ear  how well the sink hears whether an avatar says what it was told; no server needed"
 	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"
 	@echo "make test-page  the demo's page in Chromium (Debian, Ubuntu: apt install chromium)"
 	@echo "make check   style, types and the quick tests that need no server; under a minute"
@@ -38,6 +39,9 @@ bench: provision
 
 bench-speech: provision
 	@$(PYTHON) -m bench.speech $(ARGS)
+
+bench-ear: setup
+	@$(PYTHON) -m bench.ear $(ARGS)
 
 # The demo's page in a real Chromium: on your machine, never in CI.
 test-page: provision

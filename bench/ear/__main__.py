@@ -1,11 +1,13 @@
 """`make bench-ear`: how well the sink hears whether the avatar says what it was told.
 
 In virtual time, without a server. See docs/bench-ear.md. The exit code is 1 if a goal is missed.
+Ctrl-C ends it with the figures of the cases until then.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -67,10 +69,11 @@ def groups(found: Sequence[Outcome]) -> dict[str, Figures]:
 def measure(given: argparse.Namespace) -> int:
     wanted, began = chosen(given), time.monotonic()
     found: list[Outcome] = []
-    for one in outcomes(wanted, given.jobs):
-        found.append(one)
-        if len(found) % 100 == 0:
-            print(f"{len(found)} of {len(wanted)}", file=sys.stderr, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # what there is by then is told
+        for one in outcomes(wanted, given.jobs):
+            found.append(one)
+            if len(found) % 100 == 0:
+                print(f"{len(found)} of {len(wanted)}", file=sys.stderr, flush=True)
     found.sort(key=lambda one: int(one.id.removeprefix("s")))
     seconds = time.monotonic() - began
     told = groups(found)

@@ -156,8 +156,8 @@ def case(number: int, *, short: bool = False) -> Case:
         text,
         _turn("treatment", TREATMENTS, number).name,
         pace,
-        _pauses(draw, pace, longest=2.0 if short and number % 4 else 6.0),
-        draw.uniform(0.3, 1.5 if short and number % 4 else 4.0) if pace == "late end" else 0.0,
+        _pauses(draw, pace, short=short and number % 8 > 0),
+        draw.uniform(0.3, 1.5 if short and number % 8 else 4.0) if pace == "late end" else 0.0,
         event,
         place,
         draw.uniform(0.0, 0.5),
@@ -165,7 +165,7 @@ def case(number: int, *, short: bool = False) -> Case:
         _other(draw, event, other_voice, text, short=short),
         other_voice,
         latency,
-        _first_latency(draw, latency, jump),
+        _first_latency(draw, latency, jump, one_of=5 if short else 3),
         jump,
     )
 
@@ -202,19 +202,20 @@ def _jump(draw: random.Random, latency: float) -> tuple[float, float] | None:
 
 
 def _first_latency(
-    draw: random.Random, latency: float, jump: tuple[float, float] | None
+    draw: random.Random, latency: float, jump: tuple[float, float] | None, *, one_of: int
 ) -> float | None:
     """Of a reply before; less than that of the reply, at the most by one second, or more."""
     other = max(_latency(draw), latency - 1.0)
-    stays, is_said = draw.random() < 0.7 or jump is not None, draw.random() < 1 / 3
+    stays, is_said = draw.random() < 0.7 or jump is not None, draw.random() < 1 / one_of
     return (latency if stays else other) if is_said else None
 
 
-def _pauses(draw: random.Random, pace: Pace, *, longest: float) -> tuple[tuple[float, float], ...]:
+def _pauses(draw: random.Random, pace: Pace, *, short: bool) -> tuple[tuple[float, float], ...]:
     if pace != "pauses":
         return ()
+    longest, most = (2.0, 1) if short else (6.0, 2)
     drawn = [(draw.uniform(0.05, 0.95), draw.uniform(0.5, longest)) for _ in range(2)]
-    return tuple(sorted(drawn[: draw.choice([1, 1, 2])]))
+    return tuple(sorted(drawn[: draw.choice([1, 1, most])]))
 
 
 def _text(draw: random.Random, kind: Kind, voice: Voice, *, short: bool) -> str:

@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import functools
 import logging
+import multiprocessing
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,8 +32,8 @@ from tests.support.virtual_clock import VirtualClockLoop
 Judged = Literal["own", "foreign", "stalled", "forced", "failed"]
 """What the sink took the avatar for: one that does as it is told, or that it gave up, and why."""
 
-_SHORT_S: dict[str, float] = {"long": 6.0, "foreign": 2.8}
-_OTHERWISE_S = 2.0
+_SHORT_S: dict[str, float] = {"long": 4.5, "foreign": 2.8}
+_OTHERWISE_S = 1.6
 """Seconds after which a text of the sample is cut off: of these kinds and events, and others."""
 _LINE_GAP_S, _WORD_GAP_S = 0.35, 0.7
 _AFTER_S = 12.0
@@ -401,7 +403,7 @@ def _judged(scene: _Scene) -> Judged:
 def _reply_result(scene: _Scene, number: int) -> ReplyResult:
     reply = scene.replies[number]
     said = [one for one in scene.ear.moments if one.reply == number and not one.foreign]
-    counts = _times_said(reply, said)
+    counts = times_said(reply, said)
     finished = scene.finished[number] if number < len(scene.finished) else None
     interrupted = finished is None or finished[1].interrupted
     position = 0 if finished is None else round(finished[1].playback_position * RATE)
@@ -416,7 +418,7 @@ def _reply_result(scene: _Scene, number: int) -> ReplyResult:
     )
 
 
-def _times_said(reply: Reply, said: list[Moment]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def times_said(reply: Reply, said: list[Moment]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Of each sample, how often the user has heard it."""
     steps = np.zeros(len(reply) + 1, dtype=np.int64)
     for one in said:
@@ -494,5 +496,8 @@ def _latency(scene: _Scene, number: int) -> float | None:
 
 
 def be_quiet() -> None:
-    """From now on this process does not log what the package warns of: there are thousands."""
+    """From now on this process does not log what the package warns of (there are thousands), and
+    leaves Ctrl-C to the one that has started it."""
     logging.disable(logging.ERROR)
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -74,11 +74,21 @@ class Reply:
 
     def at_avatar(self, sample: int) -> int:
         """Where in `sound` a sample of the reply is said."""
-        return round(float(np.interp(sample, self._agent, self._avatar)))
+        return _between(sample, self._agent, self._avatar)
 
     def at_agent(self, sample: int) -> int:
         """Which sample of the reply is said at one of `sound`."""
-        return round(float(np.interp(sample, self._avatar, self._agent)))
+        return _between(sample, self._avatar, self._agent)
+
+
+def _between(sample: int, places: list[int], others: list[int]) -> int:
+    """Straight from one place to the next; before the first and after the last it stays there."""
+    if sample <= places[0]:
+        return others[0]
+    for start, end, first, last in zip(places, places[1:], others, others[1:], strict=False):
+        if sample <= end:
+            return first + round((sample - start) * (last - first) / max(1, end - start))
+    return others[-1]
 
 
 def _places(length: int, treated: int, treatment: Treatment | None) -> tuple[list[int], list[int]]:
