@@ -135,10 +135,12 @@ def badness(one: Outcome) -> float:
     """How bad an outcome is; 0 if all is well. Orders the list of the worst."""
     misjudged = not one.noticed if one.truth == "foreign" else one.judged != "own"
     position = abs(one.position_error or 0.0)
+    unheard = 0.0 if one.truth == "foreign" else one.lost
+    missing = max(one.unsaid, unheard)
     return (
         10.0 * (one.error is not None)
         + 3.0 * misjudged
-        + (one.unsaid if one.unsaid > MOST_UNSAID_S else 0.0)
+        + (missing if missing > MOST_UNSAID_S else 0.0)
         + (one.twice if one.twice > MOST_WRONG_S else 0.0)
         + one.stale
         + (position if position > MOST_POSITION_ERROR_S else 0.0)
