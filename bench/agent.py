@@ -25,12 +25,16 @@ from livekit.agents.voice.io import AudioOutput
 from livekit.agents.voice.room_io import RoomOptions
 
 from bench.avatars import Avatar, make
+from bench.ear.dsp import RATE, Pcm
+from bench.ear.samples import sample
 from bench.lines import commands, keep_for_good, tell
 from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, StateChanged
 from livekit_plugins_runway.testing.tones import ToneScript
 
 _TTS_LEAD = 0.2
 """Seconds of speech that a TTS with a pace gives at once."""
+
+_FRAME = RATE // 50
 
 
 async def speech(script: ToneScript, pace: float) -> AsyncIterator[rtc.AudioFrame]:
@@ -42,6 +46,13 @@ async def speech(script: ToneScript, pace: float) -> AsyncIterator[rtc.AudioFram
             await asyncio.sleep(early)
         given += frame.duration
         yield frame
+
+
+async def sound(pcm: Pcm) -> AsyncIterator[rtc.AudioFrame]:
+    """Frames as a TTS gives them that has all of it at once."""
+    for start in range(0, len(pcm), _FRAME):
+        piece = pcm[start : start + _FRAME]
+        yield rtc.AudioFrame(piece.tobytes(), RATE, 1, len(piece))
 
 
 def ours(runway: dict[str, Any], options: dict[str, Any]) -> AvatarSession:
@@ -135,9 +146,15 @@ class Call:
             self._tell(change.new.value, session=self._avatar.session_id, why=change.reason)
 
     def say(self, number: int, script: ToneScript) -> None:
+        self._say(number, script.text, speech(script, self._tts_pace))
+
+    def say_sample(self, number: int, name: str) -> None:
+        self._say(number, name, sound(sample(name)))
+
+    def _say(self, number: int, text: str, audio: AsyncIterator[rtc.AudioFrame]) -> None:
         self._number = number
         self._tell("saying", number=number)
-        self._handle = self._session.say(script.text, audio=speech(script, self._tts_pace))
+        self._handle = self._session.say(text, audio=audio)
         self._handle.add_done_callback(lambda _: self._tell("said", number=number))
 
     def interrupt(self) -> None:
@@ -180,6 +197,8 @@ async def obey() -> None:
                     await calls[room].start(ToneScript(**command["greeting"]))
                 case "say":
                     calls[room].say(command["number"], ToneScript(**command["script"]))
+                case "say_sample":
+                    calls[room].say_sample(command["number"], command["name"])
                 case "interrupt":
                     calls[room].interrupt()
                 case "pause":

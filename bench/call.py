@@ -45,6 +45,12 @@ class Line:
         self.do("say", number=self.number, script=asdict(script))
         return await self.told("saying", number=self.number)
 
+    async def say_sample(self, name: str) -> float:
+        """One of `bench/ear/samples.py`."""
+        self.number += 1
+        self.do("say_sample", number=self.number, name=name)
+        return await self.told("saying", number=self.number)
+
     async def speak_for(self, seconds: float, since: float) -> None:
         """Let the user hear so many seconds of what is said since `since`."""
         began = await self.user.wait_for_audio(5.0, since=since)
