@@ -67,7 +67,10 @@ class FallbackTrack:
         # queue sends silence by itself (livekit 1.1.21), so that no receiver loses the first words.
         self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
         self._track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_UNKNOWN)
+        options = rtc.TrackPublishOptions(
+            source=rtc.TrackSource.SOURCE_UNKNOWN,
+            dtx=False,  # words that begin while nothing is sent may be too loud (docs/relay.md)
+        )
         self._publishing = asyncio.create_task(
             self._room.local_participant.publish_track(self._track, options),
             name="runway_publish_voice",

@@ -109,7 +109,10 @@ class AvatarParticipant:
         waited for."""
         for event, handler in self._handlers(room).items():
             room.on(event, handler)
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        options = rtc.TrackPublishOptions(
+            source=rtc.TrackSource.SOURCE_MICROPHONE,
+            dtx=False,  # words that begin while nothing is sent may be too loud (docs/relay.md)
+        )
         try:
             await connect(room, self._url, self._make_token())
             await self._publish(room, self._microphone_track, options)
