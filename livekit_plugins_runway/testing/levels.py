@@ -21,10 +21,13 @@ CODEC = 0.02
 
 _WINDOW = 10  # hops
 _HOP_S = 0.010
-_AROUND = 8
-"""Hops by which what is heard may lie beside its place: a receiver stretches and cuts."""
+_AROUND, _AROUND_LOUD = 8, 30
+"""Hops by which what is heard may lie beside its place: a receiver stretches and cuts, and is late
+after a hole. Nothing near is as loud as what is too loud, so that may lie further away."""
+_BEGINNING, _BLOCK = 500, 100
+"""Hops by whose levels the place of a recording is found, and then that of each part of it."""
 _SEARCHED = 30
-"""Hops by which it may have moved since the last second."""
+"""Hops by which it may have moved since the last part."""
 _SILENT = 0.005
 """RMS, 1.0 = full scale. Softer windows have no level that could be compared: -46 dBFS."""
 _FULL_SCALE = 32_767
@@ -122,32 +125,41 @@ def _levels(pcm: Pcm, sample_rate: int) -> _Floats:
 
 def _expected(want: _Floats, got: _Floats) -> tuple[_Floats, _Floats]:
     """The highest and the lowest level that was said around the place of each window of `got`."""
-    margin = len(got) + _AROUND
-    silence = np.zeros(margin)
-    said = np.concatenate([silence, want, silence])
-    views = np.lib.stride_tricks.sliding_window_view(said, 2 * _AROUND + 1)
-    highs, lows = views.max(axis=1), views.min(axis=1)
-    places = np.clip(_places(want, got) + margin - _AROUND, 0, len(highs) - 1)
-    return highs[places], lows[places]
+    places = _places(want, got)
+    highs, lows = _around(want, _AROUND_LOUD).max(axis=1), _around(want, _AROUND).min(axis=1)
+    return _at(highs, places + _AROUND_LOUD), _at(lows, places + _AROUND)
+
+
+def _around(levels: _Floats, hops: int) -> _Floats:
+    """For each window, and `hops` before the first and after the last, those up to `hops` away."""
+    padded = np.pad(levels, 2 * hops)
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * hops + 1)
+
+
+def _at(values: _Floats, places: npt.NDArray[np.int64]) -> _Floats:
+    """Zero beyond the ends."""
+    inside = (places >= 0) & (places < len(values))
+    return np.where(inside, values[np.clip(places, 0, len(values) - 1)], 0.0)
 
 
 def _places(want: _Floats, got: _Floats) -> npt.NDArray[np.int64]:
     """The window of `want` that each window of `got` belongs to. It may lie beyond either end."""
-    block = round(1.0 / _HOP_S)
-    padded = np.concatenate([np.zeros(len(got)), want, np.zeros(len(got))])
+    sounding = np.flatnonzero(got > _SILENT)
     places = np.arange(len(got))
-    shift: int | None = None
-    for start in range(0, len(got), block):
-        piece = got[start : start + block]
+    if not len(sounding):
+        return places
+    padded = np.concatenate([np.zeros(len(got)), want, np.zeros(len(got))])
+    first = int(sounding[0])
+    beginning = got[first : first + _BEGINNING]
+    shift = _best(padded, beginning, first + len(got), range(-len(got), len(want)), -first)
+    places[:first] += shift
+    for start in range(first, len(got), _BLOCK):
+        piece = got[start : start + _BLOCK]
         if piece.max() > _SILENT:
-            tried = range(-len(got), len(want)) if shift is None else _near(shift)
-            shift = _best(padded, piece, start + len(got), tried, shift or 0)
-        places[start : start + block] += shift or 0
+            near = range(shift - _SEARCHED, shift + _SEARCHED + 1)
+            shift = _best(padded, piece, start + len(got), near, shift)
+        places[start : start + _BLOCK] += shift
     return places
-
-
-def _near(shift: int) -> range:
-    return range(shift - _SEARCHED, shift + _SEARCHED + 1)
 
 
 def _best(padded: _Floats, piece: _Floats, at: int, tried: range, last: int) -> int:

@@ -26,11 +26,14 @@ from livekit_plugins_runway import (
 )
 from livekit_plugins_runway.errors import RunwayException
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatedSession, SimulatorOptions
+from livekit_plugins_runway.testing.levels import Levels, compare, loudest, too_loud
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
 from livekit_plugins_runway.testing.user import SimulatedUser
 
 RATE = 48_000
+HOLES = 0.2
+"""The share of speech that may be too soft or missing where the machine may have stood still."""
 QUICK: dict[str, Any] = {
     "queue_delay": 0.0,
     "provisioning_delay": 0.2,
@@ -81,6 +84,8 @@ class Call:
     ends: list[SessionEnd] = field(default_factory=list)
     replaced: list[AvatarReplaced] = field(default_factory=list)
     gave_up: list[RunwayException] = field(default_factory=list)
+    loudest: float = 0.0
+    """RMS of the loudest 100 ms that `say()` was given, 1.0 = full scale."""
     close_on_disconnect: bool = True
     """The framework's own answer to a user who leaves."""
 
@@ -137,7 +142,12 @@ class Call:
         self.avatar.off(event, on_told)
 
     def say(self, script: ToneScript, **options: Any) -> SpeechHandle:
+        self.loudest = max(self.loudest, loudest(script.pcm(RATE), RATE))
         return self.session.say(script.text, audio=tts(script, **options))
+
+    def levels(self, script: ToneScript, since: float) -> Levels:
+        """What the user has heard since then next to what was said."""
+        return compare(script.pcm(RATE), self.user.heard(since), RATE)
 
     def heard(self, since: float) -> list[HeardTone]:
         return hear(self.user.heard(since), RATE)
@@ -168,7 +178,8 @@ class Call:
 async def calling(
     server: LiveKitServer, *, simulated: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[Call]:
-    """A call whose avatar is not started yet. On leaving all is closed, and no session is left."""
+    """A call whose avatar is not started yet. On leaving all is closed, no session is left, and the
+    user has heard nothing that was clipped, or louder than what was said."""
     name = f"call-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(
@@ -212,6 +223,9 @@ async def calling(
         avatar.on("replaced", call.replaced.append)
         avatar.on("gave_up", call.gave_up.append)
         yield call
+        if call.loudest:  # something was said by `say()`, and nothing else is louder
+            wrong = too_loud(call.loudest, user.heard(), RATE)
+            assert wrong is None, wrong
         await avatar.aclose()
         # Runway needs a while to settle what it was told.
         await simulator.wait_until(lambda: not simulator.leaked(), 5.0)

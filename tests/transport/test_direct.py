@@ -26,6 +26,7 @@ from livekit_plugins_runway.errors import (
 )
 from livekit_plugins_runway.lifecycle import recovery as recovery_module
 from livekit_plugins_runway.testing import CallFault, Faults, SessionStatus
+from livekit_plugins_runway.testing.levels import loudest, too_loud
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import (
     ToneScript,
@@ -73,6 +74,7 @@ async def heard_whole(call: Call, script: ToneScript, began: float) -> None:
         await call.until_heard(script.indices[-1], 5.0)
         await call.user.wait_for_silence(0.4, 5.0)
     assert missing(script, call.heard(began)) == []
+    assert too_loud(loudest(script.pcm(RATE), RATE), call.user.heard(began), RATE) is None
 
 
 async def said_whole(call: Call, script: ToneScript) -> None:
