@@ -1,7 +1,8 @@
-"""What `make bench-speech` reads from a recording: holes, and tones that sound twice."""
+"""What `make bench-speech` reads from a recording: holes, tones that sound twice, and its level."""
 
 from __future__ import annotations
 
+from livekit_plugins_runway.testing.levels import loudest, too_loud
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import HeardTone, Pcm, ToneScript, gaps, hear
 
@@ -11,6 +12,11 @@ _SLACK = 0.03
 
 def heard(pcm: Pcm) -> list[HeardTone]:
     return hear(pcm, SAMPLE_RATE)
+
+
+def wrong_level(pcm: Pcm, script: ToneScript) -> str | None:
+    """What is wrong if anything is louder than what was said, or clipped."""
+    return too_loud(loudest(script.pcm(SAMPLE_RATE), SAMPLE_RATE), pcm, SAMPLE_RATE)
 
 
 def longest_hole(pcm: Pcm, script: ToneScript, after: float) -> tuple[float, float]:

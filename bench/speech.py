@@ -5,7 +5,7 @@ The LiveKit server, the simulated Runway, the agent and the user's ear run in pr
 own, on one machine and one monotonic clock. It measures and asserts nothing: the figures are
 printed next to the goals, and written to `bench-out/speech.json` and `bench-out/speech.md`, the
 programs' warnings to `bench-out/speech.log` (`BENCH_OUT` names another folder). The exit code is 1
-if a repetition gave no figures, 130 after Ctrl-C.
+if a repetition gave no figures or was heard too loud, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.call import HOLD, Bench, Line
-from bench.hearing import heard, longest_hole, repeated
+from bench.hearing import heard, longest_hole, repeated, wrong_level
 from bench.lines import Child, keep_for_good
 from bench.report import Figures, machine, write
 from bench.runway import RENDER_LATENCY
@@ -32,6 +32,7 @@ from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKit
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import (
     HeardTone,
+    Pcm,
     ToneScript,
     first_sound,
     missing,
@@ -59,6 +60,7 @@ async def measure_latency(bench: Bench, repetitions: int) -> None:
         returned = await line.over()
         pcm = line.user.heard(said)
         tones = await asyncio.to_thread(heard, pcm)
+        note_level(bench.figures, f"latency {n}", script, pcm)
         first = first_sound(pcm, SAMPLE_RATE)
         last = silence_after(pcm, SAMPLE_RATE, first or 0.0, hold_s=HOLD)
         note("latency: tones missing", len(missing(script, tones)))
@@ -113,8 +115,9 @@ async def measure_pause(bench: Bench, repetitions: int) -> None:
         if first is not None:
             start, end = longest_hole(again, script, first)
             note("pause: longest hole after resuming", end - start)
-        tones = await asyncio.to_thread(heard, user.heard(said))
-        note_tones(bench.figures, "pause", script, tones)
+        pcm = user.heard(said)
+        note_level(bench.figures, f"pause {n}", script, pcm)
+        note_tones(bench.figures, "pause", script, await asyncio.to_thread(heard, pcm))
 
     async with bench.call(bench.agents[0], allow_pause=True) as line:
         await bench.repeat("pause", iter(range(repetitions)), once)
@@ -135,6 +138,7 @@ async def measure_loss(bench: Bench, repetitions: int, *, fault: str) -> None:
             pcm = line.user.heard(said)
         struck = float(told["at"])
         tones = await asyncio.to_thread(heard, pcm)
+        note_level(bench.figures, f"{fault} {n}", script, pcm)
         note_tones(bench.figures, fault, script, tones)
         bench.figures.note(f"{fault}: detection", noticed - struck)
         # It ends after the fault; what was on its way is heard before it begins.
@@ -204,6 +208,12 @@ async def measure_renewal(bench: Bench, repetitions: int, *, places: int) -> Non
         )
         name = "without a face" if places == 1 else "face frozen"
         bench.figures.note(f"renewal: {name}{kind}", change["freeze"])
+
+
+def note_level(figures: Figures, name: str, script: ToneScript, pcm: Pcm) -> None:
+    """What is too loud or clipped is a failure of that repetition, whatever its figures are."""
+    if (wrong := wrong_level(pcm, script)) is not None:
+        figures.failures.append(f"{name}: {wrong}")
 
 
 def note_tones(figures: Figures, name: str, script: ToneScript, tones: list[HeardTone]) -> None:
