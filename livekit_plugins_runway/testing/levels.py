@@ -53,13 +53,15 @@ class Levels:
     clicks: int
     """Steps between two samples that are far larger than any of what was said."""
 
-    def match(self, *, softer: float = CODEC) -> bool:
+    def match(self, *, softer: float = CODEC, clicks: int = 0) -> bool:
         """True if it was heard as it was said.
 
         Args:
             softer: the share of it that may be too soft or missing, 0 to 1.
+            clicks: how many there may be; a hole has one at either end.
         """
-        return not (self.louder or self.clipped or self.clicks) and self.softer <= softer
+        faultless = not (self.louder or self.clipped)
+        return faultless and self.clicks <= clicks and self.softer <= softer
 
 
 def levels_match(said: Pcm, heard: Pcm, sample_rate: int, *, softer: float = CODEC) -> bool:
@@ -127,7 +129,9 @@ def _expected(want: _Floats, got: _Floats) -> tuple[_Floats, _Floats]:
     """The highest and the lowest level that was said around the place of each window of `got`."""
     places = _places(want, got)
     highs, lows = _around(want, _AROUND_LOUD).max(axis=1), _around(want, _AROUND).min(axis=1)
-    return _at(highs, places + _AROUND_LOUD), _at(lows, places + _AROUND)
+    high, low = _at(highs, places + _AROUND_LOUD), _at(lows, places + _AROUND)
+    # What sounds where nothing was said is late, or there twice; that is not its level.
+    return np.where(high > _SILENT, high, want.max(initial=0.0)), low
 
 
 def _around(levels: _Floats, hops: int) -> _Floats:

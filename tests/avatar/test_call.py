@@ -58,7 +58,7 @@ async def test_all_of_a_ten_second_utterance_is_heard_in_order(
         heard = call.heard(began)
         assert missing(TEN_SECONDS, heard) == []
         assert in_order(TEN_SECONDS, heard)
-        assert call.levels(TEN_SECONDS, began).match(softer=HOLES)
+        assert call.levels(TEN_SECONDS, began).match(**HOLES)
         assert not handle.interrupted
         assert call.history() == [(TEN_SECONDS.text, False)]
         assert call.avatar.state is AvatarState.LIVE
@@ -137,7 +137,7 @@ async def test_a_barge_in_is_silent_for_the_user_and_the_next_utterance_is_whole
         await call.user.wait_for_silence(0.4, 5.0)
         assert missing(OTHER, call.heard(after)) == []
         assert foreign(OTHER, call.heard(after)) == []
-        assert call.levels(OTHER, after).match(softer=HOLES)
+        assert call.levels(OTHER, after).match(**HOLES)
         (said, interrupted), whole = call.history()
         assert interrupted
         assert TEN_SECONDS.text.startswith(said)

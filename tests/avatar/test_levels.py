@@ -34,7 +34,7 @@ async def heard_as_said(call: Call, said: Pcm) -> None:
     await call.user.wait_for_silence(0.4, 5.0)
     heard = call.user.heard(began)
     found = compare(said, heard, RATE)
-    assert found.match(softer=HOLES), found
+    assert found.match(**HOLES), found
 
 
 @pytest.mark.parametrize("options", [{}, DIRECT], ids=["bridge", "direct"])

@@ -79,6 +79,12 @@ def test_a_step_that_was_not_said_is_a_click() -> None:
     assert not levels_match(said, heard, RATE)
 
 
+def test_what_is_heard_again_later_is_not_taken_for_too_loud() -> None:
+    said = SOUNDS["chord"]
+    found = compare(said, np.concatenate([late(said), said]), RATE)
+    assert found.louder == 0
+
+
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_what_is_missing_or_too_soft_counts_by_its_share(factor: float) -> None:
     said = SOUNDS["chord"]
