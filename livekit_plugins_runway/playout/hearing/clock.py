@@ -20,6 +20,7 @@ class PlayoutClock:
         start: sample of the segment at which this delivery begins.
     """
 
+    likeness: float | None = None
     words = Words.UNKNOWN
     """It cannot tell."""
 

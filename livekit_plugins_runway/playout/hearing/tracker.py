@@ -140,6 +140,12 @@ class SpeechTracker:
         return (self._dropped + self._heard.count - self._onset_hop) * HOP_SECONDS
 
     @property
+    def likeness(self) -> float | None:
+        """Of the last second of sounds to the speech at their places, by spectra, -1 to 1; None
+        before there were enough."""
+        return self._along
+
+    @property
     def foreign_since(self) -> int:
         """Samples of the segment that counted as heard when the foreign words began."""
         return self._own_place * HOP

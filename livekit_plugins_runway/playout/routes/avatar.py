@@ -27,6 +27,10 @@ DEADLINE_MARGIN = 5.0
 """Seconds past its own length after which a flushed segment is finished by force."""
 _MARGIN = 0.08
 """Seconds before the place of a loss at which the voice begins."""
+_DOUBTFUL = 0.4
+"""Seconds of speech without one sound that is surely the agent's, from which on it may not be."""
+_ALIKE = 0.72
+"""Likeness from which on sounds may be the agent's, though their waveform does not tell."""
 _KEPT_BACK = 0.8
 """Seconds of speech that a worker may keep until more comes or the segment is complete: LiveKit's
 reference worker keeps what does not fill a picture, others look ahead."""
@@ -228,8 +232,10 @@ class AvatarRoute:
             if self._is_heard(position, now):
                 self.segment.heard = self.segment.pushed
                 return Verdict.HEARD
-            if self._last_word_is_lost(now):
-                return self._without_the_last_word()
+            if self.tracker.onset and self.missing_for(now) >= _LAST_WORD_WAIT:
+                verdict = self._without_the_end(position)
+                if verdict is not Verdict.GO_ON:
+                    return verdict
         if self.tracker.words is Words.FOREIGN:
             return Verdict.FOREIGN
         if self._is_patient and not self.tracker.onset:
@@ -267,15 +273,19 @@ class AvatarRoute:
     def missing_for(self, now: float) -> float:
         """Seconds for which nothing was heard although a word was due. Negative until its turn
         comes; the silence up to now if there are no more words."""
-        position, since = self._progress
-        following = self._next_spoken(position)
+        following = self._next_spoken(self._progress[0])
         if following is None:
             return self.tracker.silence
-        due = since + (following - position) / SAMPLE_RATE
+        return min(self.tracker.silence, now - self._due(following))
+
+    def _due(self, following: int) -> float:
+        """When the next word has to be heard: after the pause that is said before it, and not
+        before what was sent so late has come."""
+        position, since = self._progress
         delay = self._expected if self.latency is None else self.latency
         # Of its last sample: a hop may have begun before the source ran dry.
-        sent_late = self.pacer.turn_of(following + HOP - 1) + delay
-        return min(self.tracker.silence, now - max(due, sent_late))
+        turn = self.pacer.turn_of(following + HOP - 1)
+        return max(since + (following - position) / SAMPLE_RATE, turn + delay)
 
     def _is_heard(self, position: int, now: float) -> bool:
         tracker, pushed = self.tracker, self.segment.pushed
@@ -285,9 +295,27 @@ class AvatarRoute:
             return True
         if position < pushed and not self._is_silence_over(now):
             return False
-        clear = tracker.clear_position
+        clear = self._clear_position()
         believed = self._confirmed and tracker.silence >= _CONFIRMED_WAIT and clear >= position
         return self._spoken(clear) / SAMPLE_RATE < (_LAST_WORD if believed else _PART_OF_A_WORD)
+
+    def _clear_position(self, *, lost: bool = False) -> int:
+        """The position without sounds that may not have been the agent's words: made up by a
+        receiver that has run dry, or the avatar's own since its voice was last found to be like
+        what it was told.
+
+        Args:
+            lost: the avatar is given up, so one that was never found to be alike is not believed.
+        """
+        tracker = self.tracker
+        clear = min(self._progress[0], tracker.clear_position)
+        likeness = tracker.likeness
+        if likeness is None:
+            unlike = tracker.alike
+        else:
+            unlike = likeness < _ALIKE and (tracker.alike or lost)
+        doubtful = self._spoken(tracker.foreign_since, clear) >= _DOUBTFUL * SAMPLE_RATE
+        return tracker.foreign_since if unlike and doubtful else clear
 
     def _is_silence_over(self, now: float) -> bool:
         """No word has come for so long that none will."""
@@ -301,12 +329,14 @@ class AvatarRoute:
         left = (self.segment.pushed - position) / SAMPLE_RATE
         return missing_for >= _END_WAIT and now - since >= left
 
-    def _last_word_is_lost(self, now: float) -> bool:
-        """The last word did not come, though all else did: what a data channel carried while its
-        connection was restored may come seconds late, or never."""
-        if not self.tracker.onset or self.missing_for(now) < _LAST_WORD_WAIT:
-            return False
-        return self._spoken(self.tracker.clear_position) / SAMPLE_RATE < _LAST_WORD
+    def _without_the_end(self, position: int) -> Verdict:
+        """The end did not come, though its time has. Of the last word: what a data channel carried
+        while its connection was restored may come seconds late, or never."""
+        missing = self._spoken(self._clear_position()) / SAMPLE_RATE
+        if missing < _LAST_WORD:
+            return self._without_the_last_word()
+        # All has come out, but not all of it as the agent's words.
+        return Verdict.GO_ON if self._next_spoken(position) is not None else Verdict.FOREIGN
 
     def _without_the_last_word(self) -> Verdict:
         """An avatar that speaks as it is told did not say it, nor did one of which too little was
@@ -325,15 +355,12 @@ class AvatarRoute:
             return False
         since = self._progress[1]
         if self._owed_since is None or since > self._owed_since:
-            self._owed_since = max(now, since) + self._grace(position)
+            following = self._next_spoken(position)
+            due = now if following is None or not self.tracker.onset else self._due(following)
+            self._owed_since = max(now, due)
+            if not self.tracker.onset:
+                self._owed_since += self._expected
         return now - self._owed_since > self._stall_timeout
-
-    def _grace(self, position: int) -> float:
-        """Seconds until the next word is due, of an avatar that has just come to `position`."""
-        if not self.tracker.onset:
-            return self._expected
-        following = self._next_spoken(position)
-        return 0.0 if following is None else (following - position) / SAMPLE_RATE
 
     def _is_overdue(self, now: float) -> bool:
         if self.phase is not Phase.SENT:
@@ -361,7 +388,7 @@ class AvatarRoute:
         if self.tracker.words is Words.FOREIGN:
             position = max(self.start, min(position, self.tracker.foreign_since))
         elif lost and self.tracker.onset:
-            clear = min(position, self.tracker.clear_position)
+            clear = self._clear_position(lost=True)
             position = max(self.start, self.segment.restart_point(clear, margin=_MARGIN))
         self.segment.heard = position
         self.phase = Phase.OVER
