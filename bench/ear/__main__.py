@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.ear.cases import MATRIX, Case, by_id, cases, playable, sample
+from bench.ear.cases import MATRIX, SAMPLE, Case, by_id, cases, playable, sample
 from bench.ear.figures import Figures, figures, line, missed, table, worst
 from bench.ear.runner import Outcome, be_quiet, run, story
 
@@ -31,6 +31,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--cases", type=int, help=f"the first so many of {MATRIX}")
     parser.add_argument("--all", action="store_true", help=f"all {MATRIX}")
+    parser.add_argument(
+        "--pitch", action="store_true", help="those whose pitch is shifted by 5 to 10 %%"
+    )
     parser.add_argument("--only", metavar="PATTERN", help="whose names have this (regex)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every single outcome")
@@ -42,7 +45,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def chosen(given: argparse.Namespace) -> list[Case]:
     """Without a number: the sample of CI."""
-    wanted = cases(given.cases or MATRIX) if given.all or given.cases else sample()
+    count = MATRIX if given.all else given.cases or SAMPLE
+    chosen = given.all or given.cases or given.pitch
+    wanted = cases(count, shifted=given.pitch) if chosen else sample()
     pattern = re.compile(given.only or "")
     return playable([one for one in wanted if pattern.search(one.name)])
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from bench.ear.sentences import AGENT, LONG, OWN_WORDS, SHORT, proof, tuning
-from bench.ear.treatments import TREATMENTS
+from bench.ear.treatments import PITCH_SHIFTED, TREATMENTS
 from bench.ear.voices import VOICES, Voice, why_missing
 
 Kind = Literal["sentence", "okay", "last word", "click", "long", "music", "ring tone", "silence"]
@@ -59,6 +59,8 @@ class Case:
     number: int
     short: bool
     """Of the sample: its texts and waits are shorter."""
+    shifted: bool
+    """Its treatment shifts the pitch."""
     voice: Voice
     kind: Kind
     text: str
@@ -88,7 +90,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        return f"s{self.number}" if self.short else str(self.number)
+        return f"{'s' * self.short}{'p' * self.shifted}{self.number}"
 
     @property
     def held_out(self) -> bool:
@@ -111,9 +113,15 @@ class Case:
         return f"{self.id}: " + ", ".join(parts)
 
 
-def cases(n: int = MATRIX, *, held_out: bool | None = None, short: bool = False) -> list[Case]:
+KEEPING_PITCH = tuple(one for one in TREATMENTS if one not in PITCH_SHIFTED)
+
+
+def cases(
+    n: int = MATRIX, *, held_out: bool | None = None, short: bool = False, shifted: bool = False
+) -> list[Case]:
     """The first `n` of the matrix; None: of tuning and of held-out voices, by turns."""
-    wanted = (case(number, short=short) for number in range(2 * n if held_out is not None else n))
+    numbers = range(2 * n if held_out is not None else n)
+    wanted = (case(number, short=short, shifted=shifted) for number in numbers)
     return [one for one in wanted if held_out in (None, one.held_out)]
 
 
@@ -123,8 +131,9 @@ def sample() -> list[Case]:
 
 
 def by_id(name: str) -> Case:
-    """`17` of the matrix, or `s17` of the sample. Raises ValueError."""
-    return case(int(name.removeprefix("s")), short=name.startswith("s"))
+    """`17` of the matrix, `s17` of the sample, `p17` of those whose pitch is shifted. Raises
+    ValueError."""
+    return case(int(name.lstrip("sp")), short=name.startswith("s"), shifted="p" in name)
 
 
 def playable(wanted: Sequence[Case]) -> list[Case]:
@@ -133,7 +142,7 @@ def playable(wanted: Sequence[Case]) -> list[Case]:
     return [one for one in wanted if not {one.voice, one.other_voice} & missing]
 
 
-def case(number: int, *, short: bool = False) -> Case:
+def case(number: int, *, short: bool = False, shifted: bool = False) -> Case:
     """The case of that number."""
     draw = random.Random(f"case {number}")
     voice = _turn("voice", _HELD_OUT if number % 2 else _TUNING, number // 2)
@@ -151,10 +160,11 @@ def case(number: int, *, short: bool = False) -> Case:
     return Case(
         number,
         short,
+        shifted,
         voice,
         kind,
         text,
-        _turn("treatment", TREATMENTS, number).name,
+        _turn("treatment", PITCH_SHIFTED if shifted else KEEPING_PITCH, number).name,
         pace,
         _pauses(draw, pace, short=short and number % 8 > 0),
         draw.uniform(0.3, 1.5 if short and number % 8 else 4.0) if pace == "late end" else 0.0,

@@ -496,3 +496,6 @@ COMBINED: tuple[Treatment, ...] = tuple(
 """What comes together on the way through an avatar and back."""
 
 TREATMENTS = SINGLE + COMBINED
+
+PITCH_SHIFTED = tuple(one for one in TREATMENTS if "clock" in one.name)
+"""Another voice, for an ear that knows a waveform: not of the matrix, but of one of its own."""

@@ -13,12 +13,23 @@ import numpy as np
 import pytest
 
 from bench.ear import sounds
-from bench.ear.cases import EVENTS, KINDS, PACES, SAMPLE, by_id, case, cases, playable, sample
+from bench.ear.cases import (
+    EVENTS,
+    KEEPING_PITCH,
+    KINDS,
+    PACES,
+    SAMPLE,
+    by_id,
+    case,
+    cases,
+    playable,
+    sample,
+)
 from bench.ear.dsp import RATE, to_pcm
 from bench.ear.figures import badness, figures, line, missed
 from bench.ear.runner import Outcome, ReplyResult, run, times_said
 from bench.ear.stage import Moment, Reply, find
-from bench.ear.treatments import TREATMENTS, treatment
+from bench.ear.treatments import treatment
 from bench.ear.voices import VOICES, speech
 
 # What must hold in each part of the sample.
@@ -81,7 +92,7 @@ def test_the_ear_judges_the_sample_as_it_should(part: int) -> None:
 def test_the_sample_has_each_treatment_pace_kind_and_event() -> None:
     found = sample()
     assert len(found) == SAMPLE
-    assert {one.treatment for one in found} == {one.name for one in TREATMENTS}
+    assert {one.treatment for one in found} == {one.name for one in KEEPING_PITCH}
     assert {one.pace for one in found} == set(PACES)
     assert {one.kind for one in found} == set(KINDS)
     assert {one.event for one in found} == set(EVENTS)
