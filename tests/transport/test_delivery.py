@@ -154,5 +154,5 @@ async def test_closed_while_a_stream_is_being_opened_it_ends_and_the_next_one_sp
         following = DataStreamDelivery(delivery._room, WORKER, lambda: None)
         following.send(SAID)
         following.finish()
-        assert [len(stream) for stream in await worker.until_closed(1)] == [SAID_BYTES]
+        assert [len(stream) for stream in await worker.until_closed(2)] == [0, SAID_BYTES]
         await following.aclose()
