@@ -37,9 +37,9 @@ from livekit_plugins_runway.playout.audio import SAMPLE_RATE
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from tests.support.command_line import command_line
 
-SPEAKS = Heard("speaks", 0.97, 0.3, 2.4)
-ANSWERS = Heard("answers", 0.4, 3.0, 1.2)
-SILENT = Heard("silent", None, None, 0.0)
+SPEAKS = Heard("speaks", 0.3, 2.4)
+ANSWERS = Heard("answers", 3.0, 1.2)
+SILENT = Heard("silent", None, 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +234,7 @@ def test_silence_asks_for_words() -> None:
 
 
 def test_slow_stages_lengthen_the_options_that_wait() -> None:
-    slow = Heard("speaks", 0.9, 2.0, 2.4)
+    slow = Heard("speaks", 2.0, 2.4)
     options = judge(findings(SILENT, slow, first_frame=18.0)).options
     assert (options["wait_for_avatar"], options["join_timeout"]) == (22.0, 36.0)
     assert options["allow_pause"] is False

@@ -7,7 +7,9 @@ import pytest
 
 from livekit_plugins_runway.playout.hearing.coherence import (
     BLOCK,
+    Block,
     Decimator,
+    Signal,
     Sounds,
     Trace,
     Waveform,
@@ -106,3 +108,50 @@ def test_its_own_words_gain_evidence_block_by_block_and_others_do_not() -> None:
         if own:
             assert trace.place in range(50 + 60 - BLOCK - 4, 50 + 60 + 1)
             assert trace.idle == 0
+
+
+class Counted(Waveform):
+    compared = 0
+
+    def match(self, block: Signal, first: int, last: int) -> tuple[int, Signal]:
+        self.compared += 1
+        return super().match(block, first, last)
+
+
+def heard_blocks(pcm: Pcm) -> list[Block]:
+    return Sounds().push(pcm, np.ones(len(pcm) // HOP, np.bool_))
+
+
+def test_words_that_go_on_are_followed_as_surely_without_comparing_all_of_them() -> None:
+    known = Counted()
+    known.append(SAID)
+    full, quick, count = Trace(waveform(SAID)), Trace(known), 0
+    for count, block in enumerate(heard_blocks(part(SAID, 50, 350))):
+        full.hear(block, 0, 400)
+        if count < 10 or not quick.go_on(block):
+            quick.hear(block, 0, 400)
+        assert abs(quick.place - full.place) <= 1
+    assert quick.evidence > 0.9 * full.evidence
+    assert known.compared < 0.7 * count
+
+
+def test_what_does_not_go_on_leaves_no_trace_until_it_is_searched_for() -> None:
+    own, other = heard_blocks(part(SAID, 50, 110)), heard_blocks(chords(20, seed=8))
+    trace = Trace(waveform(SAID))
+    for block in own:
+        trace.hear(block, 0, 400)
+    strange = Block(own[-1].last - 7, own[-1].last + 4, other[0].signal)
+    place, evidence = trace.place, trace.evidence
+    assert not trace.go_on(strange)
+    assert (trace.place, trace.evidence) == (place, evidence)
+
+
+def test_a_block_that_was_skipped_is_searched_for_when_the_next_does_not_go_on() -> None:
+    blocks = heard_blocks(np.concatenate([part(SAID, 50, 110), part(SAID, 200, 260)]))
+    trace, plain = Trace(waveform(SAID)), Trace(waveform(SAID))
+    for count, block in enumerate(blocks):
+        plain.hear(block, 0, 400)
+        if count < 8 or not trace.go_on(block):
+            trace.hear(block, 0, 400)
+    assert trace.place == plain.place
+    assert abs(trace.place - 260) <= BLOCK + 4

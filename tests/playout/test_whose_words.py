@@ -183,6 +183,81 @@ def test_after_a_leap_its_place_is_right_again_within_half_a_second(at: int) -> 
     assert abs(tracker.position // HOP - (at + 50)) <= 5
 
 
+# -- while the TTS is no faster than speech --
+
+
+def hear_while_it_is_said(heard: Pcm, said: Pcm, said_at: list[int]) -> SpeechTracker:
+    """`said_at`: hops that were said at each hop heard; the avatar gets them 0.2 s before."""
+    segment = Segment()
+    tracker = SpeechTracker(segment, 0)
+    for first in range(0, len(heard) // HOP, 15):
+        end = min(said_at[first] + 20, len(said) // HOP)
+        segment.push(part(said, segment.pushed // HOP, end).tobytes())
+        segment.describe(segment.pushed)
+        hear(tracker, part(heard, first, first + 15), hops=15)
+    return tracker
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_words_are_noticed_as_soon_while_there_is_no_more_to_say(other: str) -> None:
+    heard = np.concatenate([silence(20), speech(other)])
+    sounding = np.flatnonzero(hop_levels(heard) > -55.0)
+    heard = heard[: int(sounding[164] + 1) * HOP]
+    tracker = hear_while_it_is_said(heard, speech(OURS), list(range(len(heard) // HOP)))
+    assert tracker.words is Words.FOREIGN
+
+
+@pytest.mark.parametrize("pieces", [2, 4, 10])
+def test_its_own_words_in_pieces_are_not_taken_for_others_at_another_pace(pieces: int) -> None:
+    said = speech(OURS)
+    faster = np.interp(np.arange(0, len(said) - 1, 1.1), np.arange(len(said)), said.astype(float))
+    count = len(faster) // (pieces * HOP)
+    words = faster[: count * pieces * HOP].reshape(count, -1)
+    heard = as_pcm(np.concatenate([words, np.zeros_like(words)], axis=1).reshape(-1))
+    said_at = [round(hop * 0.55) for hop in range(len(heard) // HOP)]
+    seconds = 2.0
+    tracker = hear_while_it_is_said(heard[: int(2 * seconds * RATE)], said, said_at)
+    assert tracker.words is not Words.FOREIGN
+
+
+# -- what a receiver makes up --
+
+
+def held_and_faded(sound: Sound) -> Sound:
+    """The last period, repeated for 0.1 s, and then 1.5 dB softer every 10 ms."""
+    last = sound[-HOP:]
+    periods = range(120, HOP)
+    fits = [float(last @ sound[-HOP - period : -period]) for period in periods]
+    period = periods[int(np.argmax(fits))]
+    hops = np.resize(sound[-period:], 50 * HOP).reshape(50, HOP)
+    gains = 10 ** (-0.075 * np.maximum(0, np.arange(50) - 10))
+    made_up: Sound = (hops * gains[:, np.newaxis]).reshape(-1)
+    return made_up
+
+
+@pytest.mark.parametrize("at", [30, 52, 77, 118, 160, 205, 251, 290, 333])
+def test_what_a_receiver_made_of_its_last_sound_is_not_taken_for_words(at: int) -> None:
+    said = speech(OURS)
+    segment = described(said)
+    heard = part(said, 0, at).astype(float)
+    walk = as_pcm(np.concatenate([np.zeros(9137), heard, held_and_faded(heard), np.zeros(RATE)]))
+    tracker = SpeechTracker(segment, 0)
+    hear(tracker, walk, hops=15)
+    goes_on = segment.restart_point(tracker.clear_position, margin=0.08)
+    assert segment.spoken_after(at * HOP, max(at * HOP, goes_on)) <= 0.1 * RATE
+    assert segment.spoken_after(min(at * HOP, goes_on), at * HOP) <= 0.45 * RATE
+
+
+@pytest.mark.parametrize("change", ["as it is", "softer", "in a room", "noisy", "telephone"])
+def test_a_last_word_that_was_said_to_its_end_is_clearly_heard(change: str) -> None:
+    segment = described(speech(OURS))
+    heard = CHANGES[change](speech(OURS).astype(float))
+    tracker = SpeechTracker(segment, 0)
+    walk = as_pcm(np.concatenate([np.zeros(9137), heard, np.zeros(RATE // 2)]))
+    hear(tracker, walk, threshold=-39.0 if change == "noisy" else -55.0, hops=15)
+    assert segment.spoken_after(tracker.clear_position) < 0.12 * RATE
+
+
 # -- words of the segment before --
 
 

@@ -225,7 +225,6 @@ def _deliveries(findings: Findings) -> dict[str, Any]:
         if isinstance(heard, RoomTokenError)
         else {
             "reaction": heard.reaction,
-            "likeness": _rounded(heard.likeness),
             "latency": _rounded(heard.latency),
             "seconds": _rounded(heard.seconds),
         }

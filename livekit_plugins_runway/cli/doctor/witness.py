@@ -15,13 +15,10 @@ from ..._common.tasks import cancel_and_wait
 from ...media.video import MIN_FRAME_SIDE, is_blank
 from ...playout.audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
 from ...playout.hearing.features import AUDIBLE_DB, hop_levels
-from ...playout.hearing.tracker import SpeechTracker
+from ...playout.hearing.tracker import SpeechTracker, Words
 from ...playout.ports import SpeechDelivery
 from ...playout.segment import Segment
 
-LIKE = 0.7
-"""Likeness from which what is heard counts as what was said. Through a LiveKit server on one
-machine the built-in phrase came back with 0.97 and more; tones of another's had up to 0.48."""
 _AUDIBLE_REPLY = 0.3
 _END_OF_REPLY = 1.2
 _LONGEST_REPLY = 5.0
@@ -36,13 +33,11 @@ class Heard:
 
     Attributes:
         reaction: "speaks" the phrase itself, "answers" with other sounds, or is "silent".
-        likeness: -1 to 1, of what was heard to what was said; None where there was nothing.
         latency: seconds from the phrase's first sound to the first that came back.
         seconds: how long it was audible.
     """
 
     reaction: Reaction
-    likeness: float | None
     latency: float | None
     seconds: float
 
@@ -54,7 +49,6 @@ class Witness:
         self._loop = asyncio.get_running_loop()
         self._hop = asyncio.Event()
         self._tracker: SpeechTracker | None = None
-        self._best: float | None = None
         self._onset_at: float | None = None
         self._loud_hops = 0
         self._silent_hops = 0
@@ -127,8 +121,6 @@ class Witness:
             tracker.hear(pcm, levels, levels > AUDIBLE_DB)
             if tracker.onset and self._onset_at is None:
                 self._onset_at = self._loop.time()
-            if tracker.confidence is not None:
-                self._best = max(self._best or -1.0, tracker.confidence)
         self._hop.set()
 
     async def wait_for_quiet(self, seconds: float, timeout: float) -> bool:
@@ -158,7 +150,7 @@ class Witness:
         segment.flush()
         segment.describe(segment.pushed)
         tracker = SpeechTracker(segment, 0)
-        self._best, self._onset_at, self._loud_hops = None, None, 0
+        self._onset_at, self._loud_hops = None, 0
         self._tracker = tracker
         began = self._loop.time()
         length = len(pcm) / BYTES_PER_SAMPLE / SAMPLE_RATE
@@ -179,10 +171,10 @@ class Witness:
         latency = None
         if self._onset_at is not None:
             latency = self._onset_at - began - tracker.lead_in / SAMPLE_RATE
-        return Heard(self._reaction(), self._best, latency, self.audible)
+        return Heard(self._reaction(tracker), latency, self.audible)
 
-    def _reaction(self) -> Reaction:
-        if self._best is not None and self._best >= LIKE:
+    def _reaction(self, tracker: SpeechTracker) -> Reaction:
+        if tracker.alike or tracker.words is Words.OWN:
             return "speaks"
         return "answers" if self.audible >= _AUDIBLE_REPLY else "silent"
 

@@ -25,6 +25,7 @@ _CHANGE_DB = 3.0
 _GAIN_HOPS = 20
 _GAIN_SWING_DB = 12.0
 _STRAIN_WEIGHT = 0.04
+_HOPELESS = 20.0
 STRAINED = 0.9
 """Mean cost of a hop of sound from which on the place is lost; see `Alignment.strain`."""
 
@@ -36,6 +37,7 @@ class Alignment:
         self._low = first - 1
         self._costs = np.full(_SPAN, np.inf, np.float32)
         self._costs[0] = 0.0  # hop `first` - 1 was the last one heard
+        self._best = 0  # of `_costs`, the index of the least
         self._relative: Levels = np.zeros(1, np.float32)
         self._gain = 0.0
         self._spoken = 0
@@ -45,7 +47,7 @@ class Alignment:
     @property
     def place(self) -> int:
         """Hops heard, counted from the start of the speech."""
-        return self._low + int(np.argmin(self._costs)) + 1
+        return self._low + self._best + 1
 
     def hear(self, heard: Hops, since: int, said: Hops) -> list[int]:
         """Account for what was heard from hop `since` on. Of the speech only what was sent so far
@@ -61,10 +63,9 @@ class Alignment:
 
     def _hear(self, heard: Hops, hops: slice, said: Hops) -> list[int]:
         self._follow()
-        low = max(self._low, 0)
-        near = slice(low, self._low + _SPAN)
         said_levels = said.levels
-        at = slice(low - self._low, low - self._low + len(said_levels[near]))
+        at = self._reachable(hops.stop - hops.start, len(said_levels))
+        near = slice(self._low + at.start, self._low + at.stop)
         levels = heard.levels[hops]
         costs = self._costs_of(levels, heard.shapes[hops], said_levels[near], said.shapes[near])
         changes = self._changes(heard.bands[hops])
@@ -79,26 +80,36 @@ class Alignment:
                     self._learn_gain(level - said_level)
         return places
 
+    def _reachable(self, hops: int, said: int) -> slice:
+        """Which of `_costs` can be of the cheapest path within so many hops. A path that costs so
+        much more than the best one does not become the best again."""
+        likely = np.flatnonzero(self._costs < self._costs[self._best] + _HOPELESS)
+        first = max(int(likely[0]), -self._low, 0)
+        last = min(int(likely[-1]) + 2 * hops + 1, said - self._low, _SPAN)
+        return slice(first, max(first, last))
+
     def _step(self, sounds: bool, changed: bool, at: slice, cost: Levels) -> None:
         """Go on by one hop heard, of which `cost` tells how it goes with the hops said."""
-        before, after = self._costs, np.full(_SPAN, np.inf, np.float32)
-        steps = before + (_WARP if changed else _HELD) if sounds else after.copy()
-        np.minimum(steps[1:], before[:-1], out=steps[1:])
-        np.minimum(steps[2:], before[:-2] + _WARP, out=steps[2:])
-        np.add(steps[at], cost, out=after[at])
+        before = self._costs
+        costs = before + np.float32((_WARP if changed else _HELD) if sounds else np.inf)
+        np.minimum(costs[1:], before[:-1], out=costs[1:])
+        np.minimum(costs[2:], before[:-2] + np.float32(_WARP), out=costs[2:])
+        costs[at] += cost
+        costs[: at.start], costs[at.stop :] = np.inf, np.inf
         if not sounds:
-            np.minimum(after, before + _WAIT, out=after)
-        least = float(after.min())
-        after -= least
-        self._costs = after
+            np.minimum(costs, before + np.float32(_WAIT), out=costs)
+        self._best = int(costs.argmin())
+        least = costs[self._best]
+        costs -= least
+        self._costs = costs
         if sounds:
-            self.strain += _STRAIN_WEIGHT * (least - self.strain)
+            self.strain += _STRAIN_WEIGHT * (float(least) - self.strain)
 
     def move_to(self, place: int) -> None:
         """Begin again where `place` hops were heard."""
         self._low = place - 1
         self._costs[:] = np.inf
-        self._costs[0] = 0.0
+        self._costs[0], self._best = 0.0, 0
         self.strain = 0.0
 
     def _costs_of(
@@ -151,7 +162,8 @@ class Alignment:
 
     def _follow(self) -> None:
         """Keep the place inside the span that is looked at."""
-        ahead = int(np.argmin(self._costs)) - _BACK
+        ahead = self._best - _BACK
         if ahead > 0:
+            self._best -= ahead
             self._costs = np.append(self._costs[ahead:], np.full(ahead, np.inf, np.float32))
             self._low += ahead

@@ -53,6 +53,7 @@ class PlayoutClock:
         return (self._start_hop if self._place is None else self._place) * HOP
 
     clear_position = position
+    certain_position = position
     foreign_since = position
 
     @property

@@ -56,16 +56,23 @@ _HASTE, _DELAY = 0.35, 0.12  # cost of each step too many, or missing
 _SLACK = 2
 _LEAST_LEAP = 1
 _LONGEST_LEAP = 320  # over a pause that is said
+_NO_HOLE = 2 * STRIDE  # hops from block to block
+_NEXT = STRIDE + 4  # steps before and after the last block in which one that goes on begins
+_GOES_ON = 0.15  # likeness by which its place stands out
 
 
 def _low_pass() -> Signal:
+    """Each row has the taps for one group of `_DECIMATION` samples, oldest first."""
     time = (np.arange(_TAPS) - _TAPS // 2) / (_RATE * _DECIMATION)
     cut = _HIGH_HZ + 300.0
     taps = 2 * cut / (_RATE * _DECIMATION) * np.sinc(2 * cut * time) * np.hanning(_TAPS)
-    return taps.astype(np.float32)
+    padded = np.pad(taps, (-_TAPS % _DECIMATION, 0)) / 32768.0
+    rows: Signal = padded.reshape(-1, _DECIMATION).astype(np.float32)
+    return rows
 
 
 _LOW_PASS = _low_pass()
+_GROUPS = len(_LOW_PASS)
 _WINDOW = np.sqrt(np.hanning(_FRAME + 1)[:-1]).astype(np.float32)
 _HERTZ = np.arange(_FRAME // 2 + 1) * _RATE / _FRAME
 _SMOOTHING = sum(
@@ -74,20 +81,30 @@ _SMOOTHING = sum(
 _BAND = ((_HERTZ >= _LOW_HZ) & (_HERTZ <= _HIGH_HZ)).astype(np.float32)
 
 
+def _strided(signal: Signal, shape: tuple[int, int], steps: tuple[int, int]) -> Signal:
+    """A view of contiguous samples. NumPy's own sliding windows take longer than what is computed
+    from them."""
+    size = signal.itemsize
+    view: Signal = np.ndarray(shape, np.float32, signal, strides=(steps[0] * size, steps[1] * size))
+    return view
+
+
 class Decimator:
     """48 kHz int16 to 8 kHz, full scale 1.0; as many hops as it is given."""
 
     def __init__(self) -> None:
-        self._recent = np.zeros(_TAPS - _DECIMATION, np.float32)
+        self._recent = np.zeros((_GROUPS - 1) * _DECIMATION, np.float32)
 
     def push(self, samples: NDArray[np.int16]) -> Signal:
         if not len(samples):
             return np.zeros(0, np.float32)
         sound = np.concatenate((self._recent, samples.astype(np.float32)))
         self._recent = sound[len(samples) :]
-        windows = np.lib.stride_tricks.sliding_window_view(sound, _TAPS)[::_DECIMATION]
-        low: Signal = windows @ _LOW_PASS
-        low /= np.float32(32768.0)
+        # What each group adds to the outputs it is part of; an output adds up along a diagonal.
+        parts = np.ascontiguousarray(_LOW_PASS @ sound.reshape(-1, _DECIMATION).T)
+        groups = parts.shape[1]
+        along = _strided(parts, (_GROUPS, groups - _GROUPS + 1), (groups + 1, 1))
+        low: Signal = along.sum(axis=0)
         return low
 
 
@@ -105,7 +122,7 @@ class Whitener:
             return low
         signal = np.concatenate((self._recent, low))
         self._recent = signal[len(low) :]
-        frames = np.lib.stride_tricks.sliding_window_view(signal, _FRAME)[::_SHIFT] * _WINDOW
+        frames = _strided(signal, (len(low) // _SHIFT, _FRAME), (_SHIFT, 1)) * _WINDOW
         white = np.fft.irfft(self._levelled(np.fft.rfft(frames, axis=1)), _FRAME, axis=1)
         white *= _WINDOW
         total = np.zeros(len(signal), np.float32)
@@ -116,7 +133,7 @@ class Whitener:
         return total[: len(low)]
 
     def _levelled(self, spectra: Spectra) -> Spectra:
-        smooth = np.abs(spectra).astype(np.float32) @ _SMOOTHING
+        smooth = np.abs(spectra).astype(np.float32, copy=False) @ _SMOOTHING
         strength = smooth.mean(axis=1)
         faded = np.float32(_FADE) ** np.arange(1, len(strength) + 1, dtype=np.float32)
         loud = np.maximum(np.maximum.accumulate(strength / faded), self._loud) * faded
@@ -213,24 +230,89 @@ class Block:
     signal: Signal
 
 
-class Sounds:
-    """What is heard, without its silences: a worker that waits for more to say may be silent in
-    mid-word, every 20 ms. What is left of a silence would shift all that follows it."""
+class _Loudness:
+    """Which samples are louder than what an avatar brings while it says nothing."""
+
+    def __init__(self) -> None:
+        self._peaks: deque[int] = deque([0], maxlen=4)
+        """Of the last hops without sound."""
+        self._loud_peak = 0.0
+        """Of the last second. Written by `of`."""
+
+    def of(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        sizes = np.abs(samples.reshape(-1, HOP).astype(np.int32))
+        limits = []
+        for sound, peak in zip(sounds.tolist(), sizes.max(axis=1).tolist(), strict=True):
+            if not sound:
+                self._peaks.append(peak)
+            self._loud_peak = max(0.97 * self._loud_peak, float(peak))
+            limit = max(1.3 * min(self._peaks), _RELATIVE * self._loud_peak)
+            limits.append(limit if sound else 1e9)
+        loud: NDArray[np.bool_] = (sizes > np.array(limits)[:, np.newaxis]).reshape(-1)
+        return loud
+
+
+class _Blocks:
+    """Cuts sounds in a row into whitened blocks. All of it is written by `push` and `end`."""
 
     def __init__(self) -> None:
         self._decimator = Decimator()
         self._whitener = Whitener()
-        self._peaks: deque[int] = deque([0], maxlen=4)  # of the last hops without sound
-        self._silent_hops = 0
-        self._loud_peak = 0.0  # of the last second
-        self._hops = 0  # that were heard so far
-        self._pending = np.zeros(0, np.int16)  # quiet since the last sound
-        self._since = 0  # sample heard with which that begins
-        self._sound = np.zeros(0, np.int16)  # less than a hop
-        self._sound_at = np.zeros(0, np.int64)
         self._white = np.zeros(0, np.float32)
-        self._white_ends: list[int] = []
+        self._ends: list[int] = []
+        """Hop heard in which each step of sound ends."""
         self._skip = DELAY * STEP
+
+    def push(self, sound: NDArray[np.int16], ends: list[int]) -> list[Block]:
+        """The blocks that are complete now. `sound` is of an even number of hops."""
+        self._ends += ends
+        white = self._whitener.push(self._decimator.push(sound))
+        skipped = min(self._skip, len(white))
+        self._skip -= skipped
+        self._white = np.concatenate((self._white, white[skipped:]))
+        return self._complete()
+
+    def end(self) -> list[Block]:
+        """The blocks that are left. What comes next is heard for itself."""
+        last = self._ends[-1:]
+        self._ends += last * DELAY
+        white = self._whitener.push(np.zeros(DELAY * STEP if last else 0, np.float32))
+        self._white = np.concatenate((self._white, white[self._skip :]))
+        blocks = self._complete()
+        self._decimator, self._whitener = Decimator(), Whitener()
+        self._white, self._ends, self._skip = self._white[:0], [], DELAY * STEP
+        return blocks
+
+    def _complete(self) -> list[Block]:
+        blocks = []
+        while len(self._white) >= BLOCK * STEP:
+            ends = self._ends
+            blocks.append(Block(ends[0], ends[BLOCK - 1], self._white[: BLOCK * STEP]))
+            self._white = self._white[STRIDE * STEP :]
+            del ends[:STRIDE]
+        return blocks
+
+
+class Sounds:
+    """What is heard, without its silences: a worker that waits for more to say may be silent in
+    mid-word, every 20 ms. What is left of a silence would shift all that follows it.
+
+    All of it is written by `push`.
+    """
+
+    def __init__(self) -> None:
+        self._loudness = _Loudness()
+        self._blocks = _Blocks()
+        self._silent_hops = 0
+        """Up to now."""
+        self._hops = 0
+        """That were heard so far."""
+        self._pending = np.zeros(0, np.int16)
+        """Quiet since the last sound; of the hops heard so far the last samples."""
+        self._sound = np.zeros(0, np.int16)
+        """Less than two hops that wait for more."""
+        self._sound_at = np.zeros(0, np.int64)
+        """Which sample heard each of them was."""
 
     def push(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> list[Block]:
         """The blocks of sound that are complete now."""
@@ -246,51 +328,21 @@ class Sounds:
         return blocks + self._push(samples[first * HOP :], sounds[first:])
 
     def _end(self) -> list[Block]:
-        """What comes next is heard for itself."""
-        last = self._white_ends[-1:]
-        self._white_ends += last * DELAY
-        white = self._whitener.push(np.zeros(DELAY * STEP if last else 0, np.float32))
-        self._white = np.concatenate((self._white, white[self._skip :]))
-        blocks = self._complete()
-        self._decimator, self._whitener = Decimator(), Whitener()
         self._sound, self._sound_at = self._sound[:0], self._sound_at[:0]
         self._pending = self._pending[:0]
-        self._white, self._white_ends, self._skip = self._white[:0], [], DELAY * STEP
-        return blocks
+        return self._blocks.end()
 
     def _push(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> list[Block]:
         if not len(sounds):
             return []
-        self._keep(samples, self._loud(samples, sounds))
+        self._keep(samples, self._loudness.of(samples, sounds))
         whole = len(self._sound) // (2 * HOP) * 2 * HOP
-        self._white_ends += (self._sound_at[HOP - 1 : whole : HOP] // HOP).tolist()
-        white = self._whitener.push(self._decimator.push(self._sound[:whole]))
-        self._sound, self._sound_at = self._sound[whole:], self._sound_at[whole:]
-        skipped = min(self._skip, len(white))
-        self._skip -= skipped
-        self._white = np.concatenate((self._white, white[skipped:]))
-        return self._complete()
-
-    def _complete(self) -> list[Block]:
-        blocks = []
-        while len(self._white) >= BLOCK * STEP:
-            ends = self._white_ends
-            blocks.append(Block(ends[0], ends[BLOCK - 1], self._white[: BLOCK * STEP]))
-            self._white = self._white[STRIDE * STEP :]
-            del ends[:STRIDE]
-        return blocks
-
-    def _loud(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        sizes = np.abs(samples.reshape(-1, HOP).astype(np.int32))
-        limits = []
-        for sound, peak in zip(sounds.tolist(), sizes.max(axis=1).tolist(), strict=True):
-            if not sound:
-                self._peaks.append(peak)
-            self._loud_peak = max(0.97 * self._loud_peak, float(peak))
-            limit = max(1.3 * min(self._peaks), _RELATIVE * self._loud_peak)
-            limits.append(limit if sound else 1e9)
-        loud: NDArray[np.bool_] = (sizes > np.array(limits)[:, np.newaxis]).reshape(-1)
-        return loud
+        if not whole:
+            return []
+        ends = (self._sound_at[HOP - 1 : whole : HOP] // HOP).tolist()
+        sound, self._sound = self._sound[:whole], self._sound[whole:]
+        self._sound_at = self._sound_at[whole:]
+        return self._blocks.push(sound, ends)
 
     def _keep(self, samples: NDArray[np.int16], loud: NDArray[np.bool_]) -> None:
         held = len(self._pending)
@@ -314,13 +366,24 @@ class Sounds:
 
 
 class Trace:
-    """Where in a piece of speech the sounds heard go on as the speech does, and how surely."""
+    """Where in a piece of speech the sounds heard go on as the speech does, and how surely.
+
+    All of it is written by `hear` and `go_on`.
+    """
 
     def __init__(self, waveform: Waveform) -> None:
         self._waveform = waveform
-        self._first = 0
-        self._scores = np.zeros(0, np.float32)
+        self._scored: tuple[int, Signal] = 0, np.zeros(0, np.float32)
+        """A hop of the speech, and for each from there on the evidence that the last block began
+        with it."""
         self._ended = 0
+        """Hop heard that the last block ended in."""
+        self._background = _LEAST_BACKGROUND
+        """Likeness that the last blocks had with places that were not theirs."""
+        self._goes_on = False
+        """The last block that was compared is what was said next."""
+        self._skipped: tuple[Block, int] | None = None
+        """The last block, if it was not compared yet, and `_ended` before it."""
         self.evidence = 0.0
         """For these words, of about the last second of sound: 0 and more. Other words have
         about 5."""
@@ -331,24 +394,78 @@ class Trace:
 
     def hear(self, block: Block, first: int, last: int) -> None:
         """Account for a block, which may be of the hops [first, last) of the speech."""
-        elapsed, self._ended = max(STRIDE, block.last - self._ended), block.last
+        if self._skipped is not None:
+            skipped, ended = self._skipped
+            self._shift(-STRIDE, ended)
+            self._skipped = None
+            self._search(skipped, first, last)
+        self._search(block, first, last)
+
+    def go_on(self, block: Block) -> bool:
+        """Account for a block if it is what was said next, in much less time than `hear` does. Only
+        every other one is compared.
+
+        Returns:
+            Whether it is. If not, nothing was done.
+        """
+        if block.last - self._ended > _NO_HOLE:
+            return False
+        if self._goes_on and self._skipped is None:
+            self._skipped = block, self._ended
+            self._shift(STRIDE, block.last)
+            return True
+        start = self.place - BLOCK
+        begin, likeness = self._waveform.match(block.signal, start - _NEXT, start + _NEXT)
+        if not self._stands_out(likeness, start + max(STRIDE, block.last - self._ended) - begin):
+            return False
+        self._add(block, begin, likeness, blocks=1 if self._skipped is None else 2)
+        self._goes_on, self._skipped = True, None
+        return True
+
+    def _shift(self, hops: int, ended: int) -> None:
+        """Take it for granted that the speech goes on as it does, or take that back."""
+        self._scored = self._scored[0] + hops, self._scored[1]
+        self.place += hops
+        self._ended = ended
+
+    def _stands_out(self, likeness: Signal, at: int) -> bool:
+        """Whether a block is so much more like the speech at a place than elsewhere that this is
+        its place. A sound that a receiver holds is as alike all along a vowel."""
+        there = float(likeness[max(0, at - 1) : max(0, at + 2)].max(initial=0.0))
+        before, after = likeness[: max(0, at - 2)], likeness[max(0, at + 3) :]
+        elsewhere = max(float(before.max(initial=0.0)), float(after.max(initial=0.0)))
+        return there - max(self._background, elsewhere) >= _GOES_ON
+
+    def _search(self, block: Block, first: int, last: int) -> None:
+        self._goes_on = False
         begin, likeness = self._waveform.match(block.signal, first, last)
         if not len(likeness):
+            self._ended = block.last
             return
         rank = int(_BACKGROUND * (len(likeness) - 1))
-        background = max(float(np.partition(likeness, rank)[rank]), _LEAST_BACKGROUND)
-        gained = np.clip(_GAIN * (likeness - background), _AGAINST, _FOR)
-        self._scores = np.maximum(gained + _MEMORY * self._led_to(begin, len(gained), elapsed), 0.0)
-        self._first = begin
-        best = int(np.argmax(self._scores))
-        before, self.evidence = self.evidence, float(self._scores[best])
-        self.idle = 0 if self.evidence > before * _MEMORY else self.idle + 1
+        self._background = max(float(np.partition(likeness, rank)[rank]), _LEAST_BACKGROUND)
+        self._add(block, begin, likeness, blocks=1)
+
+    def _add(self, block: Block, begin: int, likeness: Signal, *, blocks: int) -> None:
+        """A block that stands for so many counts as these."""
+        elapsed, self._ended = max(STRIDE, block.last - self._ended), block.last
+        gained = np.float32(_GAIN * blocks) * (likeness - np.float32(self._background))
+        np.minimum(gained, np.float32(_FOR * blocks), out=gained)
+        np.maximum(gained, np.float32(_AGAINST * blocks), out=gained)
+        memory = _MEMORY**blocks
+        gained += np.float32(memory) * self._led_to(begin, len(gained), elapsed)
+        np.maximum(gained, np.float32(0.0), out=gained)
+        self._scored = begin, gained
+        best = int(np.argmax(gained))
+        before, self.evidence = self.evidence, float(gained[best])
+        self.idle = 0 if self.evidence > before * memory else self.idle + 1
         self.place = begin + best + BLOCK
 
     def evidence_at(self, place: int) -> float:
         """For these words, if the block ended about there: within 20 ms."""
-        at = place - BLOCK - self._first
-        near = self._scores[max(0, at - 2) : max(0, at + 3)]
+        first, scores = self._scored
+        at = place - BLOCK - first
+        near = scores[max(0, at - 2) : max(0, at + 3)]
         return float(near.max(initial=0.0))
 
     def _led_to(self, begin: int, count: int, elapsed: int) -> Signal:
@@ -357,8 +474,9 @@ class Trace:
         reach = most + _SLACK
         before = np.zeros(count + reach, np.float32)
         # before[i] is the score of the place begin - reach + i
-        offset = self._first - (begin - reach)
-        source = self._scores[max(0, -offset) : max(0, len(before) - offset)]
+        first, scores = self._scored
+        offset = first - (begin - reach)
+        source = scores[max(0, -offset) : max(0, len(before) - offset)]
         at = max(0, offset)
         before[at : at + len(source)] = source
         led = np.zeros(count, np.float32)

@@ -3,20 +3,17 @@
 Short-time spectra are compared instead of counting what was sent, because what was sent is not yet
 heard and may never be. Whose words they are is told by their waveform (coherence.py).
 
-Measured once on 10 voices (eSpeak, Pico, Piper, Flite), and sentences, that no number was chosen
-on, with the treatments of bench/ear and a TTS from bursts to half of real time; 817 cases. Own
-words were judged foreign in 0 of 440, and in 9 of 53 whose pitch was shifted with their pace, by 5
-or 10 %. Other words were noticed within 1.5 s of sound in 202 of 204, within 2 s in all; while the
-TTS was no faster than speech, within 3 s in 42 of 45. Words of the segment before were told in 52
-of 55 (34 of 34 from 0.5 s of them on), after 0.25 s on the median; in one they began the new one,
-and in 19 it counted as begun more than 0.5 s late. The place was right to 0.10 s in 95 % (0.15 s
-while the TTS was slow).
+Measured on 11 voices (eSpeak, Pico, Piper, Flite), and sentences, that no number was chosen on,
+with the treatments of bench/ear and a TTS from bursts to half of real time, in batches of 0.15 s;
+1600 cases. Own words were judged foreign in 0 of 803, and in 25 of 87 whose pitch was shifted with
+their pace, by 5 or 10 %. Words of the segment before were told in 158 of 169 (119 of 121 from 0.5 s
+of them on), after 0.34 s on the median; in 5 they began the new one, and in 63 it counted as begun
+more than 0.5 s late. The place was right to 0.105 s in 95 %. Other words were noticed within 1.5 s
+of sound in 302 of 308, and in 176 of 180 while the TTS was no faster than speech; 0.26 s are waited
+for since, so that breath and music are not taken for them.
 """
 
 from __future__ import annotations
-
-import enum
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,57 +22,46 @@ from ..audio import HOP, HOP_SECONDS
 from ..segment import Segment
 from .alignment import STRAINED, Alignment
 from .coherence import BLOCK, END_HOPS, STRIDE, Block, Sounds, Trace
-from .features import AUDIBLE_DB, SILENT_DB, SPOKEN_DB, Hops, Levels, hop_bands
+from .fades import HELD_HOPS, fade_begin
+from .features import AUDIBLE_DB, SILENT_DB, SPOKEN_DB, Levels, hop_bands
+from .history import History
+from .judge import STALE, WordJudge
+from .judge import Words as Words
+from .likeness import is_steady, likeness, likeness_along
+from .onset import Onset
 
-_ONSET_HOPS = 2
-_ARM_HOPS = 50
 _MATCH_HOPS = 60
-_MATCH_EVERY_HOPS = 25
 _MATCH_REACH_HOPS = 150
 _MATCH_MIN_SCORE = 0.75
-_FADE_DB = 6.0
-_FADE_HOPS = 60
-_MIN_FADE_HOPS = 6  # a word's own end is shorter, and may be placed a little wrong
-_HELD_HOPS = 10
+_LOOK_BACK_EVERY_HOPS = 25
 _LEVEL_HOPS = 200
 _MIN_SOUND_HOPS = 20
 _KEPT_HOPS = 200  # of what was said
-_HISTORY_HOPS = 400  # of what was heard; a multiple of _MATCH_EVERY_HOPS
 _ALONG_HOPS = 100
+_SPARE_HOPS = 10  # of speech that was pushed and not sent; with less, the avatar may have to wait
 
-# -- whose words they are --
 # Chosen on the tuning voices and sentences of bench/ear; evidence as in `Trace`.
 _NEAR_HOPS = 100, 220  # of the speech, before and after the place, that a sound may be of
 _NEAREST_HOPS = 48, 80  # the same, from `_SURE` on
-_OWN, _LOCKED, _SURE = 13.0, 15.0, 25.0
-_STILL_OWN, _PEAK_FADE = 0.88, 0.99  # of the most evidence, which fades so with each block
-_STALE, _STALE_MARGIN = 9.0, 5.0
+_LOCKED, _SURE = 15.0, 25.0
 _IDLE_BLOCKS = 3  # without gain, after which the words of the former segment have ended
 _DOUBT_HOPS = 40  # of sound that is not taken for the beginning, where it may be stale
-_JUDGED_HOPS, _JUDGED_WAITING_HOPS = 90, 220  # of sound without own words
-_RECENT_BLOCKS = 8
-_UNLIKE, _UNLIKE_TRUSTED, _UNLIKE_WAITING = 10.5, 11.5, 8.0
-_AGREEMENT_GAIN, _DISAGREEMENT = 5.0, 0.6
-_ALONG, _ALONG_WAITING, _ALIKE = 0.72, 0.6, 0.85  # likeness of spectra along the places
-_NEAR_BY_HOPS, _AGREEMENT_WEIGHT = 8, 0.06
-_SPARE_HOPS, _WAITS_HOPS = 10, 250
+_NEAR_BY_HOPS = 8
 # -- where the waveform corrects the place --
 _ASTRAY_HOPS = 5
 _PLACED, _SURER = 7.0, 5.0
 _PIECES_HOPS = 16
-
-
-class Words(enum.Enum):
-    """Whose words are heard."""
-
-    UNKNOWN = "unknown"
-    OWN = "own"  # of the segment
-    FOREIGN = "foreign"  # of the avatar's own, or of anybody else
-    STALE = "stale"  # of the segment before
+# -- where its own words ended --
+_CERTAIN = 13.0
+_CERTAIN_GAIN, _FADING = 1.4, 0.04
+_UNCOMPARED_HOPS = 14  # of sound, that are no block yet
+_FORGOTTEN_HOPS = 60
 
 
 class SpeechTracker:
     """Follows one delivery of a segment to the avatar, from what is heard of it.
+
+    All of its state is written by `hear` and what that calls.
 
     Args:
         segment: what is being said; it may still grow.
@@ -94,37 +80,34 @@ class SpeechTracker:
     ) -> None:
         self._segment = segment
         self._start_hop = start // HOP
-        self._trusted = trusted
-        self._heard = Hops()
-        self._dropped = 0  # hops heard that are no longer in `_heard`
-        self._places: list[int] = []  # hops of the segment heard, for each hop since the onset
-        self._loud_run = 0
-        self._silent_run = 0
-        self._armed = False
-        self._alignment: Alignment | None = None
-        self._provisional = former is not None  # it is not known yet that they are not stale words
-        self._disarmed_at = 0  # hop heard
-        self._sound_hops = 0  # since the onset
+        self._history = History()
+        self._onset = Onset(segment, self._start_hop)
         self._sounds = Sounds()
-        self._onset_hop = 0  # heard
         self._own = Trace(segment.waveform)
         self._former = None if former is None else Trace(former.waveform)
         self._former_place = 0 if former is None else former.heard // HOP
-        self._judged = 0  # hops of sound since its own words were last heard
-        self._own_place = self._start_hop
-        self._own_peak = 0.0
+        self._judge = WordJudge(self._start_hop, trusted=trusted)
+        self._alignment: Alignment | None = None
+        """None before a sound that may be the beginning."""
+        self._provisional = former is not None
+        """It is not known yet that what has begun are not stale words."""
+        self._onset_hop = 0
+        """Hop heard with which `_alignment` begins."""
         self._astray = 0
-        self._along: float | None = None
-        self._waits_until = 0  # hop heard
-        self._agreement = 0.0  # 0 to 1: of the places by waveform and by spectra
-        self._recent: deque[float] = deque(maxlen=_RECENT_BLOCKS)  # evidence
-        self.words = Words.UNKNOWN
+        """Blocks in a row of which the waveform knew another place."""
+        self._last_own: tuple[int, int] | None = None
+        """Hop heard and hop of the speech up to which its waveform was certainly heard; None where
+        nothing was heard of it for certain."""
+
+    @property
+    def words(self) -> Words:
         """Whose words are heard, as far as can be told."""
-        self.confidence: float | None = None
-        """Likeness of what is heard to what was said, -1 to 1; None until compared. An avatar that
-        speaks its own words instead stays near 0."""
-        self.alike = False
+        return self._judge.words
+
+    @property
+    def alike(self) -> bool:
         """True if its own words were heard at any time."""
+        return self._judge.alike
 
     @property
     def onset(self) -> bool:
@@ -135,25 +118,23 @@ class SpeechTracker:
     @property
     def began_ago(self) -> float:
         """Seconds since the avatar has begun to speak, up to now; 0 before."""
-        if not self.onset:
-            return 0.0
-        return (self._dropped + self._heard.count - self._onset_hop) * HOP_SECONDS
+        return (self._history.count - self._onset_hop) * HOP_SECONDS if self.onset else 0.0
 
     @property
     def likeness(self) -> float | None:
         """Of the last second of sounds to the speech at their places, by spectra, -1 to 1; None
         before there were enough."""
-        return self._along
+        return self._judge.along
 
     @property
     def foreign_since(self) -> int:
         """Samples of the segment that counted as heard when the foreign words began."""
-        return self._own_place * HOP
+        return self._judge.own_place * HOP
 
     @property
     def lead_in(self) -> int:
         """Samples of silence at the start of the delivery, before the first spoken hop."""
-        first = self._first_spoken()
+        first = self._onset.first_spoken
         return 0 if first is None else (first - self._start_hop) * HOP
 
     @property
@@ -165,37 +146,47 @@ class SpeechTracker:
 
     @property
     def clear_position(self) -> int:
-        """`position` without a tail that is not the avatar's: a receiver to which nothing comes any
-        more holds the last sound for about 0.1 s and fades it out (NetEq of libwebrtc, measured
-        with livekit 1.1.21)."""
-        end = len(self._places) - self._silent_run
-        places = np.array(self._places[max(0, end - _LEVEL_HOPS) : end], dtype=int) - 1
-        heard_until = self._heard.count - self._silent_run
-        levels = self._heard.levels[heard_until - len(places) : heard_until]
+        """`position` without a tail that is not the avatar's: see fades.py."""
+        if not self.onset:
+            return self.position
+        return self._within(self._place_before_fade())
+
+    @property
+    def certain_position(self) -> int:
+        """`clear_position`, and no further than its waveform was certainly heard: the last word's
+        last tenths of a second may have been, and are left out."""
+        # The places of tones, say, are sure without a waveform, which they have now and then.
+        sure = self._last_own is None or self._judge.is_the_same or self._goes_on(*self._last_own)
+        if not self.onset or self._last_own is None or sure:
+            return self.clear_position
+        return self._within(min(self._last_own[1], self._place_before_fade()))
+
+    def _within(self, place: int) -> int:
+        return max(self._start_hop * HOP, min(place * HOP, self.position))
+
+    def _goes_on(self, hop: int, place: int) -> bool:
+        """Whether all that was heard may be of its own words, whose waveform was certainly heard up
+        to a hop and a place."""
+        sounds = self._history.sounds_since(hop + 1)
+        ahead = self.position // HOP - place - sounds
+        return sounds <= _UNCOMPARED_HOPS and ahead <= _ASTRAY_HOPS
+
+    def _place_before_fade(self) -> int:
+        hops = self._history.last_sounds(_LEVEL_HOPS)
+        places = self._history.places_of(hops)
         said = self._segment.hops.levels[np.maximum(places, 0)]
-        spoken = said > SPOKEN_DB
-        if np.count_nonzero(spoken) < _MIN_SOUND_HOPS:
-            return self.position
-        gain = levels - said
-        faded = gain < np.median(gain[spoken]) - _FADE_DB
-        fade = 0
-        fades_from = len(said)
-        for hop in range(len(said) - 1, max(-1, len(said) - _FADE_HOPS), -1):
-            if spoken[hop]:
-                if not faded[hop]:
-                    break
-                fade += 1
-                fades_from = hop
-        if fade < _MIN_FADE_HOPS:
-            return self.position
+        begin = fade_begin(self._history.hops.levels[hops], said)
+        if begin is None:
+            return self.position // HOP
         # By then what was held may already have been taken for the word that comes next.
-        before = int(places[max(0, fades_from - _HELD_HOPS) : fades_from + 1].min()) + 1
-        return max(self._start_hop, min(before * HOP, self.position))
+        return int(places[max(0, begin - HELD_HOPS) : begin + 1].min()) + 1
 
     @property
     def silence(self) -> float:
         """Seconds for which nothing was audible, up to now."""
-        return self._silent_run * HOP_SECONDS
+        return self._history.silent_run * HOP_SECONDS
+
+    # -- hearing ---------------------------------------------------------------------------------
 
     def hear(
         self, samples: NDArray[np.int16], levels: Levels, sounds: NDArray[np.bool_]
@@ -218,130 +209,106 @@ class SpeechTracker:
         onset = None
         first = 0
         while first < len(levels):
-            count = self._heard.count % _MATCH_EVERY_HOPS
-            hops = slice(first, first + _MATCH_EVERY_HOPS - count)
+            count = self._history.count % _LOOK_BACK_EVERY_HOPS
+            hops = slice(first, first + _LOOK_BACK_EVERY_HOPS - count)
             pcm = samples[hops.start * HOP : hops.stop * HOP]
             found = self._hear(pcm, levels[hops], bands[hops])
             onset = onset if found is None else first + found
             first = hops.stop
         return onset
 
+    def _watch_for_waits(self) -> None:
+        segment = self._segment
+        spare = segment.pushed - segment.hops.count * HOP
+        if not segment.flushed and spare < _SPARE_HOPS * HOP:
+            self._judge.note_wait(self._history.count)
+
     def _hear(self, samples: NDArray[np.int16], levels: Levels, bands: Levels) -> int | None:
-        since = self._heard.count
-        self._heard.append(levels, bands)
+        was_heard, since = self.onset, self._history.count
+        self._history.append(levels, bands)
         blocks = self._sounds.push(samples, levels > AUDIBLE_DB)
-        was_heard, begun = self.onset, None
-        if self._alignment is None:
-            begun = self._listen_for_onset(levels, since)
-            if begun is not None:
-                since += begun + 1 - self._loud_run
-                self._onset_hop = self._dropped + since
-        if self._alignment is not None:
-            self._follow(self._alignment, since)
+        begun = self._follow(levels, since)
         for block in blocks:
             self._hear_block(block)
         if self._provisional:
             self._decide()
-        if self._heard.count % _MATCH_EVERY_HOPS == 0:
+        if self._history.count % _LOOK_BACK_EVERY_HOPS == 0:
             self._look_back()
         if not self.onset or was_heard:
             return None
         return len(levels) - 1 if begun is None else begun
 
-    def _follow(self, alignment: Alignment, since: int) -> None:
-        self._places += alignment.hear(self._heard, since, self._segment.hops)
-        loud = np.flatnonzero(self._heard.levels[since:] > AUDIBLE_DB)
-        self._sound_hops += len(loud)
-        if len(loud):
-            self._silent_run, since = 0, since + int(loud[-1]) + 1
-        self._silent_run += self._heard.count - since
+    def _follow(self, levels: Levels, since: int) -> int | None:
+        """The place of these hops, of which the first is hop `since` heard.
+
+        Returns:
+            Which of them tells that the avatar speaks; None if none does, or it was known before.
+        """
+        begun = None
+        if self._alignment is None:
+            found = self._onset.listen(levels, since)
+            first_spoken = self._onset.first_spoken
+            if found is None or first_spoken is None:
+                return None
+            begun, first = found
+            since += first
+            self._onset_hop = since
+            self._alignment = Alignment(first_spoken)
+        history = self._history
+        places = self._alignment.hear(history.hops, since - history.dropped, self._segment.hops)
+        history.follow(places)
+        return begun
 
     def _look_back(self) -> None:
-        if self._alignment is not None:
-            self._match(self._alignment)
-        self._forget()
+        if self._alignment is not None and self._history.silent_run < _LOOK_BACK_EVERY_HOPS:
+            self._compare(self._alignment)
+        self._segment.waveform.forget(self._judge.own_place - _KEPT_HOPS)
+        self._history.forget()
 
-    def _forget(self) -> None:
-        """Keep of what was heard, and said, only what is looked back at."""
-        self._segment.waveform.forget(self._own_place - _KEPT_HOPS)
-        surplus = self._heard.count - _HISTORY_HOPS
-        if surplus >= _HISTORY_HOPS:
-            self._heard.forget(surplus)
-            del self._places[: max(0, len(self._places) - _HISTORY_HOPS)]
-            self._dropped += surplus
-
-    def _listen_for_onset(self, levels: Levels, since: int) -> int | None:
-        for hop, loud in enumerate((levels > AUDIBLE_DB).tolist()):
-            if loud:
-                self._loud_run += 1
-                self._silent_run = 0
-            else:
-                self._loud_run = 0
-                self._silent_run += 1
-                self._armed = self._armed or self._silent_run >= _ONSET_HOPS
-            self._alignment = self._begin(self._dropped + since + hop + 1)
-            if self._alignment is not None:
-                return hop
-        return None
-
-    def _begin(self, heard: int) -> Alignment | None:
-        """An alignment if the avatar has begun to speak, `heard` hops on. The end of the segment
-        before may still sound; speech begins after a silence."""
-        armed = self._armed or heard - self._disarmed_at > _ARM_HOPS
-        if not armed or self._loud_run < _ONSET_HOPS:
-            return None
-        first = self._first_spoken()
-        return None if first is None else Alignment(first)
-
-    def _first_spoken(self) -> int | None:
-        spoken = np.flatnonzero(self._segment.hops.levels[self._start_hop :] > SPOKEN_DB)
-        return self._start_hop + int(spoken[0]) if len(spoken) else None
-
-    # -- whose words they are --------------------------------------------------------------------
+    # -- whose words they are, and of which segment ----------------------------------------------
 
     def _hear_block(self, block: Block) -> None:
-        own, former = self._own, self._former
         if self._alignment is None and self.words is not Words.STALE:
             return
         if block.last <= self._onset_hop:
             return
-        near = own.place if own.evidence > _LOCKED else self._place_at(block.last)
-        before, after = _NEAREST_HOPS if own.evidence > _SURE else _NEAR_HOPS
-        last = self._after_pause(near) + after
-        own.hear(block, max(self._start_hop - BLOCK, near - before), last)
-        if former is not None:
-            near = former.place if former.evidence > _STALE else self._former_place
-            former.hear(block, near - _NEAR_HOPS[0], near + _NEAR_HOPS[1])
-        near_by = abs(own.place - self._place_at(block.last)) <= _NEAR_BY_HOPS
-        self._agreement += _AGREEMENT_WEIGHT * (near_by - self._agreement)
+        own, before = self._own, self._own.evidence
+        self._trace(block)
+        place = self._history.place_at(block.last, self._start_hop)
+        self._judge.note_agreement(abs(own.place - place) <= _NEAR_BY_HOPS)
         # A block from both sides of a pause may be found on either.
         if own.evidence >= _PLACED and block.last - block.first <= _PIECES_HOPS:
             self._correct(block.last)
-        self._judged += STRIDE
-        self._judge(block.last)
+        self._note_own(block, own.evidence - before)
+        if self._judge.judge(block, own, self._stale) and not self.alike:
+            self._retract()
+
+    def _note_own(self, block: Block, gained: float) -> None:
+        """Remember where its own words were. What a receiver holds of them gains a little as
+        well."""
+        own = self._own
+        if own.evidence >= _CERTAIN:
+            if gained >= _CERTAIN_GAIN - _FADING * own.evidence:
+                self._last_own = block.last, own.place
+        elif self._last_own is not None and block.last > self._last_own[0] + _FORGOTTEN_HOPS:
+            self._last_own = None
+
+    def _trace(self, block: Block) -> None:
+        own, place = self._own, self._history.place_at(block.last, self._start_hop)
+        goes_on = own.evidence > _SURE and abs(own.place + STRIDE - place) <= _ASTRAY_HOPS
+        if not (goes_on and own.go_on(block)):
+            near = own.place if own.evidence > _LOCKED else place
+            before, after = _NEAREST_HOPS if own.evidence > _SURE else _NEAR_HOPS
+            last = self._after_pause(near) + after
+            own.hear(block, max(self._start_hop - BLOCK, near - before), last)
+        if (former := self._former) is not None:
+            near = former.place if former.evidence > STALE else self._former_place
+            former.hear(block, near - _NEAR_HOPS[0], near + _NEAR_HOPS[1])
 
     def _after_pause(self, place: int) -> int:
         """Where the speech goes on after a pause that is said at this hop."""
         spoken = self._segment.hops.levels[place:] > SPOKEN_DB
         return place + int(np.argmax(spoken)) if spoken.any() else place
-
-    def _decide(self) -> None:
-        """Whether what has begun is of this segment at all."""
-        own, stale = self._own.evidence, self._stale
-        ended = self._silent_run >= END_HOPS
-        if self._alignment is None:
-            if own >= _PLACED and own > stale:
-                self._alignment, self._provisional = Alignment(self._own.place), False
-                self._places = [self._own.place]
-        elif self.words is Words.OWN:
-            self._provisional = False
-        elif ended and stale > own:
-            self._retract()
-        elif stale < _STALE and (
-            ended or self._sound_hops >= _DOUBT_HOPS or (own >= _PLACED and own > stale)
-        ):
-            self._provisional = False
-            self.words = Words.UNKNOWN if self.words is Words.STALE else self.words
 
     @property
     def _stale(self) -> float:
@@ -349,142 +316,79 @@ class SpeechTracker:
         former = self._former
         return 0.0 if former is None or former.idle >= _IDLE_BLOCKS else former.evidence
 
+    def _decide(self) -> None:
+        """Whether what has begun is of this segment at all."""
+        own, stale = self._own.evidence, self._stale
+        ended = self._history.silent_run >= END_HOPS
+        is_own = own >= _PLACED and own > stale
+        if self._alignment is None:
+            if is_own:
+                self._alignment, self._provisional = Alignment(self._own.place), False
+                self._history.begin([self._own.place])
+        elif self.words is Words.OWN:
+            self._provisional = False
+        elif ended and stale > own:
+            self._judge.note_stale()
+            self._retract()
+        elif stale < STALE and (ended or is_own or self._history.sound_hops >= _DOUBT_HOPS):
+            self._provisional = False
+            self._judge.dismiss_stale()
+
     def _retract(self) -> None:
         """What was heard was not the beginning."""
-        self.words = Words.STALE
-        self._alignment, self._places, self._sound_hops = None, [], 0
-        self._armed, self._loud_run = False, 0
-        self._disarmed_at = self._dropped + self._heard.count
-        self._provisional = True
+        self._alignment, self._provisional = None, True
+        self._history.begin([])
+        self._last_own = None
+        self._onset.listen_again(self._history.count, self._history.silent_run)
 
-    def _place_at(self, hop: int) -> int:
-        back = self._dropped + self._heard.count - hop
-        if not self._places:
-            return self._start_hop
-        return self._places[max(0, len(self._places) - back)]
-
-    def _judge(self, hop: int) -> None:
-        own, stale = self._own.evidence, self._stale
-        self._recent.append(own)
-        if stale >= _STALE and stale >= own + _STALE_MARGIN:
-            self._judged = 0
-            self.words = Words.STALE
-            if not self.alike:
-                self._retract()
-        elif own >= _OWN:
-            self.words = Words.OWN
-            self.alike = True
-            self._judged = 0
-            self._own_peak = max(own, _PEAK_FADE * self._own_peak)
-            if own >= _STILL_OWN * self._own_peak:
-                self._own_place = self._own.place
-        elif self._judged >= _JUDGED_HOPS and self._is_unlike(hop < self._waits_until):
-            self.words = Words.FOREIGN
-
-    def _watch_for_waits(self) -> None:
-        """A worker that waits for more to say is silent in mid-word, maybe every 20 ms. What words
-        have been through that leaves too little of them to judge by soon."""
-        segment = self._segment
-        spare = segment.pushed - segment.hops.count * HOP
-        if not segment.flushed and spare < _SPARE_HOPS * HOP:
-            self._waits_until = self._dropped + self._heard.count + _WAITS_HOPS
-
-    def _is_unlike(self, waits: bool) -> bool:
-        """Whether all that tells its own words is missing: their waveform, a place that both the
-        waveform and the spectra give, and spectra that change as the words' do."""
-        evidence, along = max(self._recent), self._along
-        if waits:
-            return (
-                self._judged >= _JUDGED_WAITING_HOPS
-                and evidence < _UNLIKE_WAITING
-                and self._agreement < _DISAGREEMENT
-                and (along is None or along < _ALONG_WAITING)
-            )
-        limit = _UNLIKE_TRUSTED if self._trusted or self._own_peak else _UNLIKE
-        unlike = evidence + _AGREEMENT_GAIN * self._agreement < limit
-        return unlike and (along is None or along < _ALONG)
+    # -- where the place is not what the spectra tell ---------------------------------------------
 
     def _correct(self, hop: int) -> None:
         """The waveform knows better where the avatar is."""
         if self._alignment is None:
             return
-        place = self._place_at(hop)
-        off = self._own.place - place
+        own, place = self._own, self._history.place_at(hop, self._start_hop)
         # In a sound that does not change no place is surer than another.
-        surer = self._own.evidence - self._own.evidence_at(place) >= _SURER
-        self._astray = self._astray + 1 if abs(off) > _ASTRAY_HOPS and surer else 0
-        if self._astray >= (1 if self._own.evidence >= _LOCKED else 2):
+        surer = own.evidence - own.evidence_at(place) >= _SURER
+        self._astray = self._astray + 1 if abs(own.place - place) > _ASTRAY_HOPS and surer else 0
+        if self._astray >= (1 if own.evidence >= _LOCKED else 2):
             self._astray = 0
-            since = self._heard.levels[max(0, hop + 1 - self._dropped) :]
-            gone_on = int(np.count_nonzero(since > AUDIBLE_DB))
-            self._move_to(self._own.place + gone_on)
+            self._move_to(self._alignment, own.place + self._history.sounds_since(hop + 1))
 
-    def _move_to(self, place: int) -> None:
-        assert self._alignment is not None
+    def _move_to(self, alignment: Alignment, place: int) -> None:
         place = min(max(self._start_hop, place), self._segment.hops.count)
-        self._alignment.move_to(place)
-        self._places[-1:] = [place]
+        alignment.move_to(place)
+        self._history.correct(place)
 
-    def _match(self, alignment: Alignment) -> None:
-        """Compare the last sounds with all that was said near by: is this our speech at all, and
-        where is it, if the alignment has lost its place?"""
-        if self._silent_run >= _MATCH_EVERY_HOPS:
-            return  # has been compared already
-        # From the onset to the last sound: a silence may be a wait, and no part of what was said.
-        end = len(self._places) - self._silent_run
-        count = min(_MATCH_HOPS, end)
-        until = self._heard.count - self._silent_run
-        heard = slice(until - count, until)
-        if np.count_nonzero(self._heard.levels[heard] > AUDIBLE_DB) < _MIN_SOUND_HOPS:
+    def _compare(self, alignment: Alignment) -> None:
+        """Whether the spectra are those of the place, and if not, of which they are."""
+        self._note_likeness()
+        hops = self._history.last_sounds(_MATCH_HOPS)
+        if alignment.strain <= STRAINED or self._history.silent_run:
             return
-        self._along = self._likeness_along()
-        # Sounds that do not change, as tones, have no waveform by which to know their place.
-        self.alike = self.alike or (self._along or 0.0) >= _ALIKE
-        if self._own.evidence > _SURE and self.confidence is not None:
-            return  # it takes long, and would tell nothing new
-        said = self._segment.hops.bands
-        place = self._places[end - 1] - count
+        heard = self._history.hops
+        if np.count_nonzero(heard.levels[hops] > AUDIBLE_DB) < _MIN_SOUND_HOPS:
+            return
+        said, count = self._segment.hops.bands, hops.stop - hops.start
+        place = self._history.places[-1] - count
         first = max(self._start_hop, place - _MATCH_REACH_HOPS)
         last = min(len(said) - count, place + _MATCH_REACH_HOPS)
         if last < first:
             return
-        scores = _likeness(self._heard.bands[heard], said[first : last + count])
+        scores = likeness(heard.bands[hops], said[first : last + count])
         best = int(np.argmax(scores))
-        self.confidence = float(scores[best])
-        lost = alignment.strain > STRAINED and self._silent_run == 0
-        if lost and self.confidence >= _MATCH_MIN_SCORE:
-            self._move_to(first + best + count)
+        if scores[best] >= _MATCH_MIN_SCORE:
+            self._move_to(alignment, first + best + count)
 
-    def _likeness_along(self) -> float | None:
-        """Of the last sounds to the speech at their places, whatever the voice: of each band only
-        its changes are compared."""
-        count = min(len(self._places), self._heard.count)
-        levels = self._heard.levels[self._heard.count - count :]
-        places = np.array(self._places[len(self._places) - count :], dtype=int) - 1
-        sounds = np.flatnonzero((levels > AUDIBLE_DB) & (places >= 0))[-_ALONG_HOPS:]
+    def _note_likeness(self) -> None:
+        """Of the last sounds to the speech at their places, once there are enough."""
+        heard, said = self._history.hops, self._segment.hops
+        with_place = slice(max(0, heard.count - len(self._history.places)), heard.count)
+        places = self._history.places_of(with_place)
+        sounding = (heard.levels[with_place] > AUDIBLE_DB) & (places >= 0)
+        sounds = np.flatnonzero(sounding)[-_ALONG_HOPS:]
         if len(sounds) < _MIN_SOUND_HOPS:
-            return None
-        heard = self._heard.bands[self._heard.count - count + sounds]
-        said = self._segment.hops.bands[np.minimum(places[sounds], self._segment.hops.count - 1)]
-        heard, said = heard - heard.mean(axis=0), said - said.mean(axis=0)
-        norm = float(np.sqrt((heard * heard).sum() * (said * said).sum())) + 1e-6
-        return float((heard * said).sum()) / norm
-
-
-def _likeness(heard: Levels, said: Levels) -> NDArray[np.float32]:
-    """Normalised correlation of `heard` with each stretch of `said` of its length."""
-    count = len(heard)
-    pattern = heard - heard.mean()
-    pattern_norm = float(np.sqrt(np.sum(pattern * pattern))) + 1e-6
-    windows = np.lib.stride_tricks.sliding_window_view(said, count, axis=0)  # (n, bands, count)
-    dots = np.einsum("nbt,tb->n", windows, pattern)
-    sums, squares = (_running(x.sum(axis=1), count) for x in (said, said * said))
-    norms = np.sqrt(np.maximum(squares - sums * sums / heard.size, 1e-6))
-    result: NDArray[np.float32] = (dots / (norms * pattern_norm)).astype(np.float32)
-    return result
-
-
-def _running(values: Levels, count: int) -> NDArray[np.float64]:
-    """The sum of each `count` values in a row."""
-    total = np.cumsum(np.concatenate(([0.0], values)), dtype=np.float64)
-    return total[count:] - total[:-count]
+            return
+        there = said.bands[np.minimum(places[sounds], said.count - 1)]
+        here = heard.bands[with_place][sounds]
+        self._judge.note_along(likeness_along(here, there), steady=is_steady(here, there))

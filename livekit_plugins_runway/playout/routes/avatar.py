@@ -27,9 +27,9 @@ DEADLINE_MARGIN = 5.0
 """Seconds past its own length after which a flushed segment is finished by force."""
 _MARGIN = 0.08
 """Seconds before the place of a loss at which the voice begins."""
-_DOUBTFUL = 0.4
+_DOUBTFUL = 0.6
 """Seconds of speech without one sound that is surely the agent's, from which on it may not be."""
-_ALIKE = 0.72
+_ALIKE = 0.6
 """Likeness from which on sounds may be the agent's, though their waveform does not tell."""
 _KEPT_BACK = 0.8
 """Seconds of speech that a worker may keep until more comes or the segment is complete: LiveKit's
@@ -308,12 +308,10 @@ class AvatarRoute:
             lost: the avatar is given up, so one that was never found to be alike is not believed.
         """
         tracker = self.tracker
-        clear = min(self._progress[0], tracker.clear_position)
+        clear = tracker.certain_position if lost else tracker.clear_position
+        clear = min(self._progress[0], clear)
         likeness = tracker.likeness
-        if likeness is None:
-            unlike = tracker.alike
-        else:
-            unlike = likeness < _ALIKE and (tracker.alike or lost)
+        unlike = likeness is not None and likeness < _ALIKE and (tracker.alike or lost)
         doubtful = self._spoken(tracker.foreign_since, clear) >= _DOUBTFUL * SAMPLE_RATE
         return tracker.foreign_since if unlike and doubtful else clear
 
@@ -333,6 +331,8 @@ class AvatarRoute:
         """The end did not come, though its time has. Of the last word: what a data channel carried
         while its connection was restored may come seconds late, or never."""
         missing = self._spoken(self._clear_position()) / SAMPLE_RATE
+        if missing < _PART_OF_A_WORD:
+            return Verdict.GO_ON  # only silence is left, or noise
         if missing < _LAST_WORD:
             return self._without_the_last_word()
         # All has come out, but not all of it as the agent's words.

@@ -1,0 +1,140 @@
+"""Whose words an avatar says: judged by their waveform, their places and their spectra."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+from .coherence import BLOCK, STRIDE, Block, Trace
+
+# Chosen on the tuning voices and sentences of bench/ear; evidence as in `Trace`.
+_OWN = 13.0
+_STILL_OWN, _PEAK_FADE = 0.88, 0.99  # of the most evidence, which fades so with each block
+STALE = 9.0
+"""Evidence from which on words may be of the segment before."""
+_STALE_MARGIN = 5.0
+_THE_SAME = 0.98  # likeness of spectra; what a receiver made up for 0.2 s leaves less
+_JUDGED_HOPS, _JUDGED_WAITING_HOPS = 116, 220  # of sound without own words
+_RECENT_BLOCKS = 8
+_UNLIKE, _UNLIKE_TRUSTED, _UNLIKE_WAITING = 10.5, 11.5, 8.0
+_AGREEMENT_GAIN, _DISAGREEMENT = 5.0, 0.6
+_ALONG, _ALONG_WAITING, _ALIKE = 0.72, 0.6, 0.85
+_AGREEMENT_WEIGHT = 0.06
+_WAITS_HOPS = 250
+_LAST_BLOCKS = 25  # a second of sound
+_IN_PIECES = 0.4  # of them, interrupted: what does not wait has up to 0.3
+
+
+class Words(enum.Enum):
+    """Whose words are heard."""
+
+    UNKNOWN = "unknown"
+    OWN = "own"  # of the segment
+    FOREIGN = "foreign"  # of the avatar's own, or of anybody else
+    STALE = "stale"  # of the segment before
+
+
+class WordJudge:
+    """All of it is written by its methods, of which `judge` is called for each block.
+
+    Args:
+        start: hop of the speech at which the delivery begins.
+        trusted: the avatar has said its words before, so that its waveform alone tells them.
+    """
+
+    def __init__(self, start: int, *, trusted: bool) -> None:
+        self._trusted = trusted
+        self.words = Words.UNKNOWN
+        """As far as can be told."""
+        self.alike = False
+        """Its own words were heard at any time."""
+        self.own_place = start
+        """Hops of the speech that were heard when its own words were last heard."""
+        self._own_peak = 0.0
+        """The most evidence for its own words in the last seconds; 0 before any."""
+        self._judged = 0
+        """Hops of sound since its own words were last heard."""
+        self._recent: deque[float] = deque(maxlen=_RECENT_BLOCKS)
+        """Evidence for its own words at the last blocks."""
+        self._agreement = 0.0
+        """0 to 1: of the places by waveform and by spectra."""
+        self.along: float | None = None
+        """Likeness of spectra along the places; None while it is not known, or tells nothing."""
+        self.is_the_same = False
+        """The spectra of the last second are the very ones said."""
+        self._waits_until = 0
+        """Hop heard, until which the avatar may be waiting for more to say."""
+        self._interrupted: deque[bool] = deque(maxlen=_LAST_BLOCKS)
+        """Whether there were silences in the last blocks."""
+
+    def note_wait(self, heard: int) -> None:
+        """A worker that waits for more to say, at hop `heard`, is silent in mid-word, maybe every
+        20 ms. What words have been through that leaves too little of them to judge by soon."""
+        self._waits_until = heard + _WAITS_HOPS
+
+    def note_along(self, along: float, *, steady: bool) -> None:
+        """How alike the spectra of the last second are. Sounds that do not change, as tones, have
+        no waveform by which to know them, and where they are `steady` their spectra do not tell
+        either."""
+        self.along = None if steady else along
+        self.is_the_same = along >= _THE_SAME
+        self.alike = self.alike or along >= _ALIKE
+
+    def note_agreement(self, agree: bool) -> None:
+        """Whether waveform and spectra give one place for the last block."""
+        self._agreement += _AGREEMENT_WEIGHT * (agree - self._agreement)
+
+    def dismiss_stale(self) -> None:
+        """The words of the segment before have ended."""
+        if self.words is Words.STALE:
+            self.words = Words.UNKNOWN
+
+    def judge(self, block: Block, own: Trace, stale: float) -> bool:
+        """Take a block into account; `stale` is the evidence for words of the segment before.
+
+        Returns:
+            Whether it is of those.
+        """
+        self._judged += STRIDE
+        self._recent.append(own.evidence)
+        self._interrupted.append(block.last - block.first > BLOCK + 1)
+        if stale >= STALE and stale >= own.evidence + _STALE_MARGIN:
+            self._judged = 0
+            self.words = Words.STALE
+            return True
+        if own.evidence >= _OWN:
+            self._note_own(own)
+        elif self._judged >= _JUDGED_HOPS and self._is_unlike(self._waits(block)):
+            self.words = Words.FOREIGN
+        return False
+
+    def note_stale(self) -> None:
+        """What was heard was of the segment before."""
+        self.words = Words.STALE
+
+    def _note_own(self, own: Trace) -> None:
+        self.words, self.alike, self._judged = Words.OWN, True, 0
+        self._own_peak = max(own.evidence, _PEAK_FADE * self._own_peak)
+        if own.evidence >= _STILL_OWN * self._own_peak:
+            self.own_place = own.place
+
+    def _waits(self, block: Block) -> bool:
+        """Whether what is heard comes in pieces because there was no more to say."""
+        in_pieces = sum(self._interrupted) >= _IN_PIECES * len(self._interrupted)
+        return block.last < self._waits_until and in_pieces
+
+    def _is_unlike(self, waits: bool) -> bool:
+        """Whether all that tells its own words is missing: their waveform, a place that both the
+        waveform and the spectra give, and spectra that change as the words' do."""
+        if self.along is None:  # of so much sound: it is steady
+            return False
+        evidence, along = max(self._recent), self.along
+        if waits:
+            return (
+                self._judged >= _JUDGED_WAITING_HOPS
+                and evidence < _UNLIKE_WAITING
+                and self._agreement < _DISAGREEMENT
+                and along < _ALONG_WAITING
+            )
+        limit = _UNLIKE_TRUSTED if self._trusted or self._own_peak else _UNLIKE
+        return evidence + _AGREEMENT_GAIN * self._agreement < limit and along < _ALONG
