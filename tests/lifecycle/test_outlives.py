@@ -28,7 +28,14 @@ from livekit_plugins_runway.errors import (
 from livekit_plugins_runway.lifecycle import recovery as recovery_module
 from livekit_plugins_runway.testing import CallFault, Faults, SimulatedSession
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, gaps, in_order, missing
+from livekit_plugins_runway.testing.tones import (
+    HeardTone,
+    ToneScript,
+    gaps,
+    in_order,
+    missing,
+    repeated_seconds,
+)
 from livekit_plugins_runway.testing.user import SimulatedUser
 from tests.support.call import ONE_FACE, Call, calling, now, tts
 
@@ -87,17 +94,25 @@ async def test_after_a_loss_the_voice_goes_on_and_the_face_comes_back_on_the_sam
         assert states == ["starting", "live", "voice_only", "live"]
 
 
-async def test_the_face_comes_back_between_segments_and_not_in_the_middle_of_one(
+async def test_within_a_long_segment_the_face_comes_back_and_goes_on_with_it(
     livekit_server: LiveKitServer,
 ) -> None:
+    story = ToneScript(36, slot_s=0.5, gap_s=0.15)  # 18 s
     async with calling(livekit_server, recovery=RESTART) as call:
         await call.start()
-        handle = call.say(ToneScript(24))
+        began = now()
+        handle = call.say(story)
         await call.until_heard(3)
         call.runway.crash()
         await handle
-        assert call.replaced == []
-        await call.until_told("replaced", lambda: bool(call.replaced), 3.0)
+        await call.user.wait_for_silence(0.4, 5.0)
+        assert [replaced.cause for replaced in call.replaced] == ["restart"]
+        assert len(sessions(call)) == 2
+        assert call.runway.speech_received != []  # by the new one, of the same segment
+        heard = call.heard(began)
+        assert missing(story, heard) == []
+        assert repeated_seconds(story, heard) <= 0.5  # where the voice took over
+        assert call.history() == [(story.text, False)]
 
 
 async def test_out_of_credits_it_is_left_at_the_voice_without_hammering(
