@@ -131,6 +131,8 @@ class AvatarRoute:
         self._owed_since: float | None = None
         """From when the word that is missing is missing; None while none is. In the future while
         its time has not come."""
+        self._is_believed = False
+        """All but its last word was the agent's."""
         self._deadline: float | None = None
         """None until SENT."""
 
@@ -342,6 +344,7 @@ class AvatarRoute:
         """An avatar that speaks as it is told did not say it, nor did one of which too little was
         heard to know; of another one nobody can tell."""
         if self.tracker.alike or self.tracker.words is Words.UNKNOWN:
+            self._is_believed = True
             return Verdict.LAST_WORD_LOST
         self.segment.heard = self.segment.pushed
         return Verdict.HEARD
@@ -388,7 +391,7 @@ class AvatarRoute:
         if self.tracker.words is Words.FOREIGN:
             position = max(self.start, min(position, self.tracker.foreign_since))
         elif lost and self.tracker.onset:
-            clear = self._clear_position(lost=True)
+            clear = self._clear_position(lost=not self._is_believed)
             position = max(self.start, self.segment.restart_point(clear, margin=_MARGIN))
         self.segment.heard = position
         self.phase = Phase.OVER
