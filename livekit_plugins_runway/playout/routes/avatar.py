@@ -29,7 +29,8 @@ _MARGIN = 0.08
 """Seconds before the place of a loss at which the voice begins."""
 _DOUBTFUL = 0.6
 """Seconds of speech without one sound that is surely the agent's, from which on it may not be."""
-_ALIKE = 0.6
+_NOT_AT_ALL_ALIKE = 0.3
+_ALIKE = 0.5
 """Likeness from which on sounds may be the agent's, though their waveform does not tell."""
 _KEPT_BACK = 0.8
 """Seconds of speech that a worker may keep until more comes or the segment is complete: LiveKit's
@@ -310,10 +311,11 @@ class AvatarRoute:
             lost: the avatar is given up, so one that was never found to be alike is not believed.
         """
         tracker = self.tracker
-        clear = tracker.certain_position if lost else tracker.clear_position
-        clear = min(self._progress[0], clear)
+        clear = min(self._progress[0], tracker.clear_position)
         likeness = tracker.likeness
-        unlike = likeness is not None and likeness < _ALIKE and (tracker.alike or lost)
+        known = tracker.words is Words.OWN  # by its waveform, which tones do not have
+        limit = _ALIKE if known else _NOT_AT_ALL_ALIKE if lost else -1.0
+        unlike = likeness is not None and likeness < limit
         doubtful = self._spoken(tracker.foreign_since, clear) >= _DOUBTFUL * SAMPLE_RATE
         return tracker.foreign_since if unlike and doubtful else clear
 
