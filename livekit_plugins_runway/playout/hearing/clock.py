@@ -53,7 +53,6 @@ class PlayoutClock:
         return (self._start_hop if self._place is None else self._place) * HOP
 
     clear_position = position
-    certain_position = position
     foreign_since = position
 
     @property

@@ -13,7 +13,6 @@ _STILL_OWN, _PEAK_FADE = 0.88, 0.99  # of the most evidence, which fades so with
 STALE = 9.0
 """Evidence from which on words may be of the segment before."""
 _STALE_MARGIN = 5.0
-_THE_SAME = 0.98  # likeness of spectra; what a receiver made up for 0.2 s leaves less
 _JUDGED_HOPS, _JUDGED_WAITING_HOPS = 116, 220  # of sound without own words
 _RECENT_BLOCKS = 8
 _UNLIKE, _UNLIKE_TRUSTED, _UNLIKE_WAITING = 10.5, 11.5, 8.0
@@ -60,8 +59,6 @@ class WordJudge:
         """0 to 1: of the places by waveform and by spectra."""
         self.along: float | None = None
         """Likeness of spectra along the places; None while it is not known, or tells nothing."""
-        self.is_the_same = False
-        """The spectra of the last second are the very ones said."""
         self._waits_until = 0
         """Hop heard, until which the avatar may be waiting for more to say."""
         self._interrupted: deque[bool] = deque(maxlen=_LAST_BLOCKS)
@@ -77,7 +74,6 @@ class WordJudge:
         no waveform by which to know them, and where they are `steady` their spectra do not tell
         either."""
         self.along = None if steady else along
-        self.is_the_same = along >= _THE_SAME
         self.alike = self.alike or along >= _ALIKE
 
     def note_agreement(self, agree: bool) -> None:

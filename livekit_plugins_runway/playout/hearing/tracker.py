@@ -51,11 +51,6 @@ _NEAR_BY_HOPS = 8
 _ASTRAY_HOPS = 5
 _PLACED, _SURER = 7.0, 5.0
 _PIECES_HOPS = 16
-# -- where its own words ended --
-_CERTAIN = 13.0
-_CERTAIN_GAIN, _FADING = 1.4, 0.04
-_UNCOMPARED_HOPS = 14  # of sound, that are no block yet
-_FORGOTTEN_HOPS = 60
 
 
 class SpeechTracker:
@@ -95,9 +90,6 @@ class SpeechTracker:
         """Hop heard with which `_alignment` begins."""
         self._astray = 0
         """Blocks in a row of which the waveform knew another place."""
-        self._last_own: tuple[int, int] | None = None
-        """Hop heard and hop of the speech up to which its waveform was certainly heard; None where
-        nothing was heard of it for certain."""
 
     @property
     def words(self) -> Words:
@@ -151,25 +143,8 @@ class SpeechTracker:
             return self.position
         return self._within(self._place_before_fade())
 
-    @property
-    def certain_position(self) -> int:
-        """`clear_position`, and no further than its waveform was certainly heard: the last word's
-        last tenths of a second may have been, and are left out."""
-        # The places of tones, say, are sure without a waveform, which they have now and then.
-        sure = self._last_own is None or self._judge.is_the_same or self._goes_on(*self._last_own)
-        if not self.onset or self._last_own is None or sure:
-            return self.clear_position
-        return self._within(min(self._last_own[1], self._place_before_fade()))
-
     def _within(self, place: int) -> int:
         return max(self._start_hop * HOP, min(place * HOP, self.position))
-
-    def _goes_on(self, hop: int, place: int) -> bool:
-        """Whether all that was heard may be of its own words, whose waveform was certainly heard up
-        to a hop and a place."""
-        sounds = self._history.sounds_since(hop + 1)
-        ahead = self.position // HOP - place - sounds
-        return sounds <= _UNCOMPARED_HOPS and ahead <= _ASTRAY_HOPS
 
     def _place_before_fade(self) -> int:
         hops = self._history.last_sounds(_LEVEL_HOPS)
@@ -272,26 +247,15 @@ class SpeechTracker:
             return
         if block.last <= self._onset_hop:
             return
-        own, before = self._own, self._own.evidence
+        own = self._own
         self._trace(block)
         place = self._history.place_at(block.last, self._start_hop)
         self._judge.note_agreement(abs(own.place - place) <= _NEAR_BY_HOPS)
         # A block from both sides of a pause may be found on either.
         if own.evidence >= _PLACED and block.last - block.first <= _PIECES_HOPS:
             self._correct(block.last)
-        self._note_own(block, own.evidence - before)
         if self._judge.judge(block, own, self._stale) and not self.alike:
             self._retract()
-
-    def _note_own(self, block: Block, gained: float) -> None:
-        """Remember where its own words were. What a receiver holds of them gains a little as
-        well."""
-        own = self._own
-        if own.evidence >= _CERTAIN:
-            if gained >= _CERTAIN_GAIN - _FADING * own.evidence:
-                self._last_own = block.last, own.place
-        elif self._last_own is not None and block.last > self._last_own[0] + _FORGOTTEN_HOPS:
-            self._last_own = None
 
     def _trace(self, block: Block) -> None:
         own, place = self._own, self._history.place_at(block.last, self._start_hop)
@@ -338,7 +302,6 @@ class SpeechTracker:
         """What was heard was not the beginning."""
         self._alignment, self._provisional = None, True
         self._history.begin([])
-        self._last_own = None
         self._onset.listen_again(self._history.count, self._history.silent_run)
 
     # -- where the place is not what the spectra tell ---------------------------------------------
