@@ -39,7 +39,7 @@ MOST_GIVEN_UP = 0
 MOST_FOREIGN_S = 3.5
 """Seconds of the avatar's own words that are heard. Goal: 1.5, reached where the TTS is faster than
 speech."""
-MOST_UNSAID_S = 0.7
+MOST_UNSAID_S = 0.9
 """Seconds of words that nobody said, in a reply that counts as heard. Goal: 0.3; "Okay." is over
 before it is known whose it was."""
 MOST_LOST_S = 0.3
@@ -132,7 +132,7 @@ FAULTS = [
     replace(GOOD, truth="foreign", judged="foreign", foreign_heard=3.6),
     replace(GOOD, replies=(REPLY, replace(REPLY, lost=0.4))),
     replace(GOOD, replies=(replace(REPLY, twice=0.6), REPLY)),
-    replace(GOOD, truth="foreign", judged="foreign", replies=(replace(REPLY, unsaid=0.8),)),
+    replace(GOOD, truth="foreign", judged="foreign", replies=(replace(REPLY, unsaid=1.0),)),
     replace(GOOD, stale=0.3),
     replace(GOOD, error="a reply did not come to its end"),
 ]

@@ -30,7 +30,7 @@ _MARGIN = 0.08
 _DOUBTFUL = 0.6
 """Seconds of speech without one sound that is surely the agent's, from which on it may not be."""
 _NOT_AT_ALL_ALIKE = 0.3
-_ALIKE = 0.5
+_ALIKE = 0.6
 """Likeness from which on sounds may be the agent's, though their waveform does not tell."""
 _KEPT_BACK = 0.8
 """Seconds of speech that a worker may keep until more comes or the segment is complete: LiveKit's
