@@ -39,10 +39,6 @@ class Settled(enum.Enum):
 class Settling(Protocol):
     """Why an avatar cannot be given words yet."""
 
-    @property
-    def is_heard(self) -> bool:
-        """The user hears it meanwhile."""
-
     def hear(self, heard: Heard) -> None: ...
 
     def settled(self, now: float, latency: float | None) -> Settled: ...
@@ -85,8 +81,6 @@ class Interruption:
     Args:
         words: the attempt that was interrupted; it tells which words may still come.
     """
-
-    is_heard = False
 
     def __init__(self, since: float, words: OldWords) -> None:
         self._since = since
@@ -139,8 +133,6 @@ class OwnWords:
         since: now.
         limit: seconds after which the agent speaks all the same.
     """
-
-    is_heard = True
 
     def __init__(self, since: float, limit: float) -> None:
         self._since = since

@@ -111,6 +111,11 @@ class Segment:
             del self.pcm[: count * BYTES_PER_SAMPLE]
             self.kept_from += count
 
+    def next_spoken(self, first: int) -> int | None:
+        """The first hop from hop `first` on that has to be heard; None if none was looked at."""
+        spoken = self.hops.levels[first:] > SPOKEN_DB
+        return first + int(np.argmax(spoken)) if spoken.any() else None
+
     def spoken_after(self, start: int, end: int | None = None) -> int:
         """Samples of audible speech in [start, end)."""
         stop = None if end is None else end // HOP

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..audio import HOP, HOP_SECONDS
 from ..segment import Segment
-from .features import SPOKEN_DB, Levels
+from .features import Levels
 from .tracker import Words
 
 
@@ -44,8 +44,8 @@ class PlayoutClock:
     @property
     def lead_in(self) -> int:
         """Samples of silence at the start of the delivery, before the first spoken hop."""
-        spoken = self._segment.hops.levels[self._start_hop :] > SPOKEN_DB
-        return int(np.argmax(spoken)) * HOP if spoken.any() else 0
+        first = self._segment.next_spoken(self._start_hop)
+        return 0 if first is None else (first - self._start_hop) * HOP
 
     @property
     def position(self) -> int:

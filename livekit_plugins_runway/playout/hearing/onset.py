@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..segment import Segment
-from .features import AUDIBLE_DB, SPOKEN_DB, Levels
+from .features import AUDIBLE_DB, Levels
 
 _ONSET_HOPS = 2
 _ARM_HOPS = 50
@@ -35,8 +33,7 @@ class Onset:
     @property
     def first_spoken(self) -> int | None:
         """Hop of the segment that has the delivery's first sound; None if nothing has."""
-        spoken = np.flatnonzero(self._segment.hops.levels[self._start_hop :] > SPOKEN_DB)
-        return self._start_hop + int(spoken[0]) if len(spoken) else None
+        return self._segment.next_spoken(self._start_hop)
 
     def listen(self, levels: Levels, heard: int) -> tuple[int, int] | None:
         """Which of these hops, the first of which is hop `heard`, tells that the avatar speaks, and

@@ -23,7 +23,7 @@ from ..segment import Segment
 from .alignment import STRAINED, Alignment
 from .coherence import BLOCK, END_HOPS, STRIDE, Block, Sounds, Trace
 from .fades import HELD_HOPS, fade_begin
-from .features import AUDIBLE_DB, SILENT_DB, SPOKEN_DB, Levels, hop_bands
+from .features import AUDIBLE_DB, SILENT_DB, Levels, hop_bands
 from .history import History
 from .judge import STALE, WordJudge
 from .judge import Words as Words
@@ -271,8 +271,8 @@ class SpeechTracker:
 
     def _after_pause(self, place: int) -> int:
         """Where the speech goes on after a pause that is said at this hop."""
-        spoken = self._segment.hops.levels[place:] > SPOKEN_DB
-        return place + int(np.argmax(spoken)) if spoken.any() else place
+        following = self._segment.next_spoken(place)
+        return place if following is None else following
 
     @property
     def _stale(self) -> float:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import enum
 
-import numpy as np
-
 from ..audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
 from ..ear import Heard
 from ..hearing.clock import PlayoutClock
-from ..hearing.features import SPOKEN_DB
 from ..hearing.tracker import SpeechTracker, Words
 from ..ports import SpeechDelivery
 from ..segment import Segment
@@ -269,9 +266,8 @@ class AvatarRoute:
 
     def _next_spoken(self, position: int) -> int | None:
         """The first sample from `position` on that has to be heard."""
-        first = position // HOP
-        spoken = self.segment.hops.levels[first:] > SPOKEN_DB
-        return (first + int(np.argmax(spoken))) * HOP if spoken.any() else None
+        hop = self.segment.next_spoken(position // HOP)
+        return None if hop is None else hop * HOP
 
     def missing_for(self, now: float) -> float:
         """Seconds for which nothing was heard although a word was due. Negative until its turn

@@ -16,7 +16,7 @@ _GAP = 0.12
 """Seconds without a word at which the speakers change."""
 _LATE = 0.04
 """Seconds by which the avatar is let come after the voice, rather than before."""
-_LOOK_AHEAD = 4.0
+_LOOK_AHEAD = 4 * SAMPLE_RATE
 _REST = 1.5
 """Seconds of speech that must be left after the gap, else the segment's end is near enough."""
 _LOOK_EVERY = SAMPLE_RATE // 5
@@ -48,7 +48,7 @@ class Takeover:
     def _next_gap(self, earliest: int) -> int | None:
         """The first sample, a whole number of hops, of a gap from `earliest` on."""
         first = -(-earliest // HOP)
-        latest = min(self.segment.pushed - int(_REST * SAMPLE_RATE), earliest + _ahead())
+        latest = min(self.segment.pushed - int(_REST * SAMPLE_RATE), earliest + _LOOK_AHEAD)
         hops = latest // HOP - first
         if hops <= 0:
             return None
@@ -56,10 +56,6 @@ class Takeover:
         spoken = hop_levels(np.frombuffer(pcm, np.int16)) > SPOKEN_DB
         start = _first_quiet(spoken, round(_GAP / HOP_SECONDS))
         return None if start is None else (first + start) * HOP
-
-
-def _ahead() -> int:
-    return int(_LOOK_AHEAD * SAMPLE_RATE)
 
 
 def _first_quiet(spoken: np.ndarray[tuple[int], np.dtype[np.bool_]], hops: int) -> int | None:
