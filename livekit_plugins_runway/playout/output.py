@@ -85,13 +85,18 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         """
         await super().capture_frame(frame)
         segment = self._queue.capture()
-        for piece in self._intake.pieces(frame):
-            if self._queue.push(segment, piece):
-                self._player.send_first(segment)
-            self._pump.wake()
-            # A burst of speech must not keep the relay waiting; an event that is set does not
-            # yield.
-            await asyncio.sleep(0)
+        pieces = self._intake.pieces(frame)
+        try:
+            for piece in pieces:
+                if self._queue.push(segment, piece):
+                    self._player.send_first(segment)
+                self._pump.wake()
+                # A burst of speech must not keep the relay waiting; an event that is set does not
+                # yield.
+                await asyncio.sleep(0)
+        finally:
+            for piece in pieces:  # cancelled in a long frame: none of it is lost
+                self._queue.push(segment, piece)
         # Last, so that a segment that was cleared meanwhile is not begun anew with this frame.
         await self._queue.has_room.wait()
 

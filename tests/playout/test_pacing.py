@@ -375,6 +375,22 @@ async def test_a_frame_of_minutes_does_not_keep_the_event_loop() -> None:
         w.output.clear_buffer()
 
 
+@timers_only
+async def test_of_a_long_frame_whose_capture_is_cancelled_nothing_is_lost() -> None:
+    async with world(wait_for_avatar=0.0) as w:
+        pcm = sentence()
+        frame = rtc.AudioFrame(pcm.tobytes(), RATE, 1, len(pcm))
+        capturing = asyncio.create_task(w.output.capture_frame(frame), name="capture")
+        await asyncio.sleep(0)
+        capturing.cancel()
+        await asyncio.gather(capturing, return_exceptions=True)
+        assert capturing.cancelled()
+        w.output.flush()
+        end = await w.spoken()
+        assert end.playback_position == pytest.approx(SENTENCE.duration_s, abs=0.001)
+        assert missing(SENTENCE, w.ear.tones()) == []
+
+
 # -- listeners ------------------------------------------------------------------------------------
 
 
