@@ -22,10 +22,14 @@ from ..errors import (
     NotFoundError,
     Operation,
     ProtocolError,
+    RateLimitedError,
+    RequestRejectedError,
     RunwayException,
+    ServerError,
     SessionFailedError,
     SessionNotReadyError,
     TimedOutError,
+    UnavailableError,
 )
 from ..log import logger
 from .http import ApiCall, ConnectOptions, HttpCaller
@@ -38,6 +42,7 @@ from .models import (
     Ready,
     RealtimeSessionState,
     Running,
+    Unknown,
     explain,
     parse_session,
 )
@@ -51,6 +56,8 @@ _PATH = "/v1/realtime_sessions"
 _FIRST_POLL = 0.25
 _SLOWEST_POLL = 1.0
 _FAST_POLLING = 2.0
+_UNKNOWN_AT_FIRST = 5.0
+"""Seconds after its create for which Runway may not know a session yet, wherever it keeps them."""
 
 
 class RunwayClient:
@@ -238,6 +245,8 @@ class RunwayClient:
         """Poll until the session is READY: each 0.25 s for 2 s, then slower, down to each second.
 
         A session is usually READY 0.7 to 2 s after its creation, and then lives for about 21 s.
+        A poll that fails for a reason that may pass (5xx, 408, 429, no answer, one that makes no
+        sense, a 404 in the first seconds) is no end, and a status that is not known is waited out.
 
         Args:
             session_id: from `create`.
@@ -248,7 +257,7 @@ class RunwayClient:
         Raises:
             SessionFailedError: FAILED, CANCELLED, COMPLETED, or RUNNING (consumed by another).
             SessionNotReadyError: not READY in time; the session still exists.
-            RunwayException: a poll failed, after its retries.
+            RunwayException: a poll failed for good, or the last ones before `timeout` did.
         """
         state = await self._wait_for(session_id, (Ready,), timeout, on_queued)
         assert isinstance(state, Ready)
@@ -273,7 +282,7 @@ class RunwayClient:
         timeout: float,
         on_queued: Callable[[bool], None] | None,
     ) -> RealtimeSessionState:
-        queued = False
+        seen = _Polls(session_id, wanted, on_queued)
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -282,24 +291,22 @@ class RunwayClient:
                 while True:
                     due = max(due + interval, asyncio.get_running_loop().time())
                     await asyncio.sleep(due - asyncio.get_running_loop().time())
-                    state = await self.get(session_id)
-                    if isinstance(state, wanted):
-                        return state
-                    if not isinstance(state, NotReady):
-                        raise session_failed(session_id, state)
-                    if state.queued != queued:
-                        queued = state.queued
-                        if on_queued is not None:
-                            on_queued(queued)
+                    try:
+                        state = await self.get(session_id)
+                    except RunwayException as error:
+                        # A poll may have reached its own limit at the same moment.
+                        if limit.expired() or not _may_pass(error, due - begin):
+                            raise
+                        seen.fault = error
+                    else:
+                        if seen.is_wanted(state):
+                            return state
                     if due - begin >= _FAST_POLLING:
                         interval = min(interval * 1.3, _SLOWEST_POLL)
-        except (TimeoutError, TimedOutError):
-            # A poll may have reached its own limit at the same moment.
+        except (TimeoutError, RunwayException):
             if not limit.expired():
                 raise
-            raise SessionNotReadyError(
-                session_id=session_id, queued=queued, waited=timeout
-            ) from None
+        raise seen.fault or seen.not_ready(timeout)
 
     async def aclose(self, timeout: float = 5.0) -> list[str]:
         """Wait for the creates that are under way, end what nobody wants, close the own session.
@@ -396,6 +403,77 @@ class RunwayClient:
     ) -> ApiCall:
         path = f"{_PATH}/{quote(session_id, safe='')}{suffix}"
         return ApiCall(operation, method, path, self._api_secret, session_id=session_id)
+
+
+class _Polls:
+    """What the polls of one wait have told, in their order."""
+
+    def __init__(
+        self,
+        session_id: str,
+        wanted: tuple[type[Ready] | type[Running], ...],
+        on_queued: Callable[[bool], None] | None,
+    ) -> None:
+        self._session_id = session_id
+        self._wanted = wanted
+        self._on_queued = on_queued
+        self._queued = False
+        self._unknown = ""
+        """The first status that was not known."""
+        self.fault: RunwayException | None = None
+        """Why the last poll has told nothing; None if it has."""
+
+    def is_wanted(self, state: RealtimeSessionState) -> bool:
+        """Raises `SessionFailedError` for what can no longer become what is waited for."""
+        self.fault = None
+        match state:
+            case Unknown():
+                self._note_unknown(state.status[:40])
+            case NotReady():
+                self._note_queued(state.queued)
+            case Ready() if Running not in self._wanted and not state.session_key:
+                self.fault = ProtocolError("Runway calls the session READY and gives no key to it.")
+            case _ if isinstance(state, self._wanted):
+                return True
+            case _:
+                raise session_failed(self._session_id, state)
+        return False
+
+    def not_ready(self, waited: float) -> SessionNotReadyError:
+        """The error where the time is over."""
+        text = self._unknown and (
+            f"The Runway session was not READY after {waited:g} s; its status {self._unknown!r} is "
+            "not known to this version of the package: look for a newer one."
+        )
+        return SessionNotReadyError(
+            text, session_id=self._session_id, queued=self._queued, waited=waited
+        )
+
+    def _note_queued(self, queued: bool) -> None:
+        if queued != self._queued:
+            self._queued = queued
+            if self._on_queued is not None:
+                self._on_queued(queued)
+
+    def _note_unknown(self, status: str) -> None:
+        if not self._unknown:
+            self._unknown = status or "(empty)"
+            logger.warning(
+                "Runway gives a status of the session that is not known; it is waited for",
+                extra={"status": status},
+            )
+
+
+def _may_pass(error: RunwayException, waited: float) -> bool:
+    """Whether a session may be there all the same, when a poll of it fails in this way after so
+    many seconds of waiting for it."""
+    if isinstance(error, NotFoundError):
+        return waited < _UNKNOWN_AT_FIRST
+    if isinstance(error, RequestRejectedError):
+        return error.status_code == 408
+    return isinstance(
+        error, ServerError | RateLimitedError | UnavailableError | TimedOutError | ProtocolError
+    )
 
 
 def session_failed(session_id: str, state: RealtimeSessionState) -> SessionFailedError:

@@ -5,8 +5,12 @@
 | 429 (except the daily limit), 502, 503, 504 | repeated | repeated |
 | no connection, so nothing was sent | repeated | repeated |
 | cut or timed out after sending | repeated | `LostAnswerError` |
-| success that is not JSON | `ProtocolError` | `LostAnswerError` |
+| success that is not JSON, too long or too deep | `ProtocolError` | `LostAnswerError` |
 | any other answer | typed error at once | typed error at once |
+| aiohttp refuses the address or the session given to it | `ConfigurationError` | the same |
+
+A delete is done with whatever comes with its success. Of an answer 1 MiB is read (16 MiB for other
+requests), and JSON in 64 levels: what is longer or deeper is no JSON here.
 
 Runway documents 502, 503 and 504 as transient, so a create is repeated after them too, although a
 gateway may have passed it on: the id of such a session is never known here. A consume that is
@@ -18,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,6 +31,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 from .. import __version__
 from ..errors import (
@@ -65,7 +70,12 @@ _ANSWER_SECONDS: dict[Operation, float] = {
 }
 _TRANSIENT = (502, 503, 504)
 _LONGEST_BACKOFF = 8.0
+_LONGEST_ASKED = 86_400.0
+"""Seconds; a longer `Retry-After` is taken for this."""
 _LONGEST_TEXT = 500
+_MIB = 1024 * 1024
+_DEEPEST = 64
+"""Levels of JSON. What Runway sends has less than ten."""
 _NO_CREDITS = re.compile(r"(not|n't|insufficient|out of|no)\b.*\bcredits?\b", re.I | re.S)
 _DAILY_LIMIT = re.compile(r"\bdaily\b", re.I)
 
@@ -135,6 +145,21 @@ class ApiCall:
     def sent(self) -> bool:
         return self.body is not None and self.body.sent
 
+    @property
+    def longest_answer(self) -> int:
+        """Bytes of an answer that are read. Lists and documents are longer than sessions."""
+        return 16 * _MIB if self.operation == "request" else _MIB
+
+    def told(self, error: Exception) -> str:
+        """What an error of aiohttp says, on one line, without secrets and ids."""
+        text = f"{type(error).__name__}: {error}".replace(self.session_id or self.path, "<id>")
+        return _one_line(self.without_secrets(text))[:300]
+
+    def without_secrets(self, text: str) -> str:
+        for secret in filter(None, (self.bearer, *self.secrets)):
+            text = text.replace(secret, "[secret]")
+        return text
+
     def lost(self, why: RunwayException) -> RunwayException:
         """The error for an answer that did not arrive, or does not make sense."""
         if self.operation == "create":
@@ -178,6 +203,8 @@ class HttpCaller:
     ) -> None:
         self.base_url = _checked_base_url(base_url)
         self._given_http = http_session
+        if isinstance(http_session, aiohttp.ClientSession):
+            _check_session(http_session)
         self._own_http: aiohttp.ClientSession | None = None
         self._conn_options = conn_options
         self._call_timeout = call_timeout
@@ -215,7 +242,7 @@ class HttpCaller:
                 self._http().head(self.base_url, allow_redirects=False, raise_for_status=False),
             ):
                 pass
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             logger.debug("runway was not reached early", extra={"error": type(error).__name__})
 
     async def aclose(self) -> None:
@@ -232,39 +259,60 @@ class HttpCaller:
 
     async def _attempt(self, call: ApiCall, seconds: float) -> object:
         call.body = None if call.content is None else _Body(call.content, call.on_sent)
-        limit = min(seconds, _ANSWER_SECONDS[call.operation])
-        # aiohttp's own total limit can swallow a cancellation that comes at the same moment.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._conn_options.timeout)
-        cause: BaseException | None
+        cause: BaseException | None = None
         try:
-            async with (
-                asyncio.timeout(limit),
-                self._http().request(
-                    call.method,
-                    self.base_url + call.path,
-                    data=call.body,
-                    headers=request_headers(call.bearer),
-                    timeout=timeout,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                ) as response,
-            ):
-                return _decode(call, response, (await response.read()).decode(errors="replace"))
+            answer = await self._exchange(call, min(seconds, _ANSWER_SECONDS[call.operation]))
         except TimeoutError as error:
             failure: RunwayException = TimedOutError()
             cause = error
         except (aiohttp.ClientError, OSError) as error:
-            what = f"{type(error).__name__}: {error}"[:300]
-            what = what.replace(call.session_id or call.path, "<id>")
-            failure = UnavailableError(f"Runway could not be reached ({what}).")
+            failure = UnavailableError(f"Runway could not be reached ({call.told(error)}).")
             # This kind holds the request's headers, and so the key.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+        except RunwayException:
+            raise
+        except (ValueError, RuntimeError) as error:
+            failure = ConfigurationError(
+                f"The request to Runway could not be made ({call.told(error)}). Check api_url "
+                "(RUNWAYML_BASE_URL), and http_session if one is given."
+            )
+        else:
+            return _decode(call, answer)
         # Outside of the handlers, so that no error with a secret becomes the context.
         raise (call.lost(failure) if call.sent else failure) from cause
+
+    async def _exchange(self, call: ApiCall, limit: float) -> _Answer:
+        # aiohttp's own total limit can swallow a cancellation that comes at the same moment.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._conn_options.timeout)
+        async with (
+            asyncio.timeout(limit),
+            self._http().request(
+                call.method,
+                self.base_url + call.path,
+                data=call.body,
+                headers=request_headers(call.bearer),
+                timeout=timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+            ) as response,
+        ):
+            body = bytearray()
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > call.longest_answer:
+                    break
+            return _Answer(
+                response.status,
+                bytes(body[: call.longest_answer]).decode(errors="replace"),
+                whole=len(body) <= call.longest_answer,
+                retry_after=response.headers.get("Retry-After"),
+                request_id=response.headers.get("X-Request-Id"),
+            )
 
     def _http(self) -> aiohttp.ClientSession:
         given = self._given_http() if callable(self._given_http) else self._given_http
         if given is not None and not given.closed:
+            _check_session(given)
             return given
         if self._closed:
             raise ConfigurationError("The Runway client is closed.")
@@ -283,33 +331,65 @@ def request_headers(bearer: str) -> dict[str, str]:
     }
 
 
-def _decode(call: ApiCall, response: aiohttp.ClientResponse, text: str) -> object:
-    success = 200 <= response.status < 300
-    if success and (call.operation == "delete" or (call.operation == "request" and not text)):
-        return None
-    if not success:
-        for secret in filter(None, (call.bearer, *call.secrets)):
-            text = text.replace(secret, "[secret]")
-    is_json, payload = _parse(text)
-    if not success:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """As it came. `whole`: `text` is all of it."""
+
+    status: int
+    text: str = field(repr=False)
+    whole: bool
+    retry_after: str | None
+    request_id: str | None
+
+
+def _decode(call: ApiCall, answer: _Answer) -> object:
+    if not 200 <= answer.status < 300:
+        payload, _ = _parse(call.without_secrets(answer.text))
         raise error_from_response(
-            response.status,
+            answer.status,
             payload,
             operation=call.operation,
-            retry_after=_retry_after(response.headers.get("Retry-After")),
-            request_id=response.headers.get("X-Request-Id"),
+            retry_after=_retry_after(answer.retry_after),
+            request_id=_one_line(answer.request_id) or None,
         )
-    if not is_json:
-        raise call.lost(ProtocolError("Runway's answer is not JSON."))
+    if call.operation == "delete" or (call.operation == "request" and not answer.text):
+        return None
+    payload, fault = _parse(answer.text)
+    if not answer.whole:
+        fault = f"is longer than {call.longest_answer // _MIB} MiB"
+    if fault:
+        raise call.lost(ProtocolError(f"Runway's answer {fault}."))
     return payload
 
 
-def _parse(text: str) -> tuple[bool, object]:
-    """Whether it is JSON, and the value, or the text. Without an error: that would quote it."""
+def _parse(text: str) -> tuple[object, str]:
+    """The value, and ""; or the text, and what is wrong. Without an error: that would quote it."""
+    deep = "", f"is nested more than {_DEEPEST} levels deep"
     try:
-        return True, json.loads(text)
+        value: object = json.loads(text)
+    except RecursionError:
+        return deep
     except ValueError:
-        return False, text
+        return text, "is not JSON"
+    return deep if _is_deeper(value, _DEEPEST) else (value, "")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Without recursion."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return bool(level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
 
 
 def error_from_response(
@@ -347,7 +427,7 @@ def error_from_response(
         issues=issues,
         doc_url=doc_url if isinstance(doc_url, str) else None,
         retry_after=retry_after,
-        hint=_hint(kind, operation),
+        hint=_hint(kind, status, operation),
         request_id=request_id,
         body={
             "error": runway_message,
@@ -368,7 +448,9 @@ def _kind(status: int, text: str, has_issues: bool) -> type[RequestError]:
     return by_status.get(status, RequestRejectedError)
 
 
-def _hint(kind: type[RequestError], operation: Operation) -> str | None:
+def _hint(kind: type[RequestError], status: int, operation: Operation) -> str | None:
+    if status == 408:
+        return "Runway waited too long for the request: try again."
     if operation == "consume" and kind in (AuthenticationError, NotFoundError):
         return (
             "A session is consumed once, with its own session key, soon after READY: "
@@ -401,28 +483,75 @@ def _issues(raw: object) -> tuple[Issue, ...]:
 
 
 def _one_line(text: object) -> str:
-    """A text of unknown origin (perhaps a gateway's HTML page) as one bounded line."""
-    return " ".join(text.split())[:_LONGEST_TEXT] if isinstance(text, str) else ""
+    """A text of unknown origin (perhaps a gateway's HTML page) as one bounded line that can be
+    printed: JSON and headers may hold half of a character (a lone surrogate)."""
+    if not isinstance(text, str):
+        return ""
+    return " ".join(text.split())[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or an HTTP date."""
+    """Seconds from a Retry-After header, which holds seconds or an HTTP date; None for none that
+    makes sense."""
     if value is None:
         return None
     try:
-        return max(0.0, float(value)) if value.strip().isdecimal() else _until(value)
-    except ValueError:
+        seconds = float(value) if value.strip().isdecimal() else _until(value)
+    except Exception:  # noqa: BLE001  what the parser of dates may raise is not documented
         return None
+    return min(max(0.0, seconds), _LONGEST_ASKED)
 
 
 def _until(date: str) -> float:
     moment: datetime = parsedate_to_datetime(date)
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+    return (aware - datetime.now(UTC)).total_seconds()
 
 
 def _checked_base_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigurationError("The Runway base URL must be like https://api.dev.runwayml.com")
-    return base_url.rstrip("/")
+    address = base_url.strip()
+    if fault := _fault_of(address):
+        # The value is not shown: a password may be in it.
+        raise ConfigurationError(
+            f"The Runway base URL (api_url, RUNWAYML_BASE_URL) {fault}. It must be like "
+            "https://api.dev.runwayml.com"
+        )
+    return address.rstrip("/")
+
+
+def _fault_of(address: str) -> str:
+    """What is wrong with the address of a service; "" if nothing is."""
+    if not address.isprintable() or " " in address:
+        return "has a blank or a control character in it"
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "is no address"
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return "does not begin with http:// or https:// and a host"
+    if "@" in parts.netloc:
+        return "has a user name or a password in it; Runway takes the API key alone"
+    if "?" in address or "#" in address:
+        return "has a query or a fragment"
+    if not _can_be_looked_up(address):
+        return (
+            "has a host or a port that cannot be: a part of a host's name has 1 to 63 characters, "
+            "and a port is a number up to 65535"
+        )
+    return ""
+
+
+def _can_be_looked_up(address: str) -> bool:
+    try:
+        url = URL(address)
+        return bool(url.raw_host and url.raw_host.encode("idna") and url.port)
+    except ValueError:  # a UnicodeError is one
+        return False
+
+
+def _check_session(session: aiohttp.ClientSession) -> None:
+    if getattr(session, "auth", None) is not None:  # aiohttp 4 has it no longer
+        raise ConfigurationError(
+            "http_session was made with auth=, which takes the place of Runway's API key: pass a "
+            "session without it, or none."
+        )

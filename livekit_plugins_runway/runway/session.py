@@ -163,6 +163,8 @@ class RealtimeSession:
             async with asyncio.timeout(timeout):
                 state = await self.wait_until_ended(_SETTLE_INTERVAL)
                 if isinstance(state, Completed):
+                    if state.duration is None:
+                        return replace(end, status=state.status)
                     return replace(
                         end,
                         status=state.status,
