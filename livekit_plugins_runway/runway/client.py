@@ -32,7 +32,7 @@ from ..errors import (
     UnavailableError,
 )
 from ..log import logger
-from .http import ApiCall, ConnectOptions, HttpCaller
+from .http import LAST_CHANCE, ApiCall, ConnectOptions, HttpCaller
 from .models import (
     ConsumedCredentials,
     CreatedSession,
@@ -99,6 +99,8 @@ class RunwayClient:
         self._background: set[asyncio.Task[None]] = set()
         self._unconfirmed: list[str] = []
         """Ids of abandoned sessions that could not be ended; it only grows."""
+        self._closing = asyncio.Event()
+        """Set by `aclose()` when its time is nearly over."""
 
     def __repr__(self) -> str:
         return f"RunwayClient(base_url={self.base_url!r}, pending_creates={self.pending_creates})"
@@ -191,13 +193,29 @@ class RunwayClient:
         """The present state of a session."""
         return parse_session(await self._http.perform(self._on_session("get", "GET", session_id)))
 
-    async def delete(self, session_id: str) -> None:
+    async def delete(self, session_id: str, *, within: float | None = None) -> None:
         """End a session. A running one becomes CANCELLED, and its transcript is lost.
 
         Safe to repeat. A session that Runway does not know (404) counts as ended: this key made
         it or could never end it.
+
+        Args:
+            within: seconds after which the caller gives up. However long Runway asks to wait, and
+                however often it did, it is then tried once more a second before they are over.
         """
+        if within is None:
+            await self._delete(session_id, None)
+            return
+        hurry = asyncio.Event()
+        alarm = asyncio.get_running_loop().call_later(within - LAST_CHANCE, hurry.set)
+        try:
+            await self._delete(session_id, hurry)
+        finally:
+            alarm.cancel()
+
+    async def _delete(self, session_id: str, hurry: asyncio.Event | None) -> None:
         call = self._on_session("delete", "DELETE", session_id)
+        call.hurry = hurry
         try:
             await self._http.perform(call)
         except NotFoundError:
@@ -322,15 +340,19 @@ class RunwayClient:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        while pending := {*self._creates, *self._background}:
-            if (left := deadline - loop.time()) > 0:
-                await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                continue
-            # A task that is cancelled before its first step would skip its own clean-up.
-            await asyncio.sleep(0)
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending)
+        alarm = loop.call_at(deadline - LAST_CHANCE, self._closing.set)
+        try:
+            while pending := {*self._creates, *self._background}:
+                if (left := deadline - loop.time()) > 0:
+                    await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                # A task that is cancelled before its first step would skip its own clean-up.
+                await asyncio.sleep(0)
+                for task in pending:
+                    task.cancel()
+                await asyncio.wait(pending)
+        finally:
+            alarm.cancel()
         await self._http.aclose()
         return list(self._unconfirmed)
 
@@ -379,7 +401,7 @@ class RunwayClient:
 
     async def _end_unwanted(self, session_id: str) -> None:
         try:
-            await self.delete(session_id)
+            await self._delete(session_id, self._closing)
         except RunwayException as error:
             self._report(session_id, error)
         except asyncio.CancelledError:

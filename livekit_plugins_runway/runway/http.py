@@ -20,6 +20,7 @@ repeated after them is refused if it had been accepted, and the session was lost
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -72,6 +73,8 @@ _TRANSIENT = (502, 503, 504)
 _LONGEST_BACKOFF = 8.0
 _LONGEST_ASKED = 86_400.0
 """Seconds; a longer `Retry-After` is taken for this."""
+LAST_CHANCE = 1.0
+"""Seconds that are kept for the last repeat of a call that is made in a hurry."""
 _LONGEST_TEXT = 500
 _MIB = 1024 * 1024
 _DEEPEST = 64
@@ -138,6 +141,9 @@ class ApiCall:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     session_id: str | None = None
     on_sent: Callable[[], None] | None = None
+    hurry: asyncio.Event | None = None
+    """Set by the caller, `LAST_CHANCE` seconds before its time is over: whatever wait there is ends
+    then, for one last repeat. With it repeats are limited by time alone, and not by `max_retry`."""
     body: _Body | None = None
     abandoned: bool = False
 
@@ -149,6 +155,15 @@ class ApiCall:
     def longest_answer(self) -> int:
         """Bytes of an answer that are read. Lists and documents are longer than sessions."""
         return 16 * _MIB if self.operation == "request" else _MIB
+
+    async def pause(self, seconds: float) -> None:
+        """Before a repeat."""
+        if self.hurry is None:
+            await asyncio.sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.hurry.wait()
 
     def told(self, error: Exception) -> str:
         """What an error of aiohttp says, on one line, without secrets and ids."""
@@ -217,21 +232,27 @@ class HttpCaller:
         deadline = loop.time() + self._call_timeout
         attempt = 0
         while True:
+            last = call.hurry is not None and (
+                call.hurry.is_set() or loop.time() + LAST_CHANCE >= deadline
+            )
             try:
                 return await self._attempt(call, deadline - loop.time())
             except (RateLimitedError, ServerError, UnavailableError, TimedOutError) as error:
                 if isinstance(error, ServerError) and error.status_code not in _TRANSIENT:
                     raise
                 wait = self._wait_before_repeat(attempt, error)
-                out_of_time = loop.time() + wait >= deadline
-                if attempt >= self._conn_options.max_retry or out_of_time or call.abandoned:
+                if call.hurry is not None:
+                    wait = min(wait, max(0.0, deadline - LAST_CHANCE - loop.time()))
+                elif attempt >= self._conn_options.max_retry or loop.time() + wait >= deadline:
+                    raise
+                if last or call.abandoned:
                     raise
                 logger.debug(
                     "runway call failed, to be repeated",
                     extra={"operation": call.operation, "attempt": attempt + 1, "wait": wait},
                 )
             call.body = None
-            await asyncio.sleep(wait)
+            await call.pause(wait)
             attempt += 1
 
     async def prewarm(self) -> None:

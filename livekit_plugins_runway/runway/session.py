@@ -232,7 +232,7 @@ class RealtimeSession:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self.client.delete(self.id)
+                    await self.client.delete(self.id, within=deadline - loop.time())
                 return self._result("deleted", None)
             except (RunwayException, TimeoutError) as error:
                 if loop.time() + _RETRY >= deadline:

@@ -286,6 +286,83 @@ async def test_half_a_character_in_an_error_can_be_printed() -> None:
         str(caught.value).encode()
 
 
+# -- a delete that is asked to wait --
+
+
+def busy(after: int, status: int = 429) -> Reply:
+    return Reply(status, {"error": "slow down"}, {"Retry-After": str(after)})
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("after", [7, 10, 3600])
+@pytest.mark.parametrize("max_retry", [0, 3])
+@virtual_clock
+async def test_a_delete_that_is_to_wait_too_long_is_repeated_a_second_before_its_time_is_over(
+    status: int, after: int, max_retry: int
+) -> None:
+    async with runway(max_retry=max_retry) as (server, client):
+        server.delete_script.append(busy(after, status))
+        await client.delete("the-id", within=7.0)
+        assert server.times == [0, 6]
+        assert server.deleted == ["the-id"]
+
+
+@virtual_clock
+async def test_a_delete_that_is_to_wait_for_a_while_is_repeated_when_it_is_over() -> None:
+    async with runway() as (server, client):
+        server.delete_script += [busy(2), busy(3)]
+        await client.delete("the-id", within=7.0)
+        assert server.times == [0, 2, 5]
+
+
+@virtual_clock
+async def test_a_delete_has_one_last_try_and_then_says_why_it_failed() -> None:
+    async with runway() as (server, client):
+        server.delete_script += [busy(10)] * 9
+        with pytest.raises(e.RateLimitedError):
+            await client.delete("the-id", within=7.0)
+        assert server.times == [0, 6]
+        assert now() == pytest.approx(6.0)
+
+
+@virtual_clock
+async def test_a_delete_without_a_limit_of_its_own_ends_with_that_of_each_call() -> None:
+    async with runway(max_retry=3) as (server, client):
+        server.delete_script += [busy(60)] * 9
+        with pytest.raises(e.RateLimitedError):
+            await client.delete("the-id")
+        assert server.times == [0]
+
+
+@virtual_clock
+async def test_a_late_session_is_deleted_before_closing_gives_up_though_runway_asks_to_wait() -> (
+    None
+):
+    async with runway(Reply(payload={"id": "late"}, delay=1.0)) as (server, client):
+        server.delete_script.append(busy(30))
+        create = asyncio.create_task(client.create(REQUEST))
+        await asyncio.sleep(0.5)
+        create.cancel()
+        await asyncio.wait({create})
+        assert await client.aclose(5.0) == []
+        assert server.deleted == ["late"]
+        assert [round(seen.at, 1) for seen in server.asked("DELETE")] == [1.0, 4.5]
+        assert now() < 5.5
+
+
+@virtual_clock
+async def test_a_late_session_is_deleted_without_closing_too() -> None:
+    async with runway(Reply(payload={"id": "late"}, delay=1.0)) as (server, client):
+        server.delete_script.append(busy(3600))
+        create = asyncio.create_task(client.create(REQUEST))
+        await asyncio.sleep(0.5)
+        create.cancel()
+        await asyncio.wait({create})
+        await asyncio.sleep(46.0)
+        assert server.deleted == ["late"]
+        assert client.pending_creates == 0
+
+
 # -- what an answer means --
 
 

@@ -233,6 +233,29 @@ async def test_a_delete_is_repeated_each_half_second_as_long_as_there_is_time() 
         assert took <= 2.2
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@virtual_clock
+async def test_a_delete_that_runway_asks_to_wait_for_is_repeated_before_the_budget_ends(
+    status: int,
+) -> None:
+    async with created() as life:
+        life.runway.delete_script.append(Reply(status, {}, {"Retry-After": "10"}))
+        end, took = await life.end(None)
+        assert (end.how, end.confirmed) == ("deleted", True)
+        assert life.asked("DELETE") == pytest.approx([0.0, 6.0], abs=0.05)
+        assert took <= 7.0
+
+
+@virtual_clock
+async def test_however_long_it_is_asked_to_wait_an_end_keeps_to_its_budget() -> None:
+    async with created() as life:
+        life.runway.delete_script += [Reply(429, {}, {"Retry-After": "10"})] * 9
+        end, took = await life.end(None)
+        assert (end.how, end.confirmed) == ("unconfirmed", False)
+        assert len(life.asked("DELETE")) >= 2
+        assert took <= 7.0
+
+
 @virtual_clock
 async def test_a_delete_without_an_answer_ends_with_the_budget() -> None:
     async with created() as life:
