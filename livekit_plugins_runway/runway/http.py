@@ -21,40 +21,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from yarl import URL
 
 from .. import __version__
 from ..errors import (
-    AuthenticationError,
     ConfigurationError,
-    CreditsError,
-    ForbiddenError,
-    Issue,
     LostAnswerError,
-    NotFoundError,
     Operation,
     ProtocolError,
-    QuotaError,
     RateLimitedError,
-    RequestError,
-    RequestRejectedError,
     RunwayException,
     ServerError,
     TimedOutError,
     UnavailableError,
 )
 from ..log import logger
+from .address import checked_base_url
+from .answers import error_from_response, one_line, parsed, seconds_to_wait
 
 if TYPE_CHECKING:
     from livekit.agents import APIConnectOptions
@@ -71,16 +59,9 @@ _ANSWER_SECONDS: dict[Operation, float] = {
 }
 _TRANSIENT = (502, 503, 504)
 _LONGEST_BACKOFF = 8.0
-_LONGEST_ASKED = 86_400.0
-"""Seconds; a longer `Retry-After` is taken for this."""
 LAST_CHANCE = 1.0
 """Seconds that are kept for the last repeat of a call that is made in a hurry."""
-_LONGEST_TEXT = 500
 _MIB = 1024 * 1024
-_DEEPEST = 64
-"""Levels of JSON. What Runway sends has less than ten."""
-_NO_CREDITS = re.compile(r"(not|n't|insufficient|out of|no)\b.*\bcredits?\b", re.I | re.S)
-_DAILY_LIMIT = re.compile(r"\bdaily\b", re.I)
 
 
 @dataclass(frozen=True)
@@ -168,7 +149,7 @@ class ApiCall:
     def told(self, error: Exception) -> str:
         """What an error of aiohttp says, on one line, without secrets and ids."""
         text = f"{type(error).__name__}: {error}".replace(self.session_id or self.path, "<id>")
-        return _one_line(self.without_secrets(text))[:300]
+        return one_line(self.without_secrets(text))[:300]
 
     def without_secrets(self, text: str) -> str:
         for secret in filter(None, (self.bearer, *self.secrets)):
@@ -216,7 +197,7 @@ class HttpCaller:
         call_timeout: float,
         jitter: Callable[[], float],
     ) -> None:
-        self.base_url = _checked_base_url(base_url)
+        self.base_url = checked_base_url(base_url)
         self._given_http = http_session
         if isinstance(http_session, aiohttp.ClientSession):
             _check_session(http_session)
@@ -365,209 +346,22 @@ class _Answer:
 
 def _decode(call: ApiCall, answer: _Answer) -> object:
     if not 200 <= answer.status < 300:
-        payload, _ = _parse(call.without_secrets(answer.text))
+        payload, _ = parsed(call.without_secrets(answer.text))
         raise error_from_response(
             answer.status,
             payload,
             operation=call.operation,
-            retry_after=_retry_after(answer.retry_after),
-            request_id=_one_line(answer.request_id) or None,
+            retry_after=seconds_to_wait(answer.retry_after),
+            request_id=one_line(answer.request_id) or None,
         )
     if call.operation == "delete" or (call.operation == "request" and not answer.text):
         return None
-    payload, fault = _parse(answer.text)
+    payload, fault = parsed(answer.text)
     if not answer.whole:
         fault = f"is longer than {call.longest_answer // _MIB} MiB"
     if fault:
         raise call.lost(ProtocolError(f"Runway's answer {fault}."))
     return payload
-
-
-def _parse(text: str) -> tuple[object, str]:
-    """The value, and ""; or the text, and what is wrong. Without an error: that would quote it."""
-    deep = "", f"is nested more than {_DEEPEST} levels deep"
-    try:
-        value: object = json.loads(text)
-    except RecursionError:
-        return deep
-    except ValueError:
-        return text, "is not JSON"
-    return deep if _is_deeper(value, _DEEPEST) else (value, "")
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    """Without recursion."""
-    level = [value]
-    for _ in range(levels + 1):
-        level = [inner for outer in level for inner in _inside(outer)]
-    return bool(level)
-
-
-def _inside(value: object) -> Iterable[object]:
-    match value:
-        case dict():
-            return value.values()
-        case list():
-            return value
-        case _:
-            return ()
-
-
-def error_from_response(
-    status: int,
-    payload: object,
-    *,
-    operation: Operation,
-    retry_after: float | None = None,
-    request_id: str | None = None,
-) -> RequestError | ProtocolError:
-    """The error for an HTTP answer that is no success.
-
-    Args:
-        status: HTTP status.
-        payload: the decoded JSON body, or its text where it was no JSON. Must hold no secret.
-        operation: the call that was answered.
-        retry_after: seconds that Runway asked to wait.
-        request_id: Runway's id of the request.
-    """
-    if not 400 <= status < 600:
-        return ProtocolError(
-            f"Runway answered with HTTP {status}, which is neither success nor error. "
-            "Check RUNWAYML_BASE_URL."
-        )
-    fields: Mapping[object, object] = payload if isinstance(payload, dict) else {}
-    text = payload if isinstance(payload, str) else fields.get("message") or fields.get("error")
-    runway_message = _one_line(text)
-    issues = _issues(fields.get("issues"))
-    doc_url = fields.get("docUrl")
-    kind = _kind(status, runway_message, bool(issues))
-    return kind(
-        status_code=status,
-        operation=operation,
-        runway_message=runway_message,
-        issues=issues,
-        doc_url=doc_url if isinstance(doc_url, str) else None,
-        retry_after=retry_after,
-        hint=_hint(kind, status, operation),
-        request_id=request_id,
-        body={
-            "error": runway_message,
-            "issues": [{"code": i.code, "message": i.message, "path": [*i.path]} for i in issues],
-            "docUrl": doc_url if isinstance(doc_url, str) else None,
-        },
-    )
-
-
-def _kind(status: int, text: str, has_issues: bool) -> type[RequestError]:
-    if status >= 500:
-        return ServerError
-    if status == 429:
-        return QuotaError if _DAILY_LIMIT.search(text) else RateLimitedError
-    if status in (400, 402) and not has_issues and _NO_CREDITS.search(text):
-        return CreditsError
-    by_status = {401: AuthenticationError, 403: ForbiddenError, 404: NotFoundError}
-    return by_status.get(status, RequestRejectedError)
-
-
-def _hint(kind: type[RequestError], status: int, operation: Operation) -> str | None:
-    if status == 408:
-        return "Runway waited too long for the request: try again."
-    if operation == "consume" and kind in (AuthenticationError, NotFoundError):
-        return (
-            "A session is consumed once, with its own session key, soon after READY: "
-            "make a new session."
-        )
-    if kind is NotFoundError and operation in ("get", "delete"):
-        return "A session is visible only to keys of the project that made it: check the key."
-    if kind is NotFoundError and operation == "request":
-        return "What belongs to another project is not visible to this key: check id and key."
-    return None
-
-
-def _issues(raw: object) -> tuple[Issue, ...]:
-    found = []
-    for entry in raw if isinstance(raw, list) else []:
-        if not isinstance(entry, dict):
-            continue
-        path, code = entry.get("path"), entry.get("code")
-        found.append(
-            Issue(
-                path=tuple(
-                    p if isinstance(p, int) else str(p)
-                    for p in (path if isinstance(path, list) else [])
-                ),
-                message=_one_line(entry.get("message")),
-                code=code if isinstance(code, str) else None,
-            )
-        )
-    return tuple(found)
-
-
-def _one_line(text: object) -> str:
-    """A text of unknown origin (perhaps a gateway's HTML page) as one bounded line that can be
-    printed: JSON and headers may hold half of a character (a lone surrogate)."""
-    if not isinstance(text, str):
-        return ""
-    return " ".join(text.split())[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or an HTTP date; None for none that
-    makes sense."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value) if value.strip().isdecimal() else _until(value)
-    except Exception:  # noqa: BLE001  what the parser of dates may raise is not documented
-        return None
-    return min(max(0.0, seconds), _LONGEST_ASKED)
-
-
-def _until(date: str) -> float:
-    moment: datetime = parsedate_to_datetime(date)
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - datetime.now(UTC)).total_seconds()
-
-
-def _checked_base_url(base_url: str) -> str:
-    address = base_url.strip()
-    if fault := _fault_of(address):
-        # The value is not shown: a password may be in it.
-        raise ConfigurationError(
-            f"The Runway base URL (api_url, RUNWAYML_BASE_URL) {fault}. It must be like "
-            "https://api.dev.runwayml.com"
-        )
-    return address.rstrip("/")
-
-
-def _fault_of(address: str) -> str:
-    """What is wrong with the address of a service; "" if nothing is."""
-    if not address.isprintable() or " " in address:
-        return "has a blank or a control character in it"
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return "is no address"
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        return "does not begin with http:// or https:// and a host"
-    if "@" in parts.netloc:
-        return "has a user name or a password in it; Runway takes the API key alone"
-    if "?" in address or "#" in address:
-        return "has a query or a fragment"
-    if not _can_be_looked_up(address):
-        return (
-            "has a host or a port that cannot be: a part of a host's name has 1 to 63 characters, "
-            "and a port is a number up to 65535"
-        )
-    return ""
-
-
-def _can_be_looked_up(address: str) -> bool:
-    try:
-        url = URL(address)
-        return bool(url.raw_host and url.raw_host.encode("idna") and url.port)
-    except ValueError:  # a UnicodeError is one
-        return False
 
 
 def _check_session(session: aiohttp.ClientSession) -> None:

@@ -15,8 +15,8 @@ import pytest
 from livekit.agents import APIConnectOptions
 
 from livekit_plugins_runway import errors as e
+from livekit_plugins_runway.runway.answers import error_from_response
 from livekit_plugins_runway.runway.client import RunwayClient
-from livekit_plugins_runway.runway.http import error_from_response
 from livekit_plugins_runway.runway.models import (
     ClientEventTool,
     CreateRealtimeSession,
