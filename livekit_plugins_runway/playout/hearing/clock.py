@@ -21,6 +21,7 @@ class PlayoutClock:
     """
 
     believes_reports = True
+    is_in_doubt = False
     likeness: float | None = None
     words = Words.UNKNOWN
     """It cannot tell."""

@@ -19,6 +19,12 @@ _UNLIKE, _UNLIKE_TRUSTED, _UNLIKE_WAITING = 10.5, 11.5, 8.0
 _AGREEMENT_GAIN, _DISAGREEMENT = 5.0, 0.6
 _ALONG, _ALONG_WAITING, _ALIKE = 0.72, 0.6, 0.85
 _AGREEMENT_WEIGHT = 0.06
+# Of the last second's most evidence. The sample's first 316 replies, words of the agent: 72 hops
+# at most, 112 where they come in pieces. Of an avatar's own words after them: 128 and more in 90 %.
+_CEASED_HOPS, _CEASED_WAITING_HOPS = 96, 160
+_CEASED, _CEASED_ALONG = 0.7, 0.6
+_CEASING, _CEASING_ALONG = 0.8, 0.72
+_NEVER_BEGUN, _NEVER_BEGUN_ALONG = 7.0, 0.5
 _WAITS_HOPS = 250
 _LAST_BLOCKS = 25  # a second of sound
 _IN_PIECES = 0.4  # of them, interrupted: what does not wait has up to 0.3
@@ -51,10 +57,14 @@ class WordJudge:
         """Hops of the speech that were heard when its own words were last heard."""
         self._own_peak = 0.0
         """The most evidence for its own words in the last seconds; 0 before any."""
+        self._ceased_for = 0
+        """Hops of sound in which the evidence for its own words only fell."""
         self._judged = 0
         """Hops of sound since its own words were last heard."""
         self._recent: deque[float] = deque(maxlen=_RECENT_BLOCKS)
         """Evidence for its own words at the last blocks."""
+        self._best = 0.0
+        """The most evidence for its own words at any time."""
         self._agreement = 0.0
         """0 to 1: of the places by waveform and by spectra."""
         self.along: float | None = None
@@ -93,26 +103,55 @@ class WordJudge:
         """
         self._judged += STRIDE
         self._recent.append(own.evidence)
+        self._best = max(self._best, own.evidence)
         self._interrupted.append(block.last - block.first > BLOCK + 1)
         if stale >= STALE and stale >= own.evidence + _STALE_MARGIN:
             self._judged = 0
             self.words = Words.STALE
             return True
+        waits = self._waits(block)
         if own.evidence >= _OWN:
             self._note_own(own)
-        elif self._judged >= _JUDGED_HOPS and self._is_unlike(self._waits(block)):
+        else:
+            self._ceased_for += STRIDE
+            if self._judged >= _JUDGED_HOPS and self._is_unlike(waits):
+                self.words = Words.FOREIGN
+        if self._has_ceased(waits):
             self.words = Words.FOREIGN
         return False
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """What was heard last is not its words, as far as so little can tell: for the end of what
+        it had to say, where no more will come to judge by."""
+        if self.along is None or not self._recent:
+            return False
+        if self.words is Words.OWN:
+            ceasing = self._recent[-1] < _CEASING * self._own_peak
+            return ceasing and self.along < _CEASING_ALONG
+        never_begun = self.words is Words.UNKNOWN and self._best < _NEVER_BEGUN
+        return never_begun and self.along < _NEVER_BEGUN_ALONG
 
     def note_stale(self) -> None:
         """What was heard was of the segment before."""
         self.words = Words.STALE
 
     def _note_own(self, own: Trace) -> None:
-        self.words, self.alike, self._judged = Words.OWN, True, 0
+        self.alike, self._judged = True, 0
         self._own_peak = max(own.evidence, _PEAK_FADE * self._own_peak)
         if own.evidence >= _STILL_OWN * self._own_peak:
-            self.own_place = own.place
+            self.words, self.own_place, self._ceased_for = Words.OWN, own.place, 0
+        else:
+            self._ceased_for += STRIDE
+
+    def _has_ceased(self, waits: bool) -> bool:
+        """Its own words were heard, and then none for so long that these are others: the evidence
+        for the former takes longer to be forgotten."""
+        if self.along is None or not self._own_peak:
+            return False
+        long = self._ceased_for >= (_CEASED_WAITING_HOPS if waits else _CEASED_HOPS)
+        fell = self._recent[-1] < _CEASED * self._own_peak
+        return long and fell and self.along < _CEASED_ALONG
 
     def _waits(self, block: Block) -> bool:
         """Whether what is heard comes in pieces because there was no more to say."""

@@ -24,6 +24,10 @@ _MARGIN = 0.08
 """Seconds before the place of a loss at which the voice begins."""
 _DOUBTFUL = 0.6
 """Seconds of speech without one sound that is surely the agent's, from which on it may not be."""
+_IN_DOUBT = 0.3
+"""The same, where what was heard last is not like the agent's words. On the first 700 cases of
+bench/ear's sample with a sentence: none of 525 of the agent's words, 16 of 20 of others that had
+counted as heard."""
 _NOT_AT_ALL_ALIKE = 0.3
 _ALIKE = 0.6
 """Likeness from which on sounds may be the agent's, though their waveform does not tell."""
@@ -276,8 +280,12 @@ class AvatarRoute:
         known = tracker.words is Words.OWN  # by its waveform, which tones do not have
         limit = _ALIKE if known else _NOT_AT_ALL_ALIKE if lost else -1.0
         unlike = likeness is not None and likeness < limit
-        doubtful = self._spoken(tracker.foreign_since, clear) >= _DOUBTFUL * SAMPLE_RATE
-        return tracker.foreign_since if unlike and doubtful else clear
+        since = tracker.foreign_since
+        unsure = self._spoken(since, clear) / SAMPLE_RATE
+        if tracker.words is Words.FOREIGN or (unlike and unsure >= _DOUBTFUL):
+            return since
+        least = 0.0 if tracker.words is Words.UNKNOWN else _IN_DOUBT
+        return since if tracker.is_in_doubt and unsure >= least else clear
 
     def _is_silence_over(self, now: float) -> bool:
         """No word has come for so long that none will."""
@@ -295,8 +303,12 @@ class AvatarRoute:
             return Verdict.GO_ON  # only silence is left, or noise
         if missing < _LAST_WORD:
             return self._without_the_last_word()
-        # All has come out, but not all of it as the agent's words.
-        return Verdict.GO_ON if self.progress.owes_words else Verdict.FOREIGN
+        if self.progress.owes_words:
+            return Verdict.GO_ON
+        # All has come out, but not all of it as the agent's words; of an avatar that was never
+        # heard before too little is known to give it up.
+        known = self.tracker.words is not Words.UNKNOWN
+        return Verdict.FOREIGN if known else Verdict.LAST_WORD_LOST
 
     def _without_the_last_word(self) -> Verdict:
         """An avatar that speaks as it is told did not say it, nor did one of which too little was
