@@ -206,7 +206,7 @@ async def test_the_wire_the_token_and_what_a_front_end_sees(livekit_server: Live
         assert sources_of(call, "agent") == ["unknown"]
         (seen,) = [p for p in call.user.participants if p.identity == FIRST]
         assert seen.is_agent
-        assert seen.attributes == {"lk.publish_on_behalf": "agent"}
+        assert seen.attributes["lk.publish_on_behalf"] == "agent"
         worker = call.room.remote_participants[FIRST]
         kinds = {p.kind for p in worker.track_publications.values() if p.subscribed}
         assert kinds == {rtc.TrackKind.KIND_AUDIO}
