@@ -165,6 +165,13 @@ class ConfigurationError(RunwayException, ValueError):
     """A bad argument, a combination that cannot work, or a missing environment variable."""
 
 
+class AvatarClosedError(RunwayException):
+    """The avatar was closed before what was asked for had come about: the call is over."""
+
+    def __init__(self, message: str = "The avatar was closed before it had started.") -> None:
+        super().__init__(message)
+
+
 @dataclass(frozen=True, slots=True)
 class Issue:
     """One entry of Runway's `issues` list: what is wrong at which place of the request body."""

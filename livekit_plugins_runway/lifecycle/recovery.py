@@ -14,6 +14,7 @@ from ..errors import (
     AvatarLostError,
     ConfigurationError,
     ForbiddenError,
+    LossReason,
     NotFoundError,
     QuotaError,
     RequestRejectedError,
@@ -90,7 +91,7 @@ def is_final(error: BaseException) -> bool:
     """Whether another session would fail in the same way: key, credits, quota, what was asked for,
     or an avatar that does not speak what it is told. Only a change from outside helps."""
     if isinstance(error, AvatarLostError):
-        return error.reason == "speech_foreign"
+        return error.reason == LossReason.SPEECH_FOREIGN
     if isinstance(error, SessionFailedError):
         return not error.retryable
     return isinstance(
@@ -152,7 +153,9 @@ class Cap:
         before = 1.5 * startup + 10.0 if self._renew_before is None else self._renew_before
         return self.seconds - min(before, self.seconds / 2)
 
-    def force_at(self) -> float:
-        """Age at which the next session takes over at the latest, in mid-sentence if need be."""
-        assert self.seconds is not None
+    def force_at(self) -> float | None:
+        """Age at which the next session takes over at the latest, in mid-sentence if need be; None:
+        never."""
+        if self.seconds is None:
+            return None
         return self.seconds - min(8.0, self.seconds / 5)

@@ -22,6 +22,7 @@ from ..events import (
     Event,
     PlayoutForced,
     SessionEnd,
+    Stage,
     StateChanged,
 )
 from ..runway.billing import credits_for
@@ -171,8 +172,8 @@ class Telemetry:
                 span.add_event(name, timestamp=_ns(at))
         span.end(_ns(end.ended_at))
 
-    def _on_stage_reached(self, stage: str) -> None:
-        _METRICS.stage_seconds.labels(self._node, stage).observe(getattr(self._timings, stage))
+    def _on_stage_reached(self, stage: Stage) -> None:
+        _METRICS.stage_seconds.labels(self._node, stage).observe(self._timings.of(stage) or 0.0)
         self._span.add_event(stage)
 
     def _on_playout_forced(self, _: PlayoutForced) -> None:

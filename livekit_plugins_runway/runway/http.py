@@ -63,7 +63,8 @@ _ANSWER_SECONDS: dict[Operation, float] = {
     "consume": 15.0,
     "request": 30.0,
 }
-_TRANSIENT = (502, 503, 504)
+TRANSIENT = (502, 503, 504)
+"""Statuses that Runway documents as transient."""
 _LONGEST_BACKOFF = 8.0
 _LONGEST_TEXT = 500
 _NO_CREDITS = re.compile(r"(not|n't|insufficient|out of|no)\b.*\bcredits?\b", re.I | re.S)
@@ -128,6 +129,8 @@ class ApiCall:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     session_id: str | None = None
     on_sent: Callable[[], None] | None = None
+    repeats_5xx: bool = True
+    """False: after 502, 503 or 504 it is left to the caller, who may want another body."""
     body: _Body | None = None
     abandoned: bool = False
 
@@ -157,6 +160,10 @@ class ApiCall:
         """The error for a call that the client's own closing cut short."""
         why = UnavailableError("The Runway client was closed before the answer came.")
         return self.lost(why) if self.sent else why
+
+    def repeats(self, error: ServerError) -> bool:
+        """Whether another attempt may follow a 5xx."""
+        return self.repeats_5xx and error.status_code in TRANSIENT
 
     def abandon(self) -> None:
         """Nobody wants the answer any more: start no further attempt, let none leave."""
@@ -193,7 +200,7 @@ class HttpCaller:
             try:
                 return await self._attempt(call, deadline - loop.time())
             except (RateLimitedError, ServerError, UnavailableError, TimedOutError) as error:
-                if isinstance(error, ServerError) and error.status_code not in _TRANSIENT:
+                if isinstance(error, ServerError) and not call.repeats(error):
                     raise
                 wait = self._wait_before_repeat(attempt, error)
                 out_of_time = loop.time() + wait >= deadline

@@ -154,6 +154,7 @@ async def test_closed_it_reads_no_more_and_has_lost_nothing() -> None:
     instance = instance_with(media)
     await instance.open(standby=False)
     await instance.close(budget=1.0)
+    await settle()
     assert not media.reading
     assert not instance.lost.done()
 
@@ -305,3 +306,4 @@ async def test_of_a_track_that_has_gone_nothing_is_heard(
     assert connection.listener.relayed_count == 1
     assert voice.closed.is_set()
     await instance.close(budget=1.0)
+    await settle()

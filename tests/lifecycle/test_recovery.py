@@ -103,9 +103,14 @@ def test_the_next_session_is_made_early_enough_to_start_and_to_wait_for_a_gap() 
 def test_it_takes_over_before_the_cap_even_in_mid_sentence() -> None:
     for seconds in (20.0, 60.0, 300.0):
         cap = Cap(RecoveryOptions(session_cap=seconds), None)
-        renew_at = cap.renew_at(startup=10.0)
+        renew_at, force_at = cap.renew_at(startup=10.0), cap.force_at()
         assert renew_at is not None
-        assert renew_at < cap.force_at() <= seconds - 2
+        assert force_at is not None
+        assert renew_at < force_at <= seconds - 2
+
+
+def test_without_a_cap_nothing_takes_over() -> None:
+    assert Cap(RecoveryOptions(session_cap=None), None).force_at() is None
 
 
 def test_a_shorter_max_duration_is_the_cap() -> None:
