@@ -116,6 +116,8 @@ class MemoryRunway:
     sessions: dict[str, MemorySession] = field(default_factory=dict)
     asked: list[tuple[float, Operation, str]] = field(default_factory=list)
     """Loop time of arrival, kind, and id of the session, of each call."""
+    tried: list[tuple[float, Operation, str]] = field(default_factory=list)
+    """The same, when it was sent, or to be sent."""
     on_created: Callable[[MemorySession], None] = lambda _: None
     cap: float | None = None
     _ids: Any = field(default_factory=itertools.count)
@@ -138,6 +140,7 @@ class MemoryRunway:
     async def answer(self, call: ApiCall) -> object:
         waiting = self.faults.get(call.operation, [])
         fault = waiting.pop(0) if waiting else self.always.get(call.operation, OK)
+        self.tried.append((now(), call.operation, call.session_id or ""))
         await asyncio.sleep(fault.before)
         if fault.unreached:
             raise ConnectionRefusedError

@@ -132,7 +132,7 @@ class ScriptedConnection:
 
     def __init__(self, transport: ScriptedTransport) -> None:
         self.transport = transport
-        self.manners = transport.manners
+        self.manners = transport.rooms.pop(0) if transport.rooms else transport.manners
         self.room = rtc.EventEmitter[Any]()
         self.worker_gone = asyncio.Event()
         self.session: RealtimeSession | None = None
@@ -237,6 +237,8 @@ class ScriptedTransport:
         self.runway = runway
         self.manners = Manners()
         """Of Runway's rooms that are joined from now on."""
+        self.rooms: list[Manners] = []
+        """Of the next ones, in their order."""
         self.agent_room = Manners()
         self.connections: list[ScriptedConnection] = []
         self.people: set[object] = set()

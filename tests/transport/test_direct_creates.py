@@ -14,13 +14,13 @@ import jwt
 import pytest
 from livekit.agents import APIConnectOptions
 
-from livekit_plugins_runway.errors import LostAnswerError, ServerError
+from livekit_plugins_runway.errors import AvatarClosedError, LostAnswerError, ServerError
 from livekit_plugins_runway.media.fallback_track import FallbackTrack
 from livekit_plugins_runway.transport.tokens import ATTRIBUTE_INVITATION
 from livekit_plugins_runway.transport.worker_protocol import END_CALL
-from tests.support.memory_runway import Fault, MemorySession
+from tests.support.memory_runway import Fault, MemorySession, now
 from tests.support.scripted_call import ScriptedCall, in_virtual_time, make_call
-from tests.support.scripted_room import AUDIO, settle
+from tests.support.scripted_room import AUDIO, VIDEO, ScriptedParticipant, settle
 
 LOST = Fault(lost=True)
 
@@ -136,3 +136,70 @@ async def test_a_second_avatar_may_have_the_name_of_the_first_ones_orphan() -> N
         assert call.room.local_participant.sent == []
         call.room.leave(worker)
         assert await worker_comes(call, orphan)
+
+
+# -- closed beside the start, with workers that come by themselves
+
+
+def let_workers_come(call: ScriptedCall, after: float) -> None:
+    """Each worker joins so long after its creation, unless its session has ended; it bills from
+    then on, and goes when it is told to."""
+    room, loop = call.room, asyncio.get_running_loop()
+    workers: dict[str, tuple[MemorySession, ScriptedParticipant]] = {}
+
+    def come(session: MemorySession) -> None:
+        if session.ended_as:
+            return
+        claims = invited(session)
+        session.run()
+        worker = room.join(claims["sub"], told=False)
+        worker.told_attributes = claims["attributes"]
+        workers[claims["sub"]] = session, worker
+        session.on_end = lambda: room.leave(worker)
+        room.emit("participant_connected", worker)
+        room.publish(worker, AUDIO)
+        room.publish(worker, VIDEO)
+
+    async def hear(payload: bytes, *, destination_identities: list[str], **_: object) -> None:
+        (identity,) = destination_identities
+        session, _worker = workers[identity]
+        if payload == END_CALL:
+            loop.call_later(0.3, session.end, "COMPLETED")
+
+    def created(session: MemorySession) -> None:
+        loop.call_later(after, come, session)
+
+    call.runway.on_created = created
+    call.room.local_participant.publish_data = hear  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("create", [Fault(), Fault(before=1.0, after=1.0), Fault(lost=True)])
+@pytest.mark.parametrize("comes_after", [0.5, 3.0])
+@in_virtual_time
+async def test_closed_at_every_moment_of_the_start_no_session_is_left(
+    create: Fault, comes_after: float
+) -> None:
+    for moment in range(30):
+        call = make_call(
+            transport="direct",
+            allow_private_livekit_url=True,
+            conn_options=APIConnectOptions(max_retry=1, retry_interval=0.5, timeout=2.0),
+        )
+        call.runway.faults["create"] = [create]
+        let_workers_come(call, comes_after)
+        with mock.patch.object(FallbackTrack, "publish"):
+            starting = asyncio.create_task(call.start())
+            await asyncio.sleep(moment * 0.1)
+            was_starting = not starting.done()
+            began = now()
+            await call.avatar.aclose()
+            assert now() - began <= 8.0
+            await asyncio.wait({starting})
+            assert isinstance(starting.exception(), AvatarClosedError) is was_starting
+        await asyncio.sleep(160.0)
+        assert [session.id for session in call.runway.alive if session.running_at] == [], moment
+        assert call.room.remote_participants.keys() <= {"user-0"}
+        for session in call.runway.alive:
+            session.end("COMPLETED")
+        assert call.room.listeners == 0
+        assert call.avatar._background.pending == 0
