@@ -65,8 +65,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     Args:
         avatar_id: id (UUID) of a custom avatar of the key's project. Either this or `preset_id`.
         preset_id: a Runway preset, e.g. "influencer".
-        max_duration: seconds after which Runway ends the session, 10 to 1800. It is known to end
-            sessions at about 300 s whatever was asked for.
+        max_duration: seconds after which Runway ends a session, 10 to 1800. It is known to end
+            sessions at about 300 s whatever was asked for. Less than `recovery.session_cap`, it is
+            a limit of the call: the sessions after the first one have what is left of it.
         api_url: default `RUNWAYML_BASE_URL`, else Runway's production API.
         api_key: default `RUNWAYML_API_SECRET`.
         avatar_participant_identity: identity of the participant that the user sees; unique in the
@@ -287,6 +288,11 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         face follows. From now on everything that the agent says is kept and spoken in order. If it
         raises, or is cancelled, the agent's audio output is as it was before, and nothing bills.
 
+        With `on_user_left="pause"` and nobody in the room, it makes no session yet: it returns when
+        the avatar participant is there, and what Runway refuses later is told as `error`. With
+        "direct", a start that failed may leave handlers in the room until the worker's token has
+        expired (150 s), to send that worker away.
+
         Args:
             room: the agent's room; connected, or that of the job.
             livekit_url, livekit_api_key, livekit_api_secret: default `LIVEKIT_URL`,
@@ -295,6 +301,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         Raises:
             ConfigurationError: LiveKit credentials are missing, it was started before, or Runway
                 would refuse the LiveKit URL ("direct").
+            AvatarClosedError: it, or the agent session, was closed meanwhile.
             RunwayException: Runway refused, by kind (see `errors`).
             UnavailableError: the avatar participant could not join the agent room, or ("direct")
                 the voice not be published there.

@@ -172,6 +172,35 @@ class AvatarClosedError(RunwayException):
         super().__init__(message)
 
 
+class CallLimitError(RunwayException):
+    """The call has used what it may: no more Runway sessions are made in it.
+
+    Attributes:
+        limit: the option that says so: "max_sessions", "max_billed_seconds", or "max_duration",
+            where that is less than `session_cap`.
+        allowed: its value.
+        used: how many sessions were made, or seconds billed.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        limit: Literal["max_sessions", "max_billed_seconds", "max_duration"] = "max_sessions",
+        allowed: float = 0,
+        used: float = 0,
+    ) -> None:
+        unit = "Runway sessions" if limit == "max_sessions" else "billed seconds"
+        super().__init__(
+            message
+            or f"The call has used {used:.0f} of the {allowed:g} {unit} that {limit} allows it; "
+            "no more are made."
+        )
+        self.limit = limit
+        self.allowed = allowed
+        self.used = used
+
+
 @dataclass(frozen=True, slots=True)
 class Issue:
     """One entry of Runway's `issues` list: what is wrong at which place of the request body."""

@@ -101,8 +101,8 @@ class SessionEnd:
         status: Runway's terminal status, or None where it had not settled or was not asked.
         how: what ended it.
         confirmed: False if it may still bill; the log says how to end it by hand.
-        created_at, ready_at, started_at, ended_at: Unix times in seconds; None for what was not
-            reached. It is billed from `started_at`, when the worker came.
+        created_at, ready_at, consumed_at, started_at, ended_at: Unix times in seconds; None for
+            what was not reached. It is billed from `started_at`, when the worker came.
         billed_seconds: Runway's own figure where it gave one, else estimated from the times.
     """
 
@@ -116,6 +116,7 @@ class SessionEnd:
     ended_at: float
     billed_seconds: float
     estimated: bool
+    consumed_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ class CallUsage:
             after a pause.
         billed_seconds: Runway's own figures where it gave them, else estimated.
         overlap_seconds: how long two sessions were billed at once, in renewals and swaps.
-        credits: estimated from `billed_seconds`, session by session.
+        credits: estimated from `billed_seconds`, session by session; one that was consumed and
+            whose worker never came counts 2.
     """
 
     sessions: int = 0

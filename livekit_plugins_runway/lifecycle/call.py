@@ -28,7 +28,7 @@ from .ending import Endings
 from .handover import FaceSlot
 from .instance import InstanceOptions
 from .presence import UserPresence
-from .recovery import Cap, RecoveryOptions
+from .recovery import Cap, RecoveryOptions, Spending
 from .state import StateMachine
 from .supervisor import Supervisor
 from .swaps import SwapRequests
@@ -181,13 +181,15 @@ class AvatarCall:
             by_clock=options.by_clock,
         )
         self._presence = UserPresence(room)
-        cap = Cap(options.recovery, options.request.max_duration)
+        cap = Cap(options.recovery)
+        spending = Spending(options.recovery, options.request.max_duration)
         self._endings = Endings(events, background, cap.ended_by_itself)
         maker = SessionMaker(
             client,
             transport,
             self.output,
             self._endings,
+            spending,
             options.instance,
             options.create,
             self._stages.reach,
@@ -199,6 +201,8 @@ class AvatarCall:
             options.request,
             options.recovery,
             cap,
+            spending,
+            endings=self._endings,
             maker=maker,
             faces=self._faces,
             swaps=self._swaps,
@@ -253,6 +257,14 @@ class AvatarCall:
         opening.result()
 
     async def _open(self) -> None:
+        if self.supervisor.waits_for_a_user:
+            await self.transport.join()
+        else:
+            await self._create_and_join()
+        self._run_task = asyncio.create_task(self.supervisor.run(), name="runway_avatar")
+        self._run_task.add_done_callback(self._on_run_done)
+
+    async def _create_and_join(self) -> None:
         """Side by side, but the request leaves first: the avatar's start hangs on it."""
         sent = asyncio.Event()
 
@@ -266,8 +278,6 @@ class AvatarCall:
             await joining
         finally:
             await cancel_and_wait(joining)
-        self._run_task = asyncio.create_task(self.supervisor.run(), name="runway_avatar")
-        self._run_task.add_done_callback(self._on_run_done)
 
     def _on_run_done(self, task: asyncio.Task[None]) -> None:
         """A fault of ours must not cost the user the agent's voice."""

@@ -21,6 +21,7 @@ from ..runway.session import RealtimeSession
 from ..transport.base import AvatarConnection, Transport
 from .ending import Endings
 from .instance import AvatarInstance, InstanceOptions
+from .recovery import Spending
 
 _LONGEST_BACKOFF = 8.0
 
@@ -54,6 +55,7 @@ class SessionMaker:
         transport: Transport,
         listener: AvatarListener,
         endings: Endings,
+        spending: Spending,
         instance_options: InstanceOptions,
         options: CreateOptions,
         on_stage: Callable[[Stage], None],
@@ -63,6 +65,7 @@ class SessionMaker:
         self._transport = transport
         self._listener = listener
         self._endings = endings
+        self._spending = spending
         self._instance_options = instance_options
         self._options = options
         self._on_stage = on_stage
@@ -82,6 +85,7 @@ class SessionMaker:
             on_sent: called when the request leaves, in each attempt.
 
         Raises:
+            CallLimitError: the call has used what it may; nothing was sent.
             TimedOutError: all tries together took too long.
             RunwayException: as Runway says.
         """
@@ -119,6 +123,7 @@ class SessionMaker:
     async def _once(
         self, request: CreateRealtimeSession, on_sent: Callable[[], None] | None
     ) -> AvatarInstance:
+        self._spending.check(self._endings.billed)
         this = self._try(request)
 
         def note_sent() -> None:
@@ -130,8 +135,10 @@ class SessionMaker:
             await this.instance.session.create(note_sent, repeat_5xx=False)
         except BaseException as error:
             if this.sent and _may_exist(error):
+                self._spending.sessions += 1
                 this.connection.reject()
             raise
+        self._spending.sessions += 1
         self._endings.hold(this.instance)
         return this.instance
 

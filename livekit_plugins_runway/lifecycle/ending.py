@@ -50,6 +50,11 @@ class Endings:
     def __repr__(self) -> str:
         return f"Endings(held={len(self._held)}, ending={len(self._ending)})"
 
+    @property
+    def billed(self) -> float:
+        """Seconds that the sessions of the call were billed until now."""
+        return self.usage.billed_seconds + sum(instance.billed for instance in self._held)
+
     def hold(self, instance: AvatarInstance) -> None:
         """Answer for a session from now on: called as soon as it was created.
 
@@ -115,6 +120,7 @@ class Endings:
             end = abandoned(instance.session.id)
         finally:
             self._held.discard(instance)
+        end = replace(end, consumed_at=instance.session.times.consumed)
         logger.info(
             "the Runway session has ended",
             extra={"how": end.how, "status": end.status, "billed_seconds": end.billed_seconds},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,10 +14,11 @@ from ..events import AvatarState, CallEvents, Cause, Restarting, Stage
 from ..log import logger
 from ..runway.models import CreateRealtimeSession
 from .creating import SessionMaker
+from .ending import Endings
 from .handover import FaceSlot
 from .instance import AvatarInstance
 from .presence import UserPresence
-from .recovery import Cap, RecoveryOptions, Restarts, is_final
+from .recovery import Cap, RecoveryOptions, Restarts, Spending, is_final
 from .state import StateMachine
 from .swaps import Swap, SwapRequests
 
@@ -70,7 +72,9 @@ class Supervisor:
         request: CreateRealtimeSession,
         recovery: RecoveryOptions,
         cap: Cap,
+        spending: Spending,
         *,
+        endings: Endings,
         maker: SessionMaker,
         faces: FaceSlot,
         swaps: SwapRequests,
@@ -85,6 +89,8 @@ class Supervisor:
         first face is there, which has said the start script."""
         self._recovery = recovery
         self._cap = cap
+        self._spending = spending
+        self._endings = endings
         self._maker = maker
         self._faces = faces
         self._swaps = swaps
@@ -114,6 +120,12 @@ class Supervisor:
         """The session that is, or is about to be, the face; None while there is none."""
         return self._faces.instance or self._made
 
+    @property
+    def waits_for_a_user(self) -> bool:
+        """Nobody is there whom a session would be paid for: `run()` makes the first one once
+        somebody is."""
+        return self._recovery.on_user_left == "pause" and not self._presence.present
+
     async def create(self, on_sent: Callable[[], None]) -> None:
         """Make the first session, so that a refusal reaches the caller. Raises as
         `SessionMaker.make()`.
@@ -135,6 +147,8 @@ class Supervisor:
         recovery, presence = self._recovery, self._presence
         may_leave = recovery.on_user_left != "keep"
         cause: Cause = "restart"
+        if self._made is None and self.waits_for_a_user:
+            await self._pause("nobody is there yet")
         while True:
             faces = self._keep_a_face(cause)
             leaving = presence.wait_until_left(recovery.user_left_grace) if may_leave else None
@@ -219,14 +233,14 @@ class Supervisor:
 
     async def _hold(self) -> _Gone:
         """Until the face is lost; renewed and swapped meanwhile."""
-        not_before = 0.0
+        renewals, not_before = Restarts(self._recovery), 0.0
+        self._cap.next_session()
         while (instance := self._faces.instance) is not None:
             self._enter(Phase.HOLDING)
             due = self._renewal_due(instance, not_before)
             await self._something_happens(instance, due)
-            if instance.lost.done():
-                error = AvatarLostError(reason=instance.lost.result().value)
-                return self._lose(instance, error, "the avatar was lost")
+            if (gone := self._is_gone(instance)) is not None:
+                return gone
             swap = self._swaps.take()
             if swap is None and instance.age < due - _NEARLY:
                 continue
@@ -237,21 +251,37 @@ class Supervisor:
                     return gone
                 if swap is None:
                     self._events.error(error)
-                    not_before = float("inf") if is_final(error) else instance.age + _RENEW_AGAIN
+                    not_before = instance.age + _until_next_renewal(renewals, error)
             else:
-                not_before = 0.0
+                renewals, not_before = Restarts(self._recovery), 0.0
+                self._cap.outlived(instance.age)
+                self._cap.next_session()
                 self._states.move_to(AvatarState.LIVE, "the next session is the face")
         raise AssertionError("a replacement that succeeds leaves an instance")
+
+    def _is_gone(self, instance: AvatarInstance) -> _Gone | None:
+        """None: the face is there, and may stay."""
+        if instance.lost.done():
+            error = AvatarLostError(reason=instance.lost.result().value)
+            self._cap.outlived(instance.age)
+            return self._lose(instance, error, "the avatar was lost")
+        billed = self._endings.billed
+        if self._spending.seconds_left(billed) > _NEARLY:
+            return None
+        return self._lose(instance, self._spending.used_up(billed), "the call has used what it may")
 
     def _renewal_due(self, instance: AvatarInstance, not_before: float) -> float:
         """Age in seconds at which the next session is to be made."""
         renew_at = self._cap.renew_at(instance.startup)
-        return float("inf") if renew_at is None else max(renew_at, not_before)
+        return math.inf if renew_at is None else max(renew_at, not_before)
 
     async def _something_happens(self, instance: AvatarInstance, due: float) -> None:
-        """Until the face is lost, a swap is asked for, or its age is `due`."""
-        timeout = None if due == float("inf") else max(0.0, due - instance.age)
-        await first_of(instance.lost, self._swaps.wait(), timeout=timeout)
+        """Until the face is lost, a swap is asked for, its age is `due`, or the call has used what
+        it may."""
+        left = self._spending.seconds_left(self._endings.billed)
+        timeout = max(0.0, min(due - instance.age, left))
+        finite = None if timeout == math.inf else timeout
+        await first_of(instance.lost, self._swaps.wait(), timeout=finite)
 
     async def _replace(self, old: AvatarInstance, swap: Swap | None) -> None:
         """As `FaceSlot.replace()`; whoever has asked for a swap is told how it went."""
@@ -284,3 +314,12 @@ class Supervisor:
         gone = _Gone(error, instance.lived)
         self._faces.to_voice(instance, error, why)
         return gone
+
+
+def _until_next_renewal(renewals: Restarts, error: RunwayException) -> float:
+    """Seconds to wait after a renewal that has failed; for ever if it was one too many."""
+    delay = None if is_final(error) else renewals.next_delay(0.0)
+    if delay is None:
+        logger.warning("the session is not renewed any more", extra={"detail": str(error)})
+        return math.inf
+    return max(delay, _RENEW_AGAIN)

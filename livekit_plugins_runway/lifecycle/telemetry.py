@@ -25,7 +25,7 @@ from ..events import (
     Stage,
     StateChanged,
 )
-from ..runway.billing import credits_for
+from ..runway.billing import credits_of
 from .timings import StageTimings
 
 _NODE = "nodename"
@@ -153,7 +153,7 @@ class Telemetry:
         _METRICS.sessions.labels(self._node, end.how, end.status or "unknown").inc()
         _METRICS.unconfirmed.labels(self._node).inc(not end.confirmed)
         _METRICS.billed.labels(self._node).inc(end.billed_seconds)
-        _METRICS.credits.labels(self._node).inc(credits_for(end.billed_seconds))
+        _METRICS.credits.labels(self._node).inc(credits_of(end))
         span = tracer.start_span(
             "runway_session",
             context=self._context,

@@ -283,7 +283,7 @@ async def test_after_a_crash_the_voice_says_the_rest_and_the_face_comes_back_as_
 async def test_before_the_cap_the_next_worker_takes_over_between_two_segments(
     livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery_module, "MIN_CAP", 1.0)
+    monkeypatch.setattr(recovery_module, "SHORTEST_SESSION", 1.0)
     recovery = RecoveryOptions(session_cap=6.0)
     async with calling(livekit_server, recovery=recovery, **DIRECT) as call:
         await call.start()
