@@ -18,6 +18,7 @@ from livekit_plugins_runway.errors import (
     ServerError,
 )
 from livekit_plugins_runway.lifecycle.supervisor import Phase
+from livekit_plugins_runway.runway.requests import realtime_request
 from tests.support.memory_runway import Fault, now
 from tests.support.scripted_call import NEVER, Manners, calling, in_virtual_time, live
 
@@ -151,6 +152,15 @@ async def test_a_renewal_that_fails_leaves_the_present_face() -> None:
 
 
 @in_virtual_time
+async def test_the_session_of_a_renewal_that_fails_does_not_bill_on() -> None:
+    async with live(recovery=CAPPED, join_timeout=5.0) as call:
+        call.transport.rooms = [Manners(first_frame=NEVER)]
+        await call.until(lambda: call.of("error"))
+        await call.until(lambda: not call.runway.sessions["s1"].alive, 5.0)
+        assert call.runway.sessions["s0"].alive
+
+
+@in_virtual_time
 async def test_both_lost_at_once_is_a_loss() -> None:
     async with live(recovery=CAPPED) as call:
         first = call.connection
@@ -211,8 +221,12 @@ async def test_a_swap_that_is_refused_changes_nothing() -> None:
 @in_virtual_time
 async def test_a_swap_is_made_when_the_first_face_is_there_and_not_instead_of_it() -> None:
     async with calling() as call:
-        await call.start()
-        await call.avatar.swap_avatar(preset_id="cat-character")
+        starting = asyncio.create_task(call.start())
+        await asyncio.sleep(0.01)
+        assert call.avatar._call is not None
+        request = realtime_request(None, "cat-character", None, None, None, None)
+        await call.avatar._call.swap(request)
+        await starting
         assert [s.body["avatar"]["presetId"] for s in call.runway.sessions.values()] == [
             "influencer",
             "cat-character",
