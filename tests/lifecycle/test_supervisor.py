@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -176,19 +175,19 @@ async def test_both_lost_at_once_is_a_loss() -> None:
 
 @in_virtual_time
 async def test_where_the_account_has_one_place_the_old_session_is_ended_first() -> None:
-    async with live(recovery=CAPPED) as call:
-        await call.until(lambda: call.supervisor.phase is Phase.REPLACING)
-        await call.until(lambda: len(call.transport.connections) == 2)
-        first = call.runway.sessions["s0"]
-        call.connection.manners = replace(call.connection.manners, connect=8.0)
-        await call.until(lambda: call.supervisor._faces._next is not None)
-        following = call.supervisor._faces._next
-        assert following is not None
-        following.queued.set()
-        await call.until(lambda: not first.alive)
+    async with calling(recovery=CAPPED) as call:
+        call.runway.places = 1
+        await call.start()
+        await call.until_live()
+        await call.until(lambda: not call.runway.sessions["s0"].alive)
+        assert now() < 60.0
         assert call.avatar.session_id is None
         await call.until(lambda: call.of("replaced"))
         assert call.of("replaced")[0].by_voice
+        assert call.of("error") == []
+        first = now()
+        await call.until(lambda: len(call.of("replaced")) == 2)
+        assert now() - first < 60.0
 
 
 # -- swap

@@ -120,6 +120,9 @@ class MemoryRunway:
     """The same, when it was sent, or to be sent."""
     on_created: Callable[[MemorySession], None] = lambda _: None
     cap: float | None = None
+    """Seconds after which a session that runs is ended."""
+    places: int | None = None
+    """Sessions at once; those beyond are queued."""
     _ids: Any = field(default_factory=itertools.count)
 
     def serve(self, client: RunwayClient) -> None:
@@ -178,6 +181,8 @@ class MemoryRunway:
             return None
         if call.operation == "consume":
             return self._consume(session)
+        if session in self.alive[self.places or len(self.alive) :]:
+            return state("NOT_READY", queued=True)
         fields: dict[str, Any] = {}
         if session.status == "COMPLETED":
             fields = {"duration": int(session.duration)}
