@@ -118,6 +118,8 @@ class MemoryRunway:
     """Loop time of arrival, kind, and id of the session, of each call."""
     tried: list[tuple[float, Operation, str]] = field(default_factory=list)
     """The same, when it was sent, or to be sent."""
+    disowned: set[str] = field(default_factory=set)
+    """Ids of sessions that it claimed had ended, and that had not."""
     on_created: Callable[[MemorySession], None] = lambda _: None
     cap: float | None = None
     """Seconds after which a session that runs is ended."""
@@ -162,6 +164,8 @@ class MemoryRunway:
         if fault.lost:
             raise ConnectionResetError
         if fault.lies:
+            if fault.lies in TERMINAL and self.sessions[call.session_id or ""].alive:
+                self.disowned.add(call.session_id or "")
             return state(fault.lies, **({"duration": 5} if fault.lies == "COMPLETED" else {}))
         if call.operation == "create":
             assert isinstance(answer, dict)
