@@ -50,6 +50,9 @@ from .transport.worker_protocol import DeliveryKind, DeliveryOption
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
+_LEAVE_PATIENCE = 3.0
+"""Seconds of them, at the end, in which rooms may still be left. One that is slower does not
+answer: it is left in the background."""
 PlayoutOption = Literal["ear", "clock"]
 """What tells how far the avatar is in what it says."""
 _IDENTITY = "runway-avatar-agent"
@@ -441,14 +444,15 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         return self._close_task
 
     async def _close(self) -> None:
-        deadline = asyncio.get_running_loop().time() + CLOSE_BUDGET
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CLOSE_BUDGET
         self._states.move_to(AvatarState.CLOSED, "aclose")
         if self._warming_task is not None:
             self._warming_task.cancel()
         if self._call is None:
             self._closing.push("client", self._close_client)
         await self._closing.aclose(deadline)
-        await self._background.settle(deadline)
+        await self._background.settle(min(deadline, loop.time() + _LEAVE_PATIENCE))
 
     async def _close_base(self) -> None:
         await cancel_and_wait(self._warming_task)

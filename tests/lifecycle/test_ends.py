@@ -168,6 +168,20 @@ async def test_the_end_is_on_the_wire_within_a_second_whatever_a_room_does(
             assert isinstance(error, AvatarClosedError)
 
 
+@pytest.mark.parametrize("manners", [Manners(leave=NEVER), Manners(connect=NEVER)])
+@in_virtual_time
+async def test_a_room_that_does_not_answer_is_not_waited_for_to_the_limit(
+    manners: Manners,
+) -> None:
+    async with calling() as call:
+        call.transport.agent_room = manners
+        starting = await started(call, after=5.0)
+        began = now()
+        await call.avatar.aclose()
+        assert now() - began <= 5.0
+        await asyncio.wait({starting})
+
+
 @in_virtual_time
 async def test_a_pause_is_not_held_up_by_a_room_that_does_not_answer() -> None:
     recovery = RecoveryOptions(on_user_left="pause", user_left_grace=1.0)
