@@ -261,6 +261,8 @@ class AvatarCall:
             await self.transport.join()
         else:
             await self._create_and_join()
+        if self._states.state is AvatarState.CLOSED:
+            return  # what was waited for has swallowed the cancellation
         self._run_task = asyncio.create_task(self.supervisor.run(), name="runway_avatar")
         self._run_task.add_done_callback(self._on_run_done)
 

@@ -168,6 +168,26 @@ async def test_the_end_is_on_the_wire_within_a_second_whatever_a_room_does(
             assert isinstance(error, AvatarClosedError)
 
 
+@in_virtual_time
+async def test_what_cannot_be_cancelled_holds_up_neither_the_end_nor_the_start() -> None:
+    async def join() -> None:
+        try:
+            await asyncio.sleep(NEVER)
+        except asyncio.CancelledError:
+            await asyncio.sleep(30.0)
+
+    async with calling() as call:
+        with mock.patch.object(call.transport, "join", join):
+            starting = await started(call, after=2.0)
+            began = now()
+            await call.avatar.aclose()
+            assert ended_within(call, "s0", began) <= 1.0
+            assert now() - began <= 8.0
+            with pytest.raises(AvatarClosedError):
+                await starting
+            assert now() - began <= 8.0
+
+
 @pytest.mark.parametrize("manners", [Manners(leave=NEVER), Manners(connect=NEVER)])
 @in_virtual_time
 async def test_a_room_that_does_not_answer_is_not_waited_for_to_the_limit(
@@ -231,6 +251,8 @@ async def test_a_close_goes_on_to_its_end_whatever_one_step_does(step: str) -> N
             await spared(made.output)
         elif step == "presence":
             spared(made._presence)
+        elif step == "telemetry":
+            spared(made._telemetry, call.avatar.usage)
 
 
 @in_virtual_time

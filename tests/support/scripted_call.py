@@ -22,6 +22,7 @@ from livekit_plugins_runway import AvatarSession, AvatarState
 from livekit_plugins_runway.errors import AvatarJoinError, LossReason, UnavailableError
 from livekit_plugins_runway.lifecycle.instance import AvatarInstance
 from livekit_plugins_runway.lifecycle.supervisor import Supervisor
+from livekit_plugins_runway.lifecycle.telemetry import Telemetry
 from livekit_plugins_runway.runway.models import CreateRealtimeSession
 from livekit_plugins_runway.runway.session import RealtimeSession
 from livekit_plugins_runway.transport.worker_protocol import DeliveryKind
@@ -356,6 +357,13 @@ class ScriptedCall:
         assert self.room.listeners == 0
         assert handlers(self.agent) == 0
         assert self.avatar._background.pending == 0
+        assert not any(isinstance(of, Telemetry) for of in listeners(self.avatar))
+
+
+def listeners(emitter: rtc.EventEmitter[Any]) -> list[object]:
+    """Whose methods are called back."""
+    calls = [call for some in emitter._events.values() for call in some]
+    return [getattr(call, "__self__", None) for call in calls]
 
 
 def handlers(emitter: rtc.EventEmitter[Any]) -> int:
