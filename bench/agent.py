@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -48,11 +48,24 @@ async def speech(script: ToneScript, pace: float) -> AsyncIterator[rtc.AudioFram
         yield frame
 
 
-async def sound(pcm: Pcm) -> AsyncIterator[rtc.AudioFrame]:
-    """Frames as a TTS gives them that has all of it at once."""
+async def sound(pcm: Pcm, stops: Sequence[Sequence[float]] = ()) -> AsyncIterator[rtc.AudioFrame]:
+    """Frames as a TTS gives them that has all of it at once; with `stops` as one that is as fast as
+    it sounds, and stops after so many seconds of speech for so many seconds."""
+    loop, left = asyncio.get_running_loop(), list(stops)
+    due = loop.time()
     for start in range(0, len(pcm), _FRAME):
         piece = pcm[start : start + _FRAME]
+        if left and start >= left[0][0] * RATE:
+            due += left.pop(0)[1]
+        if stops and due > loop.time():
+            await asyncio.sleep(due - loop.time())
         yield rtc.AudioFrame(piece.tobytes(), RATE, 1, len(piece))
+        due += len(piece) / RATE
+
+
+def block(seconds: float) -> None:
+    """Keep the event loop, as a user's code does that computes, or calls what waits."""
+    time.sleep(seconds)
 
 
 def ours(runway: dict[str, Any], options: dict[str, Any]) -> AvatarSession:
@@ -148,8 +161,8 @@ class Call:
     def say(self, number: int, script: ToneScript) -> None:
         self._say(number, script.text, speech(script, self._tts_pace))
 
-    def say_sample(self, number: int, name: str) -> None:
-        self._say(number, name, sound(sample(name)))
+    def say_sample(self, number: int, name: str, stops: Sequence[Sequence[float]]) -> None:
+        self._say(number, name, sound(sample(name), stops))
 
     def _say(self, number: int, text: str, audio: AsyncIterator[rtc.AudioFrame]) -> None:
         self._number = number
@@ -198,7 +211,9 @@ async def obey() -> None:
                 case "say":
                     calls[room].say(command["number"], ToneScript(**command["script"]))
                 case "say_sample":
-                    calls[room].say_sample(command["number"], command["name"])
+                    calls[room].say_sample(command["number"], command["name"], command["stops"])
+                case "block":
+                    block(command["seconds"])
                 case "interrupt":
                     calls[room].interrupt()
                 case "pause":

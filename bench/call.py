@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ class Line:
         self.do("say", number=self.number, script=asdict(script))
         return await self.told("saying", number=self.number)
 
-    async def say_sample(self, name: str) -> float:
-        """One of `bench/ear/samples.py`."""
+    async def say_sample(self, name: str, stops: Sequence[tuple[float, float]] = ()) -> float:
+        """One of `bench/ear/samples.py`; its TTS stops after so many seconds of it, for so many."""
         self.number += 1
-        self.do("say_sample", number=self.number, name=name)
+        self.do("say_sample", number=self.number, name=name, stops=list(stops))
         return await self.told("saying", number=self.number)
 
     async def speak_for(self, seconds: float, since: float) -> None:

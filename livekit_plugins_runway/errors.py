@@ -404,7 +404,8 @@ class SessionFailedError(RunwayException, APIError):
         failure_code: str = "",
     ) -> None:
         if not message:
-            detail = f" ({failure_code or 'no failure code'}: {failure.rstrip('.')})"
+            said = [failure_code or "no failure code", failure.rstrip(".")]
+            detail = f" ({': '.join(filter(None, said))})"
             message = f"The Runway session became {status} before its avatar was there"
             message += f"{detail if status == 'FAILED' else ''}."
         retryable = status == "FAILED" and not failure_code.startswith("SAFETY")

@@ -101,9 +101,11 @@ class SessionEnd:
         status: Runway's terminal status, or None where it had not settled or was not asked.
         how: what ended it.
         confirmed: False if it may still bill; the log says how to end it by hand.
-        created_at, ready_at, consumed_at, started_at, ended_at: Unix times in seconds; None for
-            what was not reached. It is billed from `started_at`, when the worker came.
-        billed_seconds: Runway's own figure where it gave one, else estimated from the times.
+        created_at, ready_at, consumed_at, started_at, ended_at: Unix times in seconds, by the
+            machine's clock, which may have been set in between; None for what was not reached. It
+            is billed from `started_at`, when the worker came.
+        billed_seconds: Runway's own figure where it gave one, else estimated by a clock that
+            nobody sets. 0 or more.
     """
 
     session_id: str

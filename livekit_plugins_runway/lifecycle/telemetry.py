@@ -152,12 +152,13 @@ class Telemetry:
     def _on_session_ended(self, end: SessionEnd) -> None:
         _METRICS.sessions.labels(self._node, end.how, end.status or "unknown").inc()
         _METRICS.unconfirmed.labels(self._node).inc(not end.confirmed)
-        _METRICS.billed.labels(self._node).inc(end.billed_seconds)
+        _METRICS.billed.labels(self._node).inc(max(0.0, end.billed_seconds))
         _METRICS.credits.labels(self._node).inc(credits_of(end))
+        began = end.ended_at if end.created_at is None else end.created_at
         span = tracer.start_span(
             "runway_session",
             context=self._context,
-            start_time=_ns(end.created_at if end.created_at is not None else end.ended_at),
+            start_time=_ns(began),
             attributes={
                 "lk.pii.runway_session_id": end.session_id,
                 "runway.how": end.how,
@@ -170,7 +171,8 @@ class Telemetry:
         for name, at in (("ready", end.ready_at), ("running", end.started_at)):
             if at is not None:
                 span.add_event(name, timestamp=_ns(at))
-        span.end(_ns(end.ended_at))
+        # The machine's clock may have been set back in between; no span ends before it began.
+        span.end(_ns(max(began, end.ended_at)))
 
     def _on_stage_reached(self, stage: Stage) -> None:
         _METRICS.stage_seconds.labels(self._node, stage).observe(self._timings.of(stage) or 0.0)

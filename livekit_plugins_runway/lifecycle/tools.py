@@ -3,11 +3,13 @@
 A client event is a data message of the avatar worker (runwayml/avatars-sdk-react). A backend call
 is an RPC that the worker makes to a hidden participant, `rpc-handler:<session id>`, whose
 credentials `connect_backend` gives (runwayml/avatars-node-rpc); Runway allows one of it a session.
+Where that participant loses its room while the session goes on, it joins once more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -23,11 +25,19 @@ from ..media.connect import connect, leave
 from ..runway.client import RunwayClient
 from ..runway.models import BackendRpcTool, Tool
 
-ToolHandler = Callable[[dict[str, Any]], Awaitable[object]]
-"""Takes the arguments by name, returns what JSON can hold."""
+ToolHandler = Callable[[dict[str, Any]], Awaitable[object] | object]
+"""Takes the arguments by name, returns what JSON can hold, or something to await that does. As with
+the framework's function tools: a plain function runs in the event loop, and must not block it."""
 
+LONGEST_ANSWER = 15 * 1024
+"""Bytes of UTF-8 that an answer may have (LiveKit's limit for RPC)."""
 _SENT = "event_sent"
 """`args.status` of a message that only confirms another one."""
+_SESSION_ENDS = (rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.ROOM_CLOSED)
+"""Runway closes the room of a session that is over: who watches the session tells of that."""
+_FOR_GOOD = (*_SESSION_ENDS, rtc.DisconnectReason.DUPLICATE_IDENTITY)
+"""Whoever else answers the tools of the session would be put out by our coming again."""
+_BEFORE_AGAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,19 +87,19 @@ class SessionTools:
             for tool in tools
             if isinstance(tool, BackendRpcTool) and tool.name in dispatcher.handlers
         ]
-        self._backend = rtc.Room()
-        self._joining: asyncio.Task[None] | None = None
+        self._answering: asyncio.Task[None] | None = None
+        """In the hidden participant's room, from joining to leaving it."""
         room.on("data_received", self._on_data)
         if self._answered:
-            self._joining = watched(asyncio.create_task(self._join(), name="runway_tools"))
+            self._answering = watched(
+                asyncio.create_task(self._answer_calls(), name="runway_tools")
+            )
 
     async def aclose(self) -> None:
         """Idempotent."""
         self._room.off("data_received", self._on_data)
-        if self._joining is not None:
-            joining, self._joining = self._joining, None
-            await cancel_and_wait(joining)
-            await leave(self._backend)
+        answering, self._answering = self._answering, None
+        await cancel_and_wait(answering)
 
     def _report(self, kind: Literal["client_event", "backend_rpc"], name: str, args: Any) -> None:
         logger.info("the avatar uses a tool", extra={"kind": kind, "tool": name})
@@ -103,7 +113,7 @@ class SessionTools:
             return
         try:
             message = json.loads(packet.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         match message:
             case {"type": "client_event", "args": {"status": status}} if status == _SENT:
@@ -113,23 +123,55 @@ class SessionTools:
 
     # -- backend calls --------------------------------------------------------------------------
 
-    async def _join(self) -> None:
+    async def _answer_calls(self) -> None:
         """The face does not wait for it, and does not go with it."""
         try:
-            credentials = await self._dispatcher.client.connect_backend(self._session_id)
-            try:
-                await connect(self._backend, credentials.url, credentials.token.get_secret_value())
-            except rtc.ConnectError as error:
-                raise UnavailableError("The session's tools could not be attended to.") from error
+            reason = await self._stay()
+            if reason not in _FOR_GOOD:
+                logger.warning(
+                    "the room of the avatar's backend tools was lost; joining it once more",
+                    extra={"reason": rtc.DisconnectReason.Name(reason)},
+                )
+                # So that the end of the session, if that is the reason, is told first.
+                await asyncio.sleep(_BEFORE_AGAIN)
+                reason = await self._stay()
+            if reason not in _SESSION_ENDS:
+                raise UnavailableError(
+                    "The room in which the avatar's backend tools are answered was lost "
+                    f"({rtc.DisconnectReason.Name(reason)}); the avatar's calls of them fail until "
+                    "its next session."
+                )
         except RunwayException as error:
             logger.warning(
                 "the avatar's backend tools are not answered",
                 extra={"error": type(error).__name__, "detail": str(error)},
             )
             self._dispatcher.on_error(error)
-            return
-        for tool in self._answered:
-            self._backend.local_participant.register_rpc_method(tool.name, self._answer(tool))
+
+    async def _stay(self) -> rtc.DisconnectReason.ValueType:
+        """Answer calls until the room is lost; why it was."""
+        credentials = await self._dispatcher.client.connect_backend(self._session_id)
+        room = rtc.Room()
+        lost: asyncio.Future[rtc.DisconnectReason.ValueType] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+        def on_disconnected(reason: rtc.DisconnectReason.ValueType) -> None:
+            if not lost.done():
+                lost.set_result(reason)
+
+        room.on("disconnected", on_disconnected)
+        try:
+            try:
+                await connect(room, credentials.url, credentials.token.get_secret_value())
+            except rtc.ConnectError as error:
+                raise UnavailableError("The session's tools could not be attended to.") from error
+            for tool in self._answered:
+                room.local_participant.register_rpc_method(tool.name, self._answer(tool))
+            return await lost
+        finally:
+            room.off("disconnected", on_disconnected)
+            await leave(room)
 
     def _answer(self, tool: BackendRpcTool) -> Callable[[rtc.RpcInvocationData], Awaitable[str]]:
         handler = self._dispatcher.handlers[tool.name]
@@ -140,26 +182,55 @@ class SessionTools:
             args = arguments_of(call.payload, tool)
             self._report("backend_rpc", tool.name, args)
             try:
-                return json.dumps(await handler(args))
+                result = handler(args)
+                if inspect.isawaitable(result):
+                    result = await result
             except Exception as error:
                 logger.exception("the handler of a tool failed", extra={"tool": tool.name})
                 raise rtc.RpcError(
                     rtc.RpcError.ErrorCode.APPLICATION_ERROR, f"The tool {tool.name} failed."
                 ) from error
+            return answer_of(tool.name, result)
 
         return answer
+
+
+def answer_of(tool: str, result: object) -> str:
+    """What a handler has returned, as JSON. Raises `rtc.RpcError` for what cannot be sent, in words
+    that tell the avatar's model that the tool itself has run."""
+    code = rtc.RpcError.ErrorCode.APPLICATION_ERROR
+    cause: Exception | None = None
+    try:
+        # Half of a character (a lone surrogate) is nothing that UTF-8 has.
+        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        why, cause = f"is nothing that JSON can hold: {error}"[:120], error
+    else:
+        if size <= LONGEST_ANSWER:
+            return text
+        code = rtc.RpcError.ErrorCode.RESPONSE_PAYLOAD_TOO_LARGE
+        why = f"is too long: {size} bytes, and {LONGEST_ANSWER} can be sent"
+    logger.error("the answer of a tool cannot be sent: it %s", why, extra={"tool": tool})
+    raise rtc.RpcError(code, f"The tool {tool} has run, but its answer {why}.") from cause
 
 
 def checked_handlers(
     handlers: Mapping[str, ToolHandler] | None, tools: tuple[Tool, ...] | None
 ) -> Mapping[str, ToolHandler]:
-    """Raises `ConfigurationError` for a handler that would never be called."""
+    """Raises `ConfigurationError` for a handler that would never be called, or cannot be."""
     answered = {tool.name for tool in tools or () if isinstance(tool, BackendRpcTool)}
     if unknown := sorted(set(handlers or {}) - answered):
         raise ConfigurationError(
             f"tool_handlers names {', '.join(map(repr, unknown))}, but tools has no BackendRpcTool "
             "of that name."
         )
+    for name, handler in (handlers or {}).items():
+        if not callable(handler):
+            raise ConfigurationError(
+                f"tool_handlers[{name!r}] must be a function that takes the arguments as a dict, "
+                f"not {type(handler).__name__}."
+            )
     return dict(handlers or {})
 
 
@@ -168,7 +239,7 @@ def arguments_of(payload: str, tool: BackendRpcTool) -> dict[str, Any]:
     takes both). Raises `rtc.RpcError` for what is neither."""
     try:
         message = json.loads(payload or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         message = None
     bare = any(parameter.name == "args" for parameter in tool.parameters or ())
     match message:

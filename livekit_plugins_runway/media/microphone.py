@@ -6,8 +6,6 @@ import asyncio
 import threading
 import time
 
-from livekit import rtc
-
 from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE, SILENCE
 from .ways import MediaWay, choose
@@ -29,8 +27,9 @@ class LiveMicrophone:
     """
 
     def __init__(self, way: MediaWay | None = None) -> None:
-        self.source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
-        self._sender = (way or choose()).sender(self.source)
+        way = way or choose()
+        self.source = way.source(0)
+        self._sender = way.sender(self.source)
         self._sent = 0  # hops
         self._silent_until = 0.0  # time.monotonic()
         self._silent = threading.Event()

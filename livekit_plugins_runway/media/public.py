@@ -1,12 +1,16 @@
-"""The way to the media by the SDK's public streams and sources: through the event loop."""
+"""The way to the media by the SDK's public streams and sources: sound in an event loop of
+its own, which goes on while the agent's is busy; pictures in the agent's."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from livekit import rtc
 
@@ -26,22 +30,55 @@ _MOST_UNDER_WAY = 20
 _END_AFTER = 0.5
 """Seconds after which the end of a picture track is noticed at the latest."""
 
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_loop: tuple[int, asyncio.AbstractEventLoop] | None = None
+"""The process that it runs in, and the loop; None before it is asked for. Written by `voice_loop()`
+under the lock. It runs until the process ends: idle it costs nothing, and who would stop it would
+have to know that no source is left that was made for it."""
+
+
+def voice_loop() -> asyncio.AbstractEventLoop:
+    """The loop of this process, which runs once this has returned. From any thread."""
+    global _loop
+    with _lock:
+        if _loop is None or _loop[0] != os.getpid():  # a fork has no threads but its own
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="runway_voice", daemon=True).start()
+            _loop = os.getpid(), loop
+        return _loop[1]
+
+
+async def in_loop(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    """Run it in that loop, which may be the one that runs here."""
+    if loop is asyncio.get_running_loop():
+        return await coroutine
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
 
 class Sender:
     """A `ways.Sender` by `capture_frame`, each call in a task of its own: whoever waited for the
     answer to one before the next would be slower than sound where the event loop is busy.
 
-    `_waiting` is filled by any thread and emptied by the event loop's. `_closed` is written by the
-    event loop's. `_sending` belongs to the event loop's; it has the tasks under way, which the SDK
-    is asked by in the order of their making.
+    `_waiting` is filled by any thread and emptied by the loop's. `_closed` and `_era` are written
+    by whoever closes and clears, and read in the loop. `_sending` belongs to the loop's thread; it
+    has the tasks under way, which the SDK is asked by in the order of their making.
+
+    Args:
+        loop: the one that the source was made for; None: the one that runs.
     """
 
-    def __init__(self, source: rtc.AudioSource) -> None:
+    def __init__(
+        self, source: rtc.AudioSource, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
         self._source = source
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
         self._sending: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._era = 0
+        """Counts what was cleared: a piece of an earlier one is not sent any more."""
         self.dropped = 0
         """Pieces of sound, not silence, that were too late to be heard. Any thread counts."""
 
@@ -61,8 +98,13 @@ class Sender:
             self._loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
-        while self._waiting and len(self._sending) < _MOST_UNDER_WAY and not self._closed:
-            task = asyncio.create_task(self._capture(self._waiting.popleft()), name="runway_send")
+        while len(self._sending) < _MOST_UNDER_WAY and not self._closed:
+            era = self._era
+            try:
+                pcm = self._waiting.popleft()
+            except IndexError:  # also where another thread has cleared it meanwhile
+                return
+            task = self._loop.create_task(self._capture(pcm, era), name="runway_send")
             self._sending.add(task)
             task.add_done_callback(self._on_sent)
 
@@ -70,7 +112,9 @@ class Sender:
         self._sending.discard(task)
         self._start()
 
-    async def _capture(self, pcm: bytes) -> None:
+    async def _capture(self, pcm: bytes, era: int) -> None:
+        if era != self._era:
+            return
         frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
         try:
             await self._source.capture_frame(frame)
@@ -78,14 +122,26 @@ class Sender:
             logger.debug("sound was not sent", extra={"error": str(error)})
 
     def clear(self) -> None:
+        self._era += 1
         self._waiting.clear()
-        for task in self._sending:
-            task.cancel()  # it may not have begun
 
     async def aclose(self) -> None:
         self._closed = True
         self.clear()
+        await in_loop(self._finish(), self._loop)
+
+    async def _finish(self) -> None:
+        for task in self._sending:
+            task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
+
+
+def _source(queue_ms: int) -> rtc.AudioSource:
+    return rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=queue_ms, loop=voice_loop())
+
+
+def _sender(source: rtc.AudioSource) -> Sender:
+    return Sender(source, voice_loop())
 
 
 def _audio_stream(track: rtc.RemoteAudioTrack, hops: int) -> rtc.AudioStream:
@@ -121,32 +177,47 @@ async def sound(track: rtc.RemoteAudioTrack, hops: int) -> AsyncGenerator[bytes,
 
 
 class VoiceTap:
-    """A `ways.VoiceTap`; its callback is called in the event loop, whose thread owns all here."""
+    """A `ways.VoiceTap`; its callback is called in the thread of the voice loop, which owns all but
+    `_closed`, written by `aclose()`."""
 
     def __init__(self, track: rtc.RemoteAudioTrack, on_sound: Callable[[bytes], None]) -> None:
-        self._stream = _audio_stream(track, PACKET // HOP)
+        self._stream: rtc.AudioStream | None = None
+        """None until the loop has made it."""
         self._on_sound = Guarded(on_sound)
         self._closed = False
-        self._listening = asyncio.create_task(self._listen(), name="runway_voice_tap")
+        self._loop = voice_loop()
+        self._listening = asyncio.run_coroutine_threadsafe(self._listen(track), self._loop)
 
-    async def _listen(self) -> None:
+    async def _listen(self, track: rtc.RemoteAudioTrack) -> None:
+        self._stream = _audio_stream(track, PACKET // HOP)
         async with aclosing(_pieces(self._stream, PACKET // HOP)) as pieces:
             async for pcm in pieces:
                 if not self._closed:
                     self._on_sound(pcm)
 
     async def wait_until_ended(self) -> None:
-        await asyncio.wait([self._listening])
-        if not self._listening.cancelled():
-            self._listening.result()
+        over = asyncio.wrap_future(self._listening)
+        over.add_done_callback(_note)
+        await asyncio.wait([over])  # who stops waiting does not end the listening
+        if not over.cancelled():
+            over.result()
 
     async def aclose(self) -> None:
         self._closed = True
+        await ended(in_loop(self._finish(), self._loop))
+
+    async def _finish(self) -> None:
         try:
-            await ended(self._stream.aclose())
+            if self._stream is not None:
+                await self._stream.aclose()
         finally:
             self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+
+
+def _note(over: asyncio.Future[None]) -> None:
+    """Whoever waits is told what it has raised, and there may be nobody."""
+    if not over.cancelled():
+        over.exception()
 
 
 class PictureTap:
@@ -171,4 +242,4 @@ class PictureTap:
         await ended(self._stream.aclose())
 
 
-WAY = MediaWay("public", Sender, VoiceTap, PictureTap)
+WAY = MediaWay("public", _sender, VoiceTap, PictureTap, _source)

@@ -1,6 +1,6 @@
 """The two ways to the SDK's media behind one small interface, and which of them is taken.
 
-`native.py` is faster where the event loop is busy, by parts of the SDK that are not public.
+`native.py` takes less CPU and copies no picture, by parts of the SDK that are not public.
 `public.py` needs none of them. docs/relay.md says what either costs.
 """
 
@@ -19,6 +19,7 @@ from .._common.checks import check_choice
 from .._common.versions import TESTED_LIVEKIT
 from ..errors import ConfigurationError
 from ..log import logger
+from ..playout.audio import SAMPLE_RATE
 
 WayName = Literal["native", "public"]
 
@@ -85,21 +86,28 @@ class PictureTap(Protocol):
         Idempotent."""
 
 
+def plain_source(queue_ms: int) -> rtc.AudioSource:
+    """Of the event loop that runs."""
+    return rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=queue_ms)
+
+
 @dataclass(frozen=True)
 class MediaWay:
     """One of the two ways.
 
     Attributes:
-        sender: for a source; made in the event loop.
+        sender: for a source that `source` has made; made in the event loop.
         voice_tap: of a track, and what is called with its sound. That must not block or wait.
         picture_tap: of a track, and how many pictures are kept until they are taken; then the
             oldest one is dropped.
+        source: of `SAMPLE_RATE` and one channel, with a queue of so many milliseconds.
     """
 
     name: WayName
     sender: Callable[[rtc.AudioSource], Sender]
     voice_tap: Callable[[rtc.RemoteAudioTrack, Callable[[bytes], None]], VoiceTap]
     picture_tap: Callable[[rtc.RemoteVideoTrack, int], PictureTap]
+    source: Callable[[int], rtc.AudioSource] = plain_source
 
 
 class Guarded(Generic[Item]):

@@ -13,7 +13,7 @@ from typing import Protocol
 from ..log import logger
 from .ear import Heard
 from .ports import SpeechDelivery
-from .routes.avatar import FIRST_LATENCY
+from .routes.progress import FIRST_LATENCY
 
 SILENCE_TIMEOUT = 2.5
 """Seconds after a barge-in for the avatar to fall silent; then the voice speaks instead."""

@@ -15,37 +15,58 @@ from .audio import BYTES_PER_SAMPLE
 
 
 class Resampler:
-    """For one stretch of speech. Rates in Hz."""
+    """For one stretch of speech. Rates in Hz.
 
-    def __init__(self, input_rate: int, output_rate: int) -> None:
+    Args:
+        before: what was heard before it, at the input rate, of 10 ms or less; silence by default.
+    """
+
+    def __init__(self, input_rate: int, output_rate: int, before: bytes = b"") -> None:
         self.input_rate = input_rate
+        self._output_rate = output_rate
         self._resampler = av.AudioResampler(format="s16", layout="mono", rate=output_rate)
-        self._silence_left = 0
+        self._pushed = 0
+        """Bytes, from the stretch's start."""
         # With the first sound it gets it builds its filter, for 0.3 ms: that shall not be speech.
         step = input_rate // math.gcd(input_rate, output_rate)
-        silent = step * math.ceil(input_rate / 100 / step)
-        given = len(self.push(bytes(silent * BYTES_PER_SAMPLE)))
-        self._silence_left = silent * output_rate // input_rate * BYTES_PER_SAMPLE - given
+        count = step * math.ceil(input_rate / 100 / step)
+        self._given = -(count * output_rate // input_rate) * BYTES_PER_SAMPLE
+        """Bytes, from the stretch's start; negative while those from before it are given."""
+        size = count * BYTES_PER_SAMPLE
+        self._resample(_frame(before[-size:].rjust(size, b"\0"), input_rate))
 
     def push(self, pcm: bytes) -> bytes:
         """What can be given now of all that was pushed."""
         if not pcm:
             return b""
-        frame = av.AudioFrame(format="s16", layout="mono", samples=len(pcm) // BYTES_PER_SAMPLE)
-        frame.sample_rate = self.input_rate
-        # A plane is longer than its samples.
-        frame.planes[0].update(pcm.ljust(frame.planes[0].buffer_size, b"\0"))
-        return self._given(frame)
+        self._pushed += len(pcm)
+        return self._resample(_frame(pcm, self.input_rate))
 
-    def flush(self) -> bytes:
-        """The rest. Nothing can be pushed after it."""
-        return self._given(None)
+    def flush(self, after: bytes = b"") -> bytes:
+        """The rest. Nothing can be pushed after it.
 
-    def _given(self, frame: av.AudioFrame | None) -> bytes:
+        Args:
+            after: what is heard after it, at the input rate; silence by default.
+        """
+        if not after:
+            return self._resample(None)
+        whole = self._pushed // BYTES_PER_SAMPLE * self._output_rate / self.input_rate
+        left = max(0, round(whole) * BYTES_PER_SAMPLE - self._given)
+        return (self._resample(_frame(after, self.input_rate)) + self._resample(None))[:left]
+
+    def _resample(self, frame: av.AudioFrame | None) -> bytes:
         given = b"".join(
             bytes(out.planes[0])[: out.samples * BYTES_PER_SAMPLE]
             for out in self._resampler.resample(frame)
         )
-        silent = min(self._silence_left, len(given))
-        self._silence_left -= silent
-        return given[silent:]
+        before = min(max(0, -self._given), len(given))
+        self._given += len(given)
+        return given[before:]
+
+
+def _frame(pcm: bytes, rate: int) -> av.AudioFrame:
+    frame = av.AudioFrame(format="s16", layout="mono", samples=len(pcm) // BYTES_PER_SAMPLE)
+    frame.sample_rate = rate
+    # A plane is longer than its samples.
+    frame.planes[0].update(pcm.ljust(frame.planes[0].buffer_size, b"\0"))
+    return frame

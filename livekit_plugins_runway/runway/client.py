@@ -22,13 +22,17 @@ from ..errors import (
     NotFoundError,
     Operation,
     ProtocolError,
+    RateLimitedError,
+    RequestRejectedError,
     RunwayException,
+    ServerError,
     SessionFailedError,
     SessionNotReadyError,
     TimedOutError,
+    UnavailableError,
 )
 from ..log import logger
-from .http import ApiCall, ConnectOptions, HttpCaller
+from .http import LAST_CHANCE, ApiCall, ConnectOptions, HttpCaller
 from .models import (
     ConsumedCredentials,
     CreatedSession,
@@ -38,6 +42,7 @@ from .models import (
     Ready,
     RealtimeSessionState,
     Running,
+    Unknown,
     explain,
     parse_session,
 )
@@ -51,6 +56,8 @@ _PATH = "/v1/realtime_sessions"
 _FIRST_POLL = 0.25
 _SLOWEST_POLL = 1.0
 _FAST_POLLING = 2.0
+_UNKNOWN_AT_FIRST = 5.0
+"""Seconds after its create for which Runway may not know a session yet, wherever it keeps them."""
 
 
 class RunwayClient:
@@ -92,6 +99,8 @@ class RunwayClient:
         self._background: set[asyncio.Task[None]] = set()
         self._unconfirmed: list[str] = []
         """Ids of abandoned sessions that could not be ended; it only grows."""
+        self._closing = asyncio.Event()
+        """Set by `aclose()` when its time is nearly over."""
 
     def __repr__(self) -> str:
         return f"RunwayClient(base_url={self.base_url!r}, pending_creates={self.pending_creates})"
@@ -197,13 +206,29 @@ class RunwayClient:
         """The present state of a session."""
         return parse_session(await self._http.perform(self._on_session("get", "GET", session_id)))
 
-    async def delete(self, session_id: str) -> None:
+    async def delete(self, session_id: str, *, within: float | None = None) -> None:
         """End a session. A running one becomes CANCELLED, and its transcript is lost.
 
         Safe to repeat. A session that Runway does not know (404) counts as ended: this key made
         it or could never end it.
+
+        Args:
+            within: seconds after which the caller gives up. However long Runway asks to wait, and
+                however often it did, it is then tried once more a second before they are over.
         """
+        if within is None:
+            await self._delete(session_id, None)
+            return
+        hurry = asyncio.Event()
+        alarm = asyncio.get_running_loop().call_later(within - LAST_CHANCE, hurry.set)
+        try:
+            await self._delete(session_id, hurry)
+        finally:
+            alarm.cancel()
+
+    async def _delete(self, session_id: str, hurry: asyncio.Event | None) -> None:
         call = self._on_session("delete", "DELETE", session_id)
+        call.hurry = hurry
         try:
             await self._http.perform(call)
         except NotFoundError:
@@ -251,6 +276,8 @@ class RunwayClient:
         """Poll until the session is READY: each 0.25 s for 2 s, then slower, down to each second.
 
         A session is usually READY 0.7 to 2 s after its creation, and then lives for about 21 s.
+        A poll that fails for a reason that may pass (5xx, 408, 429, no answer, one that makes no
+        sense, a 404 in the first seconds) is no end, and a status that is not known is waited out.
 
         Args:
             session_id: from `create`.
@@ -261,7 +288,7 @@ class RunwayClient:
         Raises:
             SessionFailedError: FAILED, CANCELLED, COMPLETED, or RUNNING (consumed by another).
             SessionNotReadyError: not READY in time; the session still exists.
-            RunwayException: a poll failed, after its retries.
+            RunwayException: a poll failed for good, or the last ones before `timeout` did.
         """
         state = await self._wait_for(session_id, (Ready,), timeout, on_queued)
         assert isinstance(state, Ready)
@@ -286,7 +313,7 @@ class RunwayClient:
         timeout: float,
         on_queued: Callable[[bool], None] | None,
     ) -> RealtimeSessionState:
-        queued = False
+        seen = _Polls(session_id, wanted, on_queued)
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -295,24 +322,22 @@ class RunwayClient:
                 while True:
                     due = max(due + interval, asyncio.get_running_loop().time())
                     await asyncio.sleep(due - asyncio.get_running_loop().time())
-                    state = await self.get(session_id)
-                    if isinstance(state, wanted):
-                        return state
-                    if not isinstance(state, NotReady):
-                        raise session_failed(session_id, state)
-                    if state.queued != queued:
-                        queued = state.queued
-                        if on_queued is not None:
-                            on_queued(queued)
+                    try:
+                        state = await self.get(session_id)
+                    except RunwayException as error:
+                        # A poll may have reached its own limit at the same moment.
+                        if limit.expired() or not _may_pass(error, due - begin):
+                            raise
+                        seen.fault = error
+                    else:
+                        if seen.is_wanted(state):
+                            return state
                     if due - begin >= _FAST_POLLING:
                         interval = min(interval * 1.3, _SLOWEST_POLL)
-        except (TimeoutError, TimedOutError):
-            # A poll may have reached its own limit at the same moment.
+        except (TimeoutError, RunwayException):
             if not limit.expired():
                 raise
-            raise SessionNotReadyError(
-                session_id=session_id, queued=queued, waited=timeout
-            ) from None
+        raise seen.fault or seen.not_ready(timeout)
 
     async def aclose(self, timeout: float = 5.0) -> list[str]:
         """Wait for the creates that are under way, end what nobody wants, close the own session.
@@ -328,15 +353,19 @@ class RunwayClient:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        while pending := {*self._creates, *self._background}:
-            if (left := deadline - loop.time()) > 0:
-                await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                continue
-            # A task that is cancelled before its first step would skip its own clean-up.
-            await asyncio.sleep(0)
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending)
+        alarm = loop.call_at(deadline - LAST_CHANCE, self._closing.set)
+        try:
+            while pending := {*self._creates, *self._background}:
+                if (left := deadline - loop.time()) > 0:
+                    await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                # A task that is cancelled before its first step would skip its own clean-up.
+                await asyncio.sleep(0)
+                for task in pending:
+                    task.cancel()
+                await asyncio.wait(pending)
+        finally:
+            alarm.cancel()
         await self._http.aclose()
         return list(self._unconfirmed)
 
@@ -385,7 +414,7 @@ class RunwayClient:
 
     async def _end_unwanted(self, session_id: str) -> None:
         try:
-            await self.delete(session_id)
+            await self._delete(session_id, self._closing)
         except RunwayException as error:
             self._report(session_id, error)
         except asyncio.CancelledError:
@@ -409,6 +438,77 @@ class RunwayClient:
     ) -> ApiCall:
         path = f"{_PATH}/{quote(session_id, safe='')}{suffix}"
         return ApiCall(operation, method, path, self._api_secret, session_id=session_id)
+
+
+class _Polls:
+    """What the polls of one wait have told, in their order."""
+
+    def __init__(
+        self,
+        session_id: str,
+        wanted: tuple[type[Ready] | type[Running], ...],
+        on_queued: Callable[[bool], None] | None,
+    ) -> None:
+        self._session_id = session_id
+        self._wanted = wanted
+        self._on_queued = on_queued
+        self._queued = False
+        self._unknown = ""
+        """The first status that was not known."""
+        self.fault: RunwayException | None = None
+        """Why the last poll has told nothing; None if it has."""
+
+    def is_wanted(self, state: RealtimeSessionState) -> bool:
+        """Raises `SessionFailedError` for what can no longer become what is waited for."""
+        self.fault = None
+        match state:
+            case Unknown():
+                self._note_unknown(state.status[:40])
+            case NotReady():
+                self._note_queued(state.queued)
+            case Ready() if Running not in self._wanted and not state.session_key:
+                self.fault = ProtocolError("Runway calls the session READY and gives no key to it.")
+            case _ if isinstance(state, self._wanted):
+                return True
+            case _:
+                raise session_failed(self._session_id, state)
+        return False
+
+    def not_ready(self, waited: float) -> SessionNotReadyError:
+        """The error where the time is over."""
+        text = self._unknown and (
+            f"The Runway session was not READY after {waited:g} s; its status {self._unknown!r} is "
+            "not known to this version of the package: look for a newer one."
+        )
+        return SessionNotReadyError(
+            text, session_id=self._session_id, queued=self._queued, waited=waited
+        )
+
+    def _note_queued(self, queued: bool) -> None:
+        if queued != self._queued:
+            self._queued = queued
+            if self._on_queued is not None:
+                self._on_queued(queued)
+
+    def _note_unknown(self, status: str) -> None:
+        if not self._unknown:
+            self._unknown = status or "(empty)"
+            logger.warning(
+                "Runway gives a status of the session that is not known; it is waited for",
+                extra={"status": status},
+            )
+
+
+def _may_pass(error: RunwayException, waited: float) -> bool:
+    """Whether a session may be there all the same, when a poll of it fails in this way after so
+    many seconds of waiting for it."""
+    if isinstance(error, NotFoundError):
+        return waited < _UNKNOWN_AT_FIRST
+    if isinstance(error, RequestRejectedError):
+        return error.status_code == 408
+    return isinstance(
+        error, ServerError | RateLimitedError | UnavailableError | TimedOutError | ProtocolError
+    )
 
 
 def session_failed(session_id: str, state: RealtimeSessionState) -> SessionFailedError:

@@ -5,8 +5,12 @@
 | 429 (except the daily limit), 502, 503, 504 | repeated | repeated |
 | no connection, so nothing was sent | repeated | repeated |
 | cut or timed out after sending | repeated | `LostAnswerError` |
-| success that is not JSON | `ProtocolError` | `LostAnswerError` |
+| success that is not JSON, too long or too deep | `ProtocolError` | `LostAnswerError` |
 | any other answer | typed error at once | typed error at once |
+| aiohttp refuses the address or the session given to it | `ConfigurationError` | the same |
+
+A delete is done with whatever comes with its success. Of an answer 1 MiB is read (16 MiB for other
+requests), and JSON in 64 levels: what is longer or deeper is no JSON here.
 
 Runway documents 502, 503 and 504 as transient, so a create is repeated after them too, although a
 gateway may have passed it on: the id of such a session is never known here. A consume that is
@@ -16,39 +20,29 @@ repeated after them is refused if it had been accepted, and the session was lost
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
 from .. import __version__
 from ..errors import (
-    AuthenticationError,
     ConfigurationError,
-    CreditsError,
-    ForbiddenError,
-    Issue,
     LostAnswerError,
-    NotFoundError,
     Operation,
     ProtocolError,
-    QuotaError,
     RateLimitedError,
-    RequestError,
-    RequestRejectedError,
     RunwayException,
     ServerError,
     TimedOutError,
     UnavailableError,
 )
 from ..log import logger
+from .address import checked_base_url
+from .answers import error_from_response, one_line, parsed, seconds_to_wait
 
 if TYPE_CHECKING:
     from livekit.agents import APIConnectOptions
@@ -66,9 +60,9 @@ _ANSWER_SECONDS: dict[Operation, float] = {
 TRANSIENT = (502, 503, 504)
 """Statuses that Runway documents as transient."""
 _LONGEST_BACKOFF = 8.0
-_LONGEST_TEXT = 500
-_NO_CREDITS = re.compile(r"(not|n't|insufficient|out of|no)\b.*\bcredits?\b", re.I | re.S)
-_DAILY_LIMIT = re.compile(r"\bdaily\b", re.I)
+LAST_CHANCE = 1.0
+"""Seconds that are kept for the last repeat of a call that is made in a hurry."""
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -131,12 +125,39 @@ class ApiCall:
     on_sent: Callable[[], None] | None = None
     repeats_5xx: bool = True
     """False: after 502, 503 or 504 it is left to the caller, who may want another body."""
+    hurry: asyncio.Event | None = None
+    """Set by the caller, `LAST_CHANCE` seconds before its time is over: whatever wait there is ends
+    then, for one last repeat. With it repeats are limited by time alone, and not by `max_retry`."""
     body: _Body | None = None
     abandoned: bool = False
 
     @property
     def sent(self) -> bool:
         return self.body is not None and self.body.sent
+
+    @property
+    def longest_answer(self) -> int:
+        """Bytes of an answer that are read. Lists and documents are longer than sessions."""
+        return 16 * _MIB if self.operation == "request" else _MIB
+
+    async def pause(self, seconds: float) -> None:
+        """Before a repeat."""
+        if self.hurry is None:
+            await asyncio.sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.hurry.wait()
+
+    def told(self, error: Exception) -> str:
+        """What an error of aiohttp says, on one line, without secrets and ids."""
+        text = f"{type(error).__name__}: {error}".replace(self.session_id or self.path, "<id>")
+        return one_line(self.without_secrets(text))[:300]
+
+    def without_secrets(self, text: str) -> str:
+        for secret in filter(None, (self.bearer, *self.secrets)):
+            text = text.replace(secret, "[secret]")
+        return text
 
     def lost(self, why: RunwayException) -> RunwayException:
         """The error for an answer that did not arrive, or does not make sense."""
@@ -183,8 +204,10 @@ class HttpCaller:
         call_timeout: float,
         jitter: Callable[[], float],
     ) -> None:
-        self.base_url = _checked_base_url(base_url)
+        self.base_url = checked_base_url(base_url)
         self._given_http = http_session
+        if isinstance(http_session, aiohttp.ClientSession):
+            _check_session(http_session)
         self._own_http: aiohttp.ClientSession | None = None
         self._conn_options = conn_options
         self._call_timeout = call_timeout
@@ -197,21 +220,27 @@ class HttpCaller:
         deadline = loop.time() + self._call_timeout
         attempt = 0
         while True:
+            last = call.hurry is not None and (
+                call.hurry.is_set() or loop.time() + LAST_CHANCE >= deadline
+            )
             try:
                 return await self._attempt(call, deadline - loop.time())
             except (RateLimitedError, ServerError, UnavailableError, TimedOutError) as error:
                 if isinstance(error, ServerError) and not call.repeats(error):
                     raise
                 wait = self._wait_before_repeat(attempt, error)
-                out_of_time = loop.time() + wait >= deadline
-                if attempt >= self._conn_options.max_retry or out_of_time or call.abandoned:
+                if call.hurry is not None:
+                    wait = min(wait, max(0.0, deadline - LAST_CHANCE - loop.time()))
+                elif attempt >= self._conn_options.max_retry or loop.time() + wait >= deadline:
+                    raise
+                if last or call.abandoned:
                     raise
                 logger.debug(
                     "runway call failed, to be repeated",
                     extra={"operation": call.operation, "attempt": attempt + 1, "wait": wait},
                 )
             call.body = None
-            await asyncio.sleep(wait)
+            await call.pause(wait)
             attempt += 1
 
     async def prewarm(self) -> None:
@@ -222,7 +251,7 @@ class HttpCaller:
                 self._http().head(self.base_url, allow_redirects=False, raise_for_status=False),
             ):
                 pass
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             logger.debug("runway was not reached early", extra={"error": type(error).__name__})
 
     async def aclose(self) -> None:
@@ -239,39 +268,60 @@ class HttpCaller:
 
     async def _attempt(self, call: ApiCall, seconds: float) -> object:
         call.body = None if call.content is None else _Body(call.content, call.on_sent)
-        limit = min(seconds, _ANSWER_SECONDS[call.operation])
-        # aiohttp's own total limit can swallow a cancellation that comes at the same moment.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._conn_options.timeout)
-        cause: BaseException | None
+        cause: BaseException | None = None
         try:
-            async with (
-                asyncio.timeout(limit),
-                self._http().request(
-                    call.method,
-                    self.base_url + call.path,
-                    data=call.body,
-                    headers=request_headers(call.bearer),
-                    timeout=timeout,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                ) as response,
-            ):
-                return _decode(call, response, (await response.read()).decode(errors="replace"))
+            answer = await self._exchange(call, min(seconds, _ANSWER_SECONDS[call.operation]))
         except TimeoutError as error:
             failure: RunwayException = TimedOutError()
             cause = error
         except (aiohttp.ClientError, OSError) as error:
-            what = f"{type(error).__name__}: {error}"[:300]
-            what = what.replace(call.session_id or call.path, "<id>")
-            failure = UnavailableError(f"Runway could not be reached ({what}).")
+            failure = UnavailableError(f"Runway could not be reached ({call.told(error)}).")
             # This kind holds the request's headers, and so the key.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
+        except RunwayException:
+            raise
+        except (ValueError, RuntimeError) as error:
+            failure = ConfigurationError(
+                f"The request to Runway could not be made ({call.told(error)}). Check api_url "
+                "(RUNWAYML_BASE_URL), and http_session if one is given."
+            )
+        else:
+            return _decode(call, answer)
         # Outside of the handlers, so that no error with a secret becomes the context.
         raise (call.lost(failure) if call.sent else failure) from cause
+
+    async def _exchange(self, call: ApiCall, limit: float) -> _Answer:
+        # aiohttp's own total limit can swallow a cancellation that comes at the same moment.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._conn_options.timeout)
+        async with (
+            asyncio.timeout(limit),
+            self._http().request(
+                call.method,
+                self.base_url + call.path,
+                data=call.body,
+                headers=request_headers(call.bearer),
+                timeout=timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+            ) as response,
+        ):
+            body = bytearray()
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > call.longest_answer:
+                    break
+            return _Answer(
+                response.status,
+                bytes(body[: call.longest_answer]).decode(errors="replace"),
+                whole=len(body) <= call.longest_answer,
+                retry_after=response.headers.get("Retry-After"),
+                request_id=response.headers.get("X-Request-Id"),
+            )
 
     def _http(self) -> aiohttp.ClientSession:
         given = self._given_http() if callable(self._given_http) else self._given_http
         if given is not None and not given.closed:
+            _check_session(given)
             return given
         if self._closed:
             raise ConfigurationError("The Runway client is closed.")
@@ -290,146 +340,40 @@ def request_headers(bearer: str) -> dict[str, str]:
     }
 
 
-def _decode(call: ApiCall, response: aiohttp.ClientResponse, text: str) -> object:
-    success = 200 <= response.status < 300
-    if success and (call.operation == "delete" or (call.operation == "request" and not text)):
-        return None
-    if not success:
-        for secret in filter(None, (call.bearer, *call.secrets)):
-            text = text.replace(secret, "[secret]")
-    is_json, payload = _parse(text)
-    if not success:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """As it came. `whole`: `text` is all of it."""
+
+    status: int
+    text: str = field(repr=False)
+    whole: bool
+    retry_after: str | None
+    request_id: str | None
+
+
+def _decode(call: ApiCall, answer: _Answer) -> object:
+    if not 200 <= answer.status < 300:
+        payload, _ = parsed(call.without_secrets(answer.text))
         raise error_from_response(
-            response.status,
+            answer.status,
             payload,
             operation=call.operation,
-            retry_after=_retry_after(response.headers.get("Retry-After")),
-            request_id=response.headers.get("X-Request-Id"),
+            retry_after=seconds_to_wait(answer.retry_after),
+            request_id=one_line(answer.request_id) or None,
         )
-    if not is_json:
-        raise call.lost(ProtocolError("Runway's answer is not JSON."))
+    if call.operation == "delete" or (call.operation == "request" and not answer.text):
+        return None
+    payload, fault = parsed(answer.text)
+    if not answer.whole:
+        fault = f"is longer than {call.longest_answer // _MIB} MiB"
+    if fault:
+        raise call.lost(ProtocolError(f"Runway's answer {fault}."))
     return payload
 
 
-def _parse(text: str) -> tuple[bool, object]:
-    """Whether it is JSON, and the value, or the text. Without an error: that would quote it."""
-    try:
-        return True, json.loads(text)
-    except ValueError:
-        return False, text
-
-
-def error_from_response(
-    status: int,
-    payload: object,
-    *,
-    operation: Operation,
-    retry_after: float | None = None,
-    request_id: str | None = None,
-) -> RequestError | ProtocolError:
-    """The error for an HTTP answer that is no success.
-
-    Args:
-        status: HTTP status.
-        payload: the decoded JSON body, or its text where it was no JSON. Must hold no secret.
-        operation: the call that was answered.
-        retry_after: seconds that Runway asked to wait.
-        request_id: Runway's id of the request.
-    """
-    if not 400 <= status < 600:
-        return ProtocolError(
-            f"Runway answered with HTTP {status}, which is neither success nor error. "
-            "Check RUNWAYML_BASE_URL."
+def _check_session(session: aiohttp.ClientSession) -> None:
+    if getattr(session, "auth", None) is not None:  # aiohttp 4 has it no longer
+        raise ConfigurationError(
+            "http_session was made with auth=, which takes the place of Runway's API key: pass a "
+            "session without it, or none."
         )
-    fields: Mapping[object, object] = payload if isinstance(payload, dict) else {}
-    text = payload if isinstance(payload, str) else fields.get("message") or fields.get("error")
-    runway_message = _one_line(text)
-    issues = _issues(fields.get("issues"))
-    doc_url = fields.get("docUrl")
-    kind = _kind(status, runway_message, bool(issues))
-    return kind(
-        status_code=status,
-        operation=operation,
-        runway_message=runway_message,
-        issues=issues,
-        doc_url=doc_url if isinstance(doc_url, str) else None,
-        retry_after=retry_after,
-        hint=_hint(kind, operation),
-        request_id=request_id,
-        body={
-            "error": runway_message,
-            "issues": [{"code": i.code, "message": i.message, "path": [*i.path]} for i in issues],
-            "docUrl": doc_url if isinstance(doc_url, str) else None,
-        },
-    )
-
-
-def _kind(status: int, text: str, has_issues: bool) -> type[RequestError]:
-    if status >= 500:
-        return ServerError
-    if status == 429:
-        return QuotaError if _DAILY_LIMIT.search(text) else RateLimitedError
-    if status in (400, 402) and not has_issues and _NO_CREDITS.search(text):
-        return CreditsError
-    by_status = {401: AuthenticationError, 403: ForbiddenError, 404: NotFoundError}
-    return by_status.get(status, RequestRejectedError)
-
-
-def _hint(kind: type[RequestError], operation: Operation) -> str | None:
-    if operation == "consume" and kind in (AuthenticationError, NotFoundError):
-        return (
-            "A session is consumed once, with its own session key, soon after READY: "
-            "make a new session."
-        )
-    if kind is NotFoundError and operation in ("get", "delete"):
-        return "A session is visible only to keys of the project that made it: check the key."
-    if kind is NotFoundError and operation == "request":
-        return "What belongs to another project is not visible to this key: check id and key."
-    return None
-
-
-def _issues(raw: object) -> tuple[Issue, ...]:
-    found = []
-    for entry in raw if isinstance(raw, list) else []:
-        if not isinstance(entry, dict):
-            continue
-        path, code = entry.get("path"), entry.get("code")
-        found.append(
-            Issue(
-                path=tuple(
-                    p if isinstance(p, int) else str(p)
-                    for p in (path if isinstance(path, list) else [])
-                ),
-                message=_one_line(entry.get("message")),
-                code=code if isinstance(code, str) else None,
-            )
-        )
-    return tuple(found)
-
-
-def _one_line(text: object) -> str:
-    """A text of unknown origin (perhaps a gateway's HTML page) as one bounded line."""
-    return " ".join(text.split())[:_LONGEST_TEXT] if isinstance(text, str) else ""
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or an HTTP date."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value)) if value.strip().isdecimal() else _until(value)
-    except ValueError:
-        return None
-
-
-def _until(date: str) -> float:
-    moment: datetime = parsedate_to_datetime(date)
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
-
-
-def _checked_base_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigurationError("The Runway base URL must be like https://api.dev.runwayml.com")
-    return base_url.rstrip("/")

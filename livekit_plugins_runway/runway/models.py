@@ -1,7 +1,8 @@
 """Runway's realtime-session requests and responses (Runway API schema 2024-11-06).
 
 Requests know the published limits and refuse unknown fields, because Runway refuses them too.
-Responses tolerate fields they do not know. All are immutable. Secrets are `SecretStr`: hidden in
+Responses tolerate fields they do not know, and of those that they know they demand only what the
+package cannot do without. All are immutable. Secrets are `SecretStr`: hidden in
 `repr()`, in `model_dump()` and in the text of validation errors, present only in `wire()`.
 
 Names are Python's (`max_duration`); `wire()` gives Runway's (`maxDuration`), which are accepted as
@@ -13,17 +14,18 @@ satisfies both.
 from __future__ import annotations
 
 import codecs
+import math
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
     SecretStr,
-    TypeAdapter,
     ValidationError,
     field_validator,
 )
@@ -297,11 +299,51 @@ class _Response(BaseModel):
     )
 
 
-class CreatedSession(_Response):
-    """Answer to a create. The id is a UUID today; any non-empty text is taken, so that a session
-    with an id of a new kind can still be ended."""
+def _as_text(value: object) -> str | None:
+    """Text or a number as text that can be printed; None for anything else."""
+    match value:
+        case bool():
+            return None
+        case str() | int() | float():
+            return str(value).encode("utf-8", "replace").decode()
+        case _:
+            return None
 
-    id: Annotated[str, Field(min_length=1)]
+
+def _as_key(value: object) -> object:
+    return value if isinstance(value, SecretStr) else _as_text(value) or ""
+
+
+def _as_id(value: object) -> object:
+    """A number is as good as a text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _as_seconds(value: object) -> float | None:
+    """A number, or a text that is one; None for what cannot be a duration."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not 0 <= seconds < math.inf:
+        return None
+    return value if isinstance(value, int) else seconds
+
+
+_Shown = Annotated[str | None, BeforeValidator(_as_text)]
+"""Only shown to people: whatever it is, it stops nothing."""
+_Text = Annotated[str, BeforeValidator(lambda value: _as_text(value) or "")]
+_Key = Annotated[SecretStr, BeforeValidator(_as_key)]
+_Flag = Annotated[bool, BeforeValidator(lambda value: str(value).lower() == "true")]
+
+
+class CreatedSession(_Response):
+    """Answer to a create. The id is a UUID today; any non-empty text or whole number is taken, so
+    that a session with an id of a new kind can still be ended."""
+
+    id: Annotated[str, Field(min_length=1), BeforeValidator(_as_id)]
 
 
 class ConsumedCredentials(_Response):
@@ -309,12 +351,13 @@ class ConsumedCredentials(_Response):
 
     url: Annotated[str, AfterValidator(_check_url)]
     token: SecretStr
-    room_name: str
+    room_name: _Text = ""
+    """To be shown: the token says which room it is for."""
 
 
 class _Session(_Response):
-    id: str
-    created_at: str
+    id: _Shown = None
+    created_at: _Shown = None
     """ISO 8601, as Runway wrote it."""
 
 
@@ -322,18 +365,20 @@ class NotReady(_Session):
     """Not usable yet. `queued`: waits for capacity; otherwise it is being provisioned."""
 
     status: Literal["NOT_READY"]
-    queued: bool = False
+    queued: _Flag = False
 
 
 class Ready(_Session):
     """Can be consumed now, with `session_key`, once; dies in about 21 seconds if it is not.
 
     `expires_at` (ISO 8601) is about the key, not about that window: do not plan with it.
+    `session_key` is "" where Runway gave none, which only a session that nobody consumes can do
+    without.
     """
 
     status: Literal["READY"]
-    expires_at: str
-    session_key: SecretStr
+    expires_at: _Shown = None
+    session_key: _Key = SecretStr("")
 
 
 class Running(_Session):
@@ -343,18 +388,19 @@ class Running(_Session):
 
 
 class Completed(_Session):
-    """Ended in good order after `duration` seconds."""
+    """Ended in good order after `duration` seconds; None if Runway does not say after how many."""
 
     status: Literal["COMPLETED"]
-    duration: int
+    duration: Annotated[int | float | None, BeforeValidator(_as_seconds)] = None
 
 
 class Failed(_Session):
-    """Ended by an error. `failure` is a text that may change, `failure_code` is stable."""
+    """Ended by an error. `failure` is a text that may change, `failure_code` is stable; both are ""
+    where Runway gave none."""
 
     status: Literal["FAILED"]
-    failure: str
-    failure_code: str
+    failure: _Text = ""
+    failure_code: _Text = ""
 
 
 class Cancelled(_Session):
@@ -363,30 +409,43 @@ class Cancelled(_Session):
     status: Literal["CANCELLED"]
 
 
-RealtimeSessionState = NotReady | Ready | Running | Completed | Failed | Cancelled
+class Unknown(_Session):
+    """In a status that the published schema does not have: no end, and nothing to go by."""
+
+    status: str
+
+
+RealtimeSessionState = NotReady | Ready | Running | Completed | Failed | Cancelled | Unknown
 """What `GET /v1/realtime_sessions/{id}` may say."""
 
 TERMINAL_STATES = (Completed, Failed, Cancelled)
 """Classes of the states that never change again and no longer bill: for `isinstance`."""
 
-_STATE: TypeAdapter[RealtimeSessionState] = TypeAdapter(
-    Annotated[RealtimeSessionState, Field(discriminator="status")]
-)
+_BY_STATUS: dict[str, type[RealtimeSessionState]] = {
+    "NOT_READY": NotReady,
+    "READY": Ready,
+    "RUNNING": Running,
+    "COMPLETED": Completed,
+    "FAILED": Failed,
+    "CANCELLED": Cancelled,
+}
 
 
 def parse_session(payload: object) -> RealtimeSessionState:
-    """The state of a session from the decoded JSON of a GET.
+    """The state of a session from the decoded JSON of a GET; a status counts in any case.
 
     Raises:
-        ProtocolError: not an object, a field is missing or of a wrong type, or the status unknown.
+        ProtocolError: not an object with a status that is text.
     """
+    status = payload.get("status") if isinstance(payload, dict) else None
+    if not isinstance(payload, dict) or not isinstance(status, str):
+        raise ProtocolError("Runway described the session without saying its status.")
+    known = status.strip().upper()
+    kind = _BY_STATUS.get(known, Unknown)
     try:
-        return _STATE.validate_python(payload)
+        return kind.model_validate({**payload, "status": known if kind is not Unknown else status})
     except ValidationError as error:
         reason = explain(error)
-    status = payload.get("status") if isinstance(payload, dict) else None
-    if isinstance(status, str):
-        reason = f"status {status[:40]!r}: {reason}"
     raise ProtocolError(f"Runway described the session in a way that its schema does not: {reason}")
 
 

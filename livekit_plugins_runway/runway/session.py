@@ -47,7 +47,8 @@ _ORDER = list(SessionState)
 
 @dataclass
 class _Times:
-    """Unix times in seconds, set as the session comes that far; None for what it did not reach."""
+    """Unix times in seconds, set as the session comes that far; None for what it did not reach.
+    To be told and not to be counted with: the machine's clock may be set in between."""
 
     created: float | None = None
     ready: float | None = None
@@ -75,6 +76,8 @@ class RealtimeSession:
     id: str = ""
     """Runway's; "" until CREATED."""
     times: _Times = field(default_factory=_Times)
+    _billed_from: float | None = field(default=None, repr=False)
+    """Loop time, with `times.running`."""
     _end_task: asyncio.Task[SessionEnd] | None = field(default=None, repr=False)
     """The one attempt at ending it, from the first `end()` on."""
 
@@ -133,6 +136,7 @@ class RealtimeSession:
     def worker_joined(self) -> None:
         """Billing has begun."""
         self.times.running = time.time()
+        self._billed_from = asyncio.get_running_loop().time()
 
     async def end(
         self,
@@ -165,6 +169,8 @@ class RealtimeSession:
             async with asyncio.timeout(timeout):
                 state = await self.wait_until_ended(_SETTLE_INTERVAL)
                 if isinstance(state, Completed):
+                    if state.duration is None:
+                        return replace(end, status=state.status)
                     return replace(
                         end,
                         status=state.status,
@@ -228,7 +234,7 @@ class RealtimeSession:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self.client.delete(self.id)
+                    await self.client.delete(self.id, within=deadline - loop.time())
                 return self._result("deleted", None)
             except (RunwayException, TimeoutError) as error:
                 if loop.time() + _RETRY >= deadline:
@@ -249,8 +255,8 @@ class RealtimeSession:
         state: RealtimeSessionState | None,
     ) -> SessionEnd:
         now = self.times.ended = time.time()
-        started = self.times.running
-        estimate = now - started if started is not None else 0.0
+        since = self._billed_from
+        estimate = 0.0 if since is None else asyncio.get_running_loop().time() - since
         told = state.duration if isinstance(state, Completed) else None
         return SessionEnd(
             session_id=self.id,
@@ -260,7 +266,7 @@ class RealtimeSession:
             confirmed=how != "unconfirmed",
             created_at=self.times.created,
             ready_at=self.times.ready,
-            started_at=started,
+            started_at=self.times.running,
             ended_at=now,
             billed_seconds=estimate if told is None else float(told),
             estimated=told is None,

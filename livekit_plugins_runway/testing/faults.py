@@ -21,6 +21,7 @@ class ActiveFaults:
             "get": deque(faults.get),
             "delete": deque(faults.delete),
             "consume": deque(faults.consume),
+            "connect_backend": deque(faults.connect_backend),
         }
         self._lost = faults.lost_playback_finished
         self._duplicated = faults.duplicate_playback_finished

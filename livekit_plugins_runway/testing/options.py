@@ -11,15 +11,15 @@ Every default has a source, named in brackets:
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 Stage = Literal["before_effect", "after_effect"]
 """Where a REST call goes wrong: before what it asks for is done, or after, when only the answer
 is lost."""
 
-CallName = Literal["create", "get", "delete", "consume"]
+CallName = Literal["create", "get", "delete", "consume", "connect_backend"]
 
 
 class Speech(enum.StrEnum):
@@ -53,6 +53,14 @@ class CallFault:
     """Never answer; the connection stays open until the client or the simulator closes it."""
     malformed: bool = False
     """Do it, then answer 200 with a body that is not JSON."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Do it, then answer with these fields other than usual (`{"status": "PAUSED"}`)."""
+    without: Sequence[str] = ()
+    """Do it, then answer without these fields."""
+    body: str | None = None
+    """Answer with this text for a body: instead of the usual one, or with `status`."""
+    endless: bool = False
+    """Answer with a body that does not end: instead of the usual one, or with `status`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,7 @@ class Faults:
     get: Sequence[int | CallFault] = ()
     delete: Sequence[int | CallFault] = ()
     consume: Sequence[int | CallFault] = ()
+    connect_backend: Sequence[int | CallFault] = ()
     fail_while_provisioning: str | None = None
     """Becomes FAILED with this `failureCode` where it would have become READY."""
     worker_never_joins: bool = False

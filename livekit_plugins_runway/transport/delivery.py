@@ -151,8 +151,9 @@ class TrackDelivery:
 
     def __init__(self, room: rtc.Room, way: MediaWay | None = None) -> None:
         self._room = room
-        self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
-        self._sender = (way or choose()).sender(self._source)
+        way = way or choose()
+        self._source = way.source(_QUEUE_MS)
+        self._sender = way.sender(self._source)
         self._publication: rtc.LocalTrackPublication | None = None
         self._loose = 0  # samples beyond the last whole 10 ms
         self._loop = asyncio.get_running_loop()

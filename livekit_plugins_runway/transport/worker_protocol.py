@@ -65,6 +65,6 @@ def says_interrupted(payload: str) -> bool:
     """What a worker's `lk.playback_finished` says; True where it does not say otherwise."""
     try:
         told = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return not isinstance(told, dict) or told.get("interrupted") is not False

@@ -9,7 +9,7 @@ import pytest
 from livekit.agents import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
 from livekit_plugins_runway import errors as e
-from livekit_plugins_runway.runway.http import error_from_response
+from livekit_plugins_runway.runway.answers import error_from_response
 
 NO_CREDITS = "You do not have enough credits to run this task."
 DAILY = "Your daily task limit has been reached."

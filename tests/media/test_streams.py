@@ -37,7 +37,7 @@ def block_the_loop() -> None:
 async def test_what_is_passed_on_is_heard_whole(
     livekit_server: LiveKitServer, way: MediaWay
 ) -> None:
-    """On the native way while the event loop is blocked, too."""
+    """While the event loop is blocked, too."""
     script, microphone = ToneScript(10), LiveMicrophone(way)
     worker = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=10_000)  # the SDK keeps its pace
     heard: list[tuple[float, bytes]] = []
@@ -51,12 +51,11 @@ async def test_what_is_passed_on_is_heard_whole(
         for frame in script.frames(SAMPLE_RATE, 100):
             await worker.capture_frame(frame)
         await asyncio.sleep(0.5)
-        if way.name == "native":
-            began = time.monotonic()
-            block_the_loop()
-            meanwhile = [pcm for at, pcm in heard if began < at < began + BLOCKED]
-            loud = [np.abs(np.frombuffer(pcm, np.int16)).max() > 300 for pcm in meanwhile]
-            assert sum(loud) > BLOCKED / (PACKET / SAMPLE_RATE) * 0.5
+        began = time.monotonic()
+        block_the_loop()
+        meanwhile = [pcm for at, pcm in heard if began < at < began + BLOCKED]
+        loud = [np.abs(np.frombuffer(pcm, np.int16)).max() > 300 for pcm in meanwhile]
+        assert sum(loud) > BLOCKED / (PACKET / SAMPLE_RATE) * 0.5
         await asyncio.sleep(script.duration_s)
         await relay.aclose()
         await user.aclose()
@@ -67,17 +66,14 @@ async def test_what_is_passed_on_is_heard_whole(
 
 
 async def test_silence_keeps_its_pace(livekit_server: LiveKitServer, way: MediaWay) -> None:
-    """On the native way while the event loop is blocked, too."""
+    """While the event loop is blocked, too."""
     microphone = LiveMicrophone(way)
     microphone.keep_alive()
     async with heard_at_the_other_end(livekit_server, microphone.source) as track:
         await asyncio.sleep(1.0)  # until the receiver counts
         before = await _packets(track)
         microphone.keep_alive()
-        if way.name == "native":
-            block_the_loop()
-        else:
-            await asyncio.sleep(BLOCKED)
+        block_the_loop()
         arrived = await _packets(track) - before
         assert arrived >= BLOCKED / 0.02 * 0.8
     await microphone.aclose()
@@ -131,7 +127,7 @@ async def test_a_callback_that_raises_is_called_again_and_disturbs_nobody(
 async def test_who_sends_to_a_source_is_heard_from_any_thread(
     livekit_server: LiveKitServer, way: MediaWay
 ) -> None:
-    source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=3000)
+    source = way.source(3000)
     sender, script = way.sender(source), ToneScript(3)
     heard: list[bytes] = []
 
@@ -154,7 +150,7 @@ async def test_who_sends_to_a_source_is_heard_from_any_thread(
 async def test_a_source_or_a_sender_that_was_closed_takes_nothing_and_raises_nothing(
     way: MediaWay,
 ) -> None:
-    source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+    source = way.source(0)
     sender = way.sender(source)
     sender.send(SILENCE)
     await source.aclose()

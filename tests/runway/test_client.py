@@ -355,7 +355,7 @@ async def test_get_and_delete_are_repeated_when_an_answer_is_lost(name: str, how
         assert len(server.seen) == 2
 
 
-@pytest.mark.parametrize("payload", ["{", "", [], state("PAUSED")])
+@pytest.mark.parametrize("payload", ["{", "", [], {"id": "the-id"}])
 async def test_a_state_that_makes_no_sense_is_a_protocol_error(payload: object) -> None:
     async with runway(Reply(payload=payload)) as (server, client):
         with pytest.raises(e.ProtocolError):
@@ -435,10 +435,109 @@ async def test_the_wait_ends_in_time_and_says_why(queued: bool, last: Reply) -> 
         assert (caught.value.queued, caught.value.waited) == (queued, 12.0)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Reply(500, {"error": "oops"}),
+        Reply(502),
+        Reply(520),
+        Reply(408),
+        Reply(429),
+        Reply(404, {"error": "Could not find"}),
+        Reply(302, "", {"Location": "/login"}),
+        Reply(cut="request read"),
+        Reply(delay=6.0),
+        Reply(payload="<html>"),
+        Reply(payload=[]),
+        Reply(payload={"id": "the-id", "createdAt": "t"}),
+        Reply(payload=state("READY", sessionKey=None)),
+    ],
+)
+@pytest.mark.parametrize("max_retry", [0, 1])
 @virtual_clock
-async def test_a_poll_that_fails_for_a_moment_does_not_end_the_wait() -> None:
-    async with runway(Reply(payload=state("NOT_READY")), Reply(502)) as (_, client):
+async def test_a_poll_that_fails_for_a_moment_does_not_end_the_wait(
+    fault: Reply, max_retry: int
+) -> None:
+    script = [fault, Reply(payload=state("NOT_READY")), fault]
+    if fault.status == 404:
+        script.pop()
+    async with runway(*script, max_retry=max_retry) as (server, client):
         assert isinstance(await client.wait_until_ready("the-id"), Ready)
+        assert len(server.seen) == len(script) + 1
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (400, "Bad", e.RequestRejectedError),
+        (401, "No key", e.AuthenticationError),
+        (403, "No", e.ForbiddenError),
+        (410, "Gone", e.RequestRejectedError),
+        (429, "daily limit", e.QuotaError),
+    ],
+)
+@virtual_clock
+async def test_a_poll_that_is_refused_for_good_ends_the_wait(
+    status: int, text: str, kind: type[e.RequestError]
+) -> None:
+    script = [Reply(payload=state("NOT_READY")), Reply(status, {"error": text})]
+    async with runway(*script) as (server, client):
+        with pytest.raises(kind):
+            await client.wait_until_ready("the-id")
+        assert len(server.seen) == 2
+
+
+@virtual_clock
+async def test_a_session_that_runway_does_not_know_for_seconds_ends_the_wait() -> None:
+    async with runway(*[Reply(404, {"error": "Could not find"})] * 99) as (_, client):
+        with pytest.raises(e.NotFoundError):
+            await client.wait_until_ready("the-id")
+        assert 5.0 <= asyncio.get_running_loop().time() < 7.0
+
+
+@virtual_clock
+async def test_where_only_the_last_polls_fail_the_wait_tells_why() -> None:
+    script = [Reply(payload=state("NOT_READY"))] * 3 + [Reply(500, {"error": "oops"})] * 99
+    async with runway(*script) as (_, client):
+        with pytest.raises(e.ServerError, match="oops"):
+            await client.wait_until_ready("the-id", timeout=8.0)
+        assert asyncio.get_running_loop().time() == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize("status", ["PROVISIONING", "STARTING_UP", "", "x" * 99])
+@virtual_clock
+async def test_a_status_that_is_not_known_is_waited_out_with_one_warning(
+    status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = [Reply(payload=state(status))] * 5
+    async with runway(*script) as (server, client):
+        assert isinstance(await client.wait_until_ready("the-id"), Ready)
+        assert len(server.seen) == 6
+    (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert vars(record)["status"] == status[:40]
+
+
+@virtual_clock
+async def test_a_status_that_stays_unknown_is_named_when_the_time_is_over() -> None:
+    async with runway(*[Reply(payload=state("PAUSED"))] * 99) as (_, client):
+        with pytest.raises(e.SessionNotReadyError, match=r"'PAUSED' is not known.*newer") as caught:
+            await client.wait_until_ready("the-id", timeout=8.0)
+        assert caught.value.session_id == "the-id"
+        assert asyncio.get_running_loop().time() == pytest.approx(8.0)
+
+
+@virtual_clock
+async def test_a_worker_that_joins_by_itself_needs_no_key() -> None:
+    async with runway(Reply(payload={"status": "ready"})) as (_, client):
+        assert isinstance(await client.wait_until_under_way("the-id"), Ready)
+
+
+@virtual_clock
+async def test_a_failure_without_a_code_is_a_failure() -> None:
+    async with runway(Reply(payload={"status": "FAILED", "failure": None})) as (_, client):
+        with pytest.raises(e.SessionFailedError, match=r"FAILED.*\(no failure code\)\.") as caught:
+            await client.wait_until_ready("the-id")
+        assert (caught.value.failure, caught.value.failure_code) == ("", "")
 
 
 # -- cancellation --
@@ -614,6 +713,48 @@ async def test_a_session_can_be_ended_after_the_given_http_session_was_closed() 
         assert server.deleted == ["the-id"]
 
 
+async def test_a_session_that_brings_another_authorization_is_refused() -> None:
+    auth = aiohttp.BasicAuth("user", "pass-word")
+    async with runway() as (server, own), aiohttp.ClientSession(auth=auth) as http:
+        await own.aclose()
+        with pytest.raises(e.ConfigurationError, match="auth=") as caught:
+            RunwayClient(KEY, base_url=server.url, http_session=http)
+        assert "pass-word" not in str(caught.value)
+        client = RunwayClient(KEY, base_url=server.url, http_session=lambda: http)
+        await client.prewarm()
+        with pytest.raises(e.ConfigurationError, match="auth="):
+            await client.get("the-id")
+        assert server.seen == []
+
+
+async def test_a_session_that_cannot_be_had_is_a_configuration_error() -> None:
+    def outside_of_a_job() -> aiohttp.ClientSession:
+        raise RuntimeError("no job")
+
+    client = RunwayClient(KEY, http_session=outside_of_a_job)
+    await client.prewarm()
+    for call in CALLS.values():
+        with pytest.raises(e.ConfigurationError, match=r"no job\).*http_session"):
+            await call(client)
+    await client.aclose()
+
+
+async def test_what_aiohttp_refuses_to_send_is_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with runway() as (server, _), aiohttp.ClientSession() as http:
+
+        def refuse(*_: object, **__: object) -> object:
+            raise ValueError(f"Cannot combine {KEY} with that")
+
+        monkeypatch.setattr(http, "request", refuse)
+        odd = RunwayClient(KEY, base_url=server.url, http_session=http)
+        with pytest.raises(e.ConfigurationError, match="Cannot combine") as caught:
+            await odd.create(REQUEST)
+        assert KEY not in str(caught.value)
+        assert server.seen == []
+
+
 async def test_a_closed_client_opens_nothing_again() -> None:
     async with runway() as (server, client):
         await client.get("the-id")
@@ -633,10 +774,48 @@ def test_a_key_that_cannot_be_one_is_refused_without_naming_it(secret: str) -> N
     assert not secret.strip() or secret not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["", "api.dev.runwayml.com", "ftp://h", "https://", "https://h?a"])
-def test_a_base_url_that_cannot_be_one_is_refused(url: str) -> None:
-    with pytest.raises(e.ConfigurationError, match="base URL"):
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "does not begin"),
+        ("api.dev.runwayml.com", "does not begin"),
+        ("127.0.0.1:1", "does not begin"),
+        ("ftp://h", "does not begin"),
+        ("https://", "does not begin"),
+        ("https://:443", "a host or a port that cannot be"),
+        ("https://h?a", "a query"),
+        ("https://h?", "a query"),
+        ("https://h#a", "a fragment"),
+        ("https://a..b", "a host or a port that cannot be"),
+        (f"https://{'a' * 64}.com", "a host or a port that cannot be"),
+        ("https://h:99999", "a host or a port that cannot be"),
+        ("https://h:port", "a host or a port that cannot be"),
+        ("https://[bad", "is no address"),
+        ("https://exa mple.com", "a blank"),
+        ("https://h/\nx", "a control character"),
+        ("https://user:pass-word@h", "a password"),
+        ("https://user:pass-word", "a host or a port that cannot be"),
+    ],
+)
+def test_a_base_url_that_cannot_be_one_is_refused_with_the_reason(url: str, why: str) -> None:
+    with pytest.raises(e.ConfigurationError, match=f"base URL .*{why}") as caught:
         RunwayClient(KEY, base_url=url)
+    assert "RUNWAYML_BASE_URL" in str(caught.value)
+    assert "pass-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h/", " https://h", "https://h\n", "https://h/ ", "https://h//"]
+)
+def test_blanks_and_slashes_around_a_base_url_do_no_harm(url: str) -> None:
+    assert RunwayClient(KEY, base_url=url).base_url == "https://h"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1]:1", "HTTPS://H:1/x", "http://127.0.0.1:8080", "https://m\u00fcnchen.de"]
+)
+def test_any_address_of_a_service_is_taken(url: str) -> None:
+    assert RunwayClient(KEY, base_url=url).base_url == url
 
 
 def test_the_default_host_is_runways() -> None:

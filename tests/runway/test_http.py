@@ -15,8 +15,8 @@ import pytest
 from livekit.agents import APIConnectOptions
 
 from livekit_plugins_runway import errors as e
+from livekit_plugins_runway.runway.answers import error_from_response
 from livekit_plugins_runway.runway.client import RunwayClient
-from livekit_plugins_runway.runway.http import error_from_response
 from livekit_plugins_runway.runway.models import (
     ClientEventTool,
     CreateRealtimeSession,
@@ -124,6 +124,40 @@ async def test_a_time_that_runway_asked_to_wait_until_is_told_in_seconds(past: b
             assert caught.value.retry_after == pytest.approx(0.0 if past else 100.0, abs=10.0)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Mon, 01 Jan 2024 00:00:00 +9999999999999999",
+        "Mon, 32 Foo 99999 99:99:99 GMT",
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+        "nan",
+        "inf",
+        "1e3",
+        "2.5",
+        "-5",
+        ",",
+        "(",
+        "\u00b2",
+    ],
+)
+async def test_a_time_to_wait_that_makes_no_sense_is_none(value: str) -> None:
+    async with runway(Reply(429, headers={"Retry-After": value})) as (_, client):
+        with pytest.raises(e.RateLimitedError) as caught:
+            await client.get("the-id")
+        assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["9" * 20, "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 +0000"],
+)
+async def test_a_time_to_wait_is_told_as_a_day_at_most(value: str) -> None:
+    async with runway(Reply(429, headers={"Retry-After": value})) as (_, client):
+        with pytest.raises(e.RateLimitedError) as caught:
+            await client.get("the-id")
+        assert caught.value.retry_after == 86_400.0
+
+
 @virtual_clock
 async def test_closing_waits_for_five_seconds_if_nothing_else_is_said() -> None:
     async with runway(Reply(delay=29.0)) as (_, client):
@@ -157,10 +191,10 @@ async def test_a_minute_is_waited_for_a_session_to_become_ready() -> None:
 
 @virtual_clock
 async def test_a_poll_that_gets_no_answer_is_told_as_that_and_not_as_a_wait_that_is_over() -> None:
-    async with runway(Reply(delay=99.0)) as (_, client):
+    async with runway(*[Reply(delay=99.0)] * 9) as (_, client):
         with pytest.raises(e.TimedOutError):
             await client.wait_until_ready("the-id", timeout=30.0)
-        assert now() == pytest.approx(5.25)
+        assert now() == pytest.approx(30.0)
 
 
 @pytest.mark.parametrize("status", [302, 404, 503])
@@ -184,6 +218,149 @@ async def test_calls_go_by_the_session_that_is_given_or_that_the_function_gives(
             await client.aclose()
         await own.get("the-id")
         assert ["X-Given" in seen.headers for seen in server.seen] == [True, True, False]
+
+
+# -- answers without measure --
+
+MIB = 1024 * 1024
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def padded(size: int) -> str:
+    """A create's answer of so many bytes."""
+    return '{"id": "made"' + " " * (size - len('{"id": "made"}')) + "}"
+
+
+async def test_an_answer_is_read_up_to_a_mebibyte() -> None:
+    async with runway(Reply(payload=padded(MIB)), Reply(payload=padded(MIB + 1))) as (_, client):
+        assert await client.create(REQUEST) == "made"
+        with pytest.raises(e.LostAnswerError, match="longer than 1 MiB"):
+            await client.create(REQUEST)
+
+
+async def test_lists_may_be_longer() -> None:
+    script = [Reply(payload=padded(size)) for size in (2 * MIB, 17 * MIB)]
+    async with runway(*script) as (_, client):
+        assert await client.request("GET", "/v1/things") == {"id": "made"}
+        with pytest.raises(e.ProtocolError, match="longer than 16 MiB"):
+            await client.request("GET", "/v1/things")
+
+
+async def test_of_an_error_without_measure_its_status_counts() -> None:
+    async with runway(Reply(400, "x" * 2 * MIB), Reply(500, DEEP)) as (server, client):
+        with pytest.raises(e.RequestRejectedError) as caught:
+            await client.get("the-id")
+        assert caught.value.runway_message == "x" * 500
+        with pytest.raises(e.ServerError) as failed:
+            await client.create(REQUEST)
+        assert failed.value.runway_message == ""
+        server.delete_script += [Reply(200, DEEP), Reply(200, "x" * 2 * MIB)]
+        await client.delete("the-id")
+        await client.delete("the-id")
+        assert len(server.seen) == 4
+
+
+@pytest.mark.parametrize("text", [DEEP, "[" * 100_000, '{"a":' * 70 + "1" + "}" * 70])
+async def test_an_answer_that_is_nested_without_measure_makes_no_sense(text: str) -> None:
+    async with runway(*[Reply(payload=text)] * 4) as (_, client):
+        with pytest.raises(e.ProtocolError):
+            await client.get("the-id")
+        with pytest.raises(e.ProtocolError):
+            await client.request("GET", "/v1/things")
+        with pytest.raises(e.LostAnswerError):
+            await client.create(REQUEST)
+        with pytest.raises(e.LostAnswerError):
+            await client.consume("the-id", "stk")
+
+
+async def test_an_answer_may_be_nested_as_no_answer_of_runway_is() -> None:
+    async with runway(Reply(payload="[" * 64 + "1" + "]" * 64)) as (_, client):
+        assert await client.request("GET", "/v1/things")
+
+
+async def test_half_a_character_in_an_error_can_be_printed() -> None:
+    half = Reply(400, '{"error": "a \\ud800 b", "issues": [{"path": [], "message": "\\udfff"}]}')
+    async with runway(half) as (_, client):
+        with pytest.raises(e.RequestRejectedError, match=r"a \? b.*: \?") as caught:
+            await client.get("the-id")
+        str(caught.value).encode()
+
+
+# -- a delete that is asked to wait --
+
+
+def busy(after: int, status: int = 429) -> Reply:
+    return Reply(status, {"error": "slow down"}, {"Retry-After": str(after)})
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("after", [7, 10, 3600])
+@pytest.mark.parametrize("max_retry", [0, 3])
+@virtual_clock
+async def test_a_delete_that_is_to_wait_too_long_is_repeated_a_second_before_its_time_is_over(
+    status: int, after: int, max_retry: int
+) -> None:
+    async with runway(max_retry=max_retry) as (server, client):
+        server.delete_script.append(busy(after, status))
+        await client.delete("the-id", within=7.0)
+        assert server.times == [0, 6]
+        assert server.deleted == ["the-id"]
+
+
+@virtual_clock
+async def test_a_delete_that_is_to_wait_for_a_while_is_repeated_when_it_is_over() -> None:
+    async with runway() as (server, client):
+        server.delete_script += [busy(2), busy(3)]
+        await client.delete("the-id", within=7.0)
+        assert server.times == [0, 2, 5]
+
+
+@virtual_clock
+async def test_a_delete_has_one_last_try_and_then_says_why_it_failed() -> None:
+    async with runway() as (server, client):
+        server.delete_script += [busy(10)] * 9
+        with pytest.raises(e.RateLimitedError):
+            await client.delete("the-id", within=7.0)
+        assert server.times == [0, 6]
+        assert now() == pytest.approx(6.0)
+
+
+@virtual_clock
+async def test_a_delete_without_a_limit_of_its_own_ends_with_that_of_each_call() -> None:
+    async with runway(max_retry=3) as (server, client):
+        server.delete_script += [busy(60)] * 9
+        with pytest.raises(e.RateLimitedError):
+            await client.delete("the-id")
+        assert server.times == [0]
+
+
+@virtual_clock
+async def test_a_late_session_is_deleted_before_closing_gives_up_though_runway_asks_to_wait() -> (
+    None
+):
+    async with runway(Reply(payload={"id": "late"}, delay=1.0)) as (server, client):
+        server.delete_script.append(busy(30))
+        create = asyncio.create_task(client.create(REQUEST))
+        await asyncio.sleep(0.5)
+        create.cancel()
+        await asyncio.wait({create})
+        assert await client.aclose(5.0) == []
+        assert server.deleted == ["late"]
+        assert [round(seen.at, 1) for seen in server.asked("DELETE")] == [1.0, 4.5]
+        assert now() < 5.5
+
+
+@virtual_clock
+async def test_a_late_session_is_deleted_without_closing_too() -> None:
+    async with runway(Reply(payload={"id": "late"}, delay=1.0)) as (server, client):
+        server.delete_script.append(busy(3600))
+        create = asyncio.create_task(client.create(REQUEST))
+        await asyncio.sleep(0.5)
+        create.cancel()
+        await asyncio.wait({create})
+        await asyncio.sleep(46.0)
+        assert server.deleted == ["late"]
+        assert client.pending_creates == 0
 
 
 # -- what an answer means --
@@ -316,6 +493,7 @@ def test_a_body_with_issues_is_no_lack_of_credits() -> None:
         (404, "get", "keys of the project that made it"),
         (404, "delete", "keys of the project that made it"),
         (404, "request", "belongs to another project"),
+        (408, "create", "try again"),
     ],
 )
 def test_the_hint_goes_by_what_was_asked(status: int, operation: e.Operation, hint: str) -> None:

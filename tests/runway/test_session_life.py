@@ -233,6 +233,29 @@ async def test_a_delete_is_repeated_each_half_second_as_long_as_there_is_time() 
         assert took <= 2.2
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@virtual_clock
+async def test_a_delete_that_runway_asks_to_wait_for_is_repeated_before_the_budget_ends(
+    status: int,
+) -> None:
+    async with created() as life:
+        life.runway.delete_script.append(Reply(status, {}, {"Retry-After": "10"}))
+        end, took = await life.end(None)
+        assert (end.how, end.confirmed) == ("deleted", True)
+        assert life.asked("DELETE") == pytest.approx([0.0, 6.0], abs=0.05)
+        assert took <= 7.0
+
+
+@virtual_clock
+async def test_however_long_it_is_asked_to_wait_an_end_keeps_to_its_budget() -> None:
+    async with created() as life:
+        life.runway.delete_script += [Reply(429, {}, {"Retry-After": "10"})] * 9
+        end, took = await life.end(None)
+        assert (end.how, end.confirmed) == ("unconfirmed", False)
+        assert len(life.asked("DELETE")) >= 2
+        assert took <= 7.0
+
+
 @virtual_clock
 async def test_a_delete_without_an_answer_ends_with_the_budget() -> None:
     async with created() as life:
@@ -261,11 +284,34 @@ async def test_without_a_budget_given_the_end_takes_seven_seconds_at_most() -> N
 async def test_without_runways_figure_it_is_billed_from_when_the_worker_came(
     wall: SimpleNamespace,
 ) -> None:
+    for jump in (0.0, -3600.0, 3600.0):  # the machine's clock is set in the call
+        async with created() as life:
+            await life.use()
+            await asyncio.sleep(42.0)
+            wall.now += 42.0 + jump
+            end, _ = await life.end(None)
+            assert end.estimated
+            assert end.billed_seconds == pytest.approx(42.0, abs=0.1)
+            assert end.started_at is not None
+            assert end.ended_at - end.started_at == 42.0 + jump  # as the machine told it
+
+
+@pytest.mark.parametrize("told", [None, -5, "soon"])
+@virtual_clock
+async def test_an_end_is_an_end_where_runway_does_not_say_how_long_it_was(told: object) -> None:
+    ended = Reply(payload={"status": "COMPLETED", "duration": told})
     async with created() as life:
         await life.use()
-        wall.now += 42.0
+        await asyncio.sleep(20.0)
+        life.runway.script.append(ended)
+        assert (await life.session.wait_until_ended()).status == "COMPLETED"
+        life.runway.script.append(ended)
         end, _ = await life.end(None)
-        assert (end.billed_seconds, end.estimated) == (42.0, True)
+        assert (end.how, end.status, end.estimated) == ("already ended", "COMPLETED", True)
+        assert end.billed_seconds == pytest.approx(30.0, abs=0.1)
+        life.runway.script.append(ended)
+        settled = await life.session.settled(end, 20.0)
+        assert settled == end
 
 
 @virtual_clock

@@ -20,8 +20,9 @@ from livekit_plugins_runway.errors import (
     UnavailableError,
 )
 from livekit_plugins_runway.runway import http
+from livekit_plugins_runway.runway.answers import error_from_response
 from livekit_plugins_runway.runway.client import RunwayClient
-from livekit_plugins_runway.runway.http import ApiCall, HttpCaller, error_from_response
+from livekit_plugins_runway.runway.http import ApiCall, HttpCaller
 from tests.support.scripted_runway import state
 
 PROVISIONING = 1.0

@@ -509,6 +509,50 @@ async def test_malformed_answer_is_a_success_that_is_not_json(runway: Caller) ->
     assert runway.sim.requests[-1].status == 200
 
 
+async def test_fields_of_an_answer_can_be_other_than_usual(runway: Caller) -> None:
+    odd = CallFault(changes={"id": 7, "more": None})
+    runway.sim.faults.for_next_session(
+        Faults(create=[odd], get=[CallFault(without=["createdAt"], changes={"status": "PAUSED"})])
+    )
+    assert await runway.call("POST", SESSIONS, body=BODY) == (200, {"id": 7, "more": None})
+    (session,) = runway.sim.sessions.values()
+    assert await runway.get(session) == {"id": session.id, "status": "PAUSED", "queued": True}
+    assert (await runway.get(session))["status"] == "NOT_READY"
+
+
+async def test_a_body_can_be_any_text_with_or_without_a_status(runway: Caller) -> None:
+    faults = [CallFault(body="[["), CallFault(body="{}", status=418, retry_after="soon")]
+    runway.sim.faults.for_next_session(Faults(delete=faults))
+    session = await runway.create()
+    path = runway.sim.url + f"{SESSIONS}/{session.id}"
+    headers = {"X-Runway-Version": "2024-11-06", "Authorization": f"Bearer {runway.sim.api_secret}"}
+    seen = []
+    for _ in faults:
+        async with runway.http.delete(path, headers=headers) as answer:
+            seen.append((answer.status, await answer.text(), answer.headers.get("Retry-After")))
+    assert seen == [(200, "[[", None), (418, "{}", "soon")]
+    assert session.status is SessionStatus.CANCELLED
+
+
+@pytest.mark.parametrize("status", [None, 500])
+async def test_a_body_can_be_without_an_end(runway: Caller, status: int | None) -> None:
+    runway.sim.faults.for_next_session(Faults(get=[CallFault(endless=True, status=status)]))
+    session = await runway.create()
+    headers = {"X-Runway-Version": "2024-11-06", "Authorization": f"Bearer {runway.sim.api_secret}"}
+    url = runway.sim.url + f"{SESSIONS}/{session.id}"
+    async with runway.http.get(url, headers=headers) as answer:
+        assert answer.status == (status or 200)
+        assert len(await answer.content.readexactly(3_000_000)) == 3_000_000
+
+
+async def test_the_back_ends_credentials_can_be_refused(runway: Caller) -> None:
+    runway.sim.faults.for_next_session(Faults(connect_backend=[503]))
+    session = await runway.create()
+    await runway.sim.wait_for(session, "READY")
+    path = f"{SESSIONS}/{session.id}/connect_backend"
+    assert [(await runway.call("POST", path, body={}))[0] for _ in range(2)] == [503, 200]
+
+
 async def test_session_can_fail_while_provisioning(runway: Caller) -> None:
     runway.sim.faults.for_next_session(Faults(fail_while_provisioning="INTERNAL.BAD_OUTPUT"))
     session = await runway.create()

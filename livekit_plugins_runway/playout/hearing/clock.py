@@ -20,6 +20,7 @@ class PlayoutClock:
         start: sample of the segment at which this delivery begins.
     """
 
+    believes_reports = True
     likeness: float | None = None
     words = Words.UNKNOWN
     """It cannot tell."""
@@ -65,7 +66,7 @@ class PlayoutClock:
         """Seconds for which nothing was audible, up to now."""
         return self._silent_run * HOP_SECONDS
 
-    def begin(self) -> None:
+    def note_started(self) -> None:
         """The worker reports that it has begun to play."""
         if self._place is None:
             self._place = self._start_hop + self.lead_in // HOP
@@ -78,7 +79,7 @@ class PlayoutClock:
         for hop, audible in enumerate(sounds.tolist()):
             self._silent_run = 0 if audible else self._silent_run + 1
             if self._place is None and audible and self._segment.hops.count > self._start_hop:
-                self.begin()
+                self.note_started()
                 onset = hop
             if self._place is not None:
                 self._heard += 1

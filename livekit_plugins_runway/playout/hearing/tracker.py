@@ -27,17 +27,12 @@ from .features import AUDIBLE_DB, SILENT_DB, Levels, hop_bands
 from .history import History
 from .judge import STALE, WordJudge
 from .judge import Words as Words
-from .likeness import is_steady, likeness, likeness_along
 from .onset import Onset
+from .spectra import find_place, likeness_at_places
 
-_MATCH_HOPS = 60
-_MATCH_REACH_HOPS = 150
-_MATCH_MIN_SCORE = 0.75
 _LOOK_BACK_EVERY_HOPS = 25
 _LEVEL_HOPS = 200
-_MIN_SOUND_HOPS = 20
 _KEPT_HOPS = 200  # of what was said
-_ALONG_HOPS = 100
 _SPARE_HOPS = 10  # of speech that was pushed and not sent; with less, the avatar may have to wait
 
 # Chosen on the tuning voices and sentences of bench/ear; evidence as in `Trace`.
@@ -64,6 +59,9 @@ class SpeechTracker:
         former: the segment before, if words of it may still be heard.
         trusted: the avatar has said its words before, so that its waveform alone tells them.
     """
+
+    believes_reports = False
+    """What is heard tells when the worker has begun and ended, and not the worker."""
 
     def __init__(
         self,
@@ -160,6 +158,9 @@ class SpeechTracker:
     def silence(self) -> float:
         """Seconds for which nothing was audible, up to now."""
         return self._history.silent_run * HOP_SECONDS
+
+    def note_started(self) -> None:
+        """The worker reports that it has begun to play: see `believes_reports`."""
 
     # -- hearing ---------------------------------------------------------------------------------
 
@@ -325,33 +326,12 @@ class SpeechTracker:
 
     def _compare(self, alignment: Alignment) -> None:
         """Whether the spectra are those of the place, and if not, of which they are."""
-        self._note_likeness()
-        hops = self._history.last_sounds(_MATCH_HOPS)
+        found = likeness_at_places(self._history, self._segment)
+        if found is not None:
+            along, steady = found
+            self._judge.note_along(along, steady=steady)
         if alignment.strain <= STRAINED or self._history.silent_run:
             return
-        heard = self._history.hops
-        if np.count_nonzero(heard.levels[hops] > AUDIBLE_DB) < _MIN_SOUND_HOPS:
-            return
-        said, count = self._segment.hops.bands, hops.stop - hops.start
-        place = self._history.places[-1] - count
-        first = max(self._start_hop, place - _MATCH_REACH_HOPS)
-        last = min(len(said) - count, place + _MATCH_REACH_HOPS)
-        if last < first:
-            return
-        scores = likeness(heard.bands[hops], said[first : last + count])
-        best = int(np.argmax(scores))
-        if scores[best] >= _MATCH_MIN_SCORE:
-            self._move_to(alignment, first + best + count)
-
-    def _note_likeness(self) -> None:
-        """Of the last sounds to the speech at their places, once there are enough."""
-        heard, said = self._history.hops, self._segment.hops
-        with_place = slice(max(0, heard.count - len(self._history.places)), heard.count)
-        places = self._history.places_of(with_place)
-        sounding = (heard.levels[with_place] > AUDIBLE_DB) & (places >= 0)
-        sounds = np.flatnonzero(sounding)[-_ALONG_HOPS:]
-        if len(sounds) < _MIN_SOUND_HOPS:
-            return
-        there = said.bands[np.minimum(places[sounds], said.count - 1)]
-        here = heard.bands[with_place][sounds]
-        self._judge.note_along(likeness_along(here, there), steady=is_steady(here, there))
+        place = find_place(self._history, self._segment, self._start_hop)
+        if place is not None:
+            self._move_to(alignment, place)

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import enum
 
-from ..audio import BYTES_PER_SAMPLE, HOP, HOP_SECONDS, SAMPLE_RATE
+from ..audio import BYTES_PER_SAMPLE, HOP_SECONDS, SAMPLE_RATE
 from ..ear import Heard
 from ..hearing.clock import PlayoutClock
 from ..hearing.tracker import SpeechTracker, Words
 from ..ports import SpeechDelivery
 from ..segment import Segment
 from .pacer import MOST_AT_ONCE, Pacer
+from .progress import Progress
 from .runs import Run, Runs
 
-FIRST_LATENCY = 2.5
-"""Seconds granted to an avatar that was never heard yet to answer; Runway states a turn-around of
-1.75 s (runwayml.com, "Building Runway Characters")."""
 DEADLINE_MARGIN = 5.0
 """Seconds past its own length after which a flushed segment is finished by force."""
 _MARGIN = 0.08
@@ -29,9 +27,6 @@ _DOUBTFUL = 0.6
 _NOT_AT_ALL_ALIKE = 0.3
 _ALIKE = 0.6
 """Likeness from which on sounds may be the agent's, though their waveform does not tell."""
-_KEPT_BACK = 0.8
-"""Seconds of speech that a worker may keep until more comes or the segment is complete: LiveKit's
-reference worker keeps what does not fill a picture, others look ahead."""
 _CLICK = 0.1
 """Seconds of speech in all, up to which it is not waited for: no avatar need make it audible."""
 _PART_OF_A_WORD = 0.12
@@ -45,8 +40,6 @@ _WORD_GAP = 0.03
 """Seconds of silence at which one speaker may leave off and another go on."""
 _REMEMBERED = SAMPLE_RATE
 """Samples that are kept of what was heard: more than is ever said again."""
-_OWED = 3 * HOP
-"""Samples of speech that may be missing without being waited for."""
 
 
 class Phase(enum.Enum):
@@ -101,13 +94,10 @@ class AvatarRoute:
         self.segment = segment
         self.start = start
         self._began = now
-        self._expected = FIRST_LATENCY if latency is None else latency
         self._silence_delay = latency or 0.0
         self._stall_timeout = stall_timeout
-        self._unseen = unseen
-        """The face was not there when it began."""
         self._is_patient = unseen
-        """It still is not."""
+        """The face is not there yet."""
         self.phase = Phase.SENDING
         """Goes on from SENDING to SENT and OVER, or at once to OVER."""
         self.pacer = Pacer(self.start, now)
@@ -117,18 +107,12 @@ class AvatarRoute:
             self.tracker = PlayoutClock(segment, start)
         else:
             self.tracker = SpeechTracker(segment, start, former=former, trusted=trusted)
+        self.progress = Progress(
+            segment, self.pacer, self.tracker, now, latency=latency, unseen=unseen
+        )
         self._runs = Runs(self.start, now)
         self._confirmed = False
         """The worker says that it has finished the segment."""
-        self._first_turn: float | None = None
-        """When the turn of the first spoken sample comes; None until it was sent."""
-        self.heard_at: float | None = None
-        """When the avatar was first heard; None before."""
-        self._progress: tuple[int, float] = (self.start, now)
-        """The position, and since when it is that."""
-        self._owed_since: float | None = None
-        """From when the word that is missing is missing; None while none is. In the future while
-        its time has not come."""
         self._is_believed = False
         """All but its last word was the agent's."""
         self._deadline: float | None = None
@@ -171,30 +155,27 @@ class AvatarRoute:
     def describe(self) -> None:
         """Look at what was sent; not while it is being sent, for it would wait."""
         self.segment.describe(self.sent, start=self.start)
-        if self._first_turn is None:
-            first = self._next_spoken(self.start)
-            self._first_turn = None if first is None else self.pacer.turn_of(first)
-        self.pacer.forget_turns(self._progress[0])
+        self.progress.note_described()
 
     def hear(self, heard: Heard) -> None:
         """Account for what came back. What was sent is to be described first."""
         onset = self.tracker.hear(heard.samples, heard.levels, heard.sounds)
         if onset is not None and self.heard_at is None:
-            self.heard_at = heard.times[-1] - (self.tracker.began_ago - HOP_SECONDS)
-            self._runs.begin(self.heard_at - self.tracker.lead_in / SAMPLE_RATE)
+            at = heard.times[-1] - (self.tracker.began_ago - HOP_SECONDS)
+            self.progress.note_onset(at)
+            self._runs.begin(at - self.tracker.lead_in / SAMPLE_RATE)
         if self.tracker.onset:
             self._note_position(heard.times[-1])
 
     def _note_position(self, at: float) -> None:
         position = min(self.tracker.position, self.sent)
-        if position != self._progress[0]:
-            self._progress = (position, at)
+        if self.progress.note_position(position, at):
             self._runs.advance(position, at)
 
     def note_started(self) -> None:
         """The worker reports that it has begun to play. Whoever listens need not be told."""
-        if isinstance(self.tracker, PlayoutClock) and self.phase is not Phase.OVER:
-            self.tracker.begin()
+        if self.phase is not Phase.OVER:
+            self.tracker.note_started()
 
     def confirm(self, now: float) -> None:
         """The worker reports that it has played the segment; believed only where the ear agrees,
@@ -204,13 +185,14 @@ class AvatarRoute:
             self._confirmed = True
 
     @property
+    def heard_at(self) -> float | None:
+        """When the avatar was first heard; None before."""
+        return self.progress.heard_at
+
+    @property
     def latency(self) -> float | None:
-        """Seconds, as `Ear.latency`; None while it is not known, which stays so where the face had
-        to be waited for."""
-        if self._unseen or self.heard_at is None or self._first_turn is None:
-            return None
-        latency = self.heard_at - self._first_turn
-        return latency if latency > 0.0 else None
+        """See `Progress.latency`."""
+        return self.progress.latency
 
     @property
     def confirmed_latency(self) -> float | None:
@@ -233,14 +215,14 @@ class AvatarRoute:
                 self.segment.heard = self.segment.pushed
                 return Verdict.HEARD
             if self.tracker.onset and self.missing_for(now) >= _LAST_WORD_WAIT:
-                verdict = self._without_the_end(position)
+                verdict = self._without_the_end()
                 if verdict is not Verdict.GO_ON:
                     return verdict
         if self.tracker.words is Words.FOREIGN:
             return Verdict.FOREIGN
         if self._is_patient and not self.tracker.onset:
             return Verdict.UNSEEN_TOO_LONG if impatient else Verdict.GO_ON
-        if self._is_stalled(position, now):
+        if self.progress.is_stalled(position, now, self._stall_timeout):
             return Verdict.STALLED
         return Verdict.OVERDUE if self._is_overdue(now) else Verdict.GO_ON
 
@@ -264,33 +246,15 @@ class AvatarRoute:
     def _spoken(self, start: int, end: int | None = None) -> int:
         return self.segment.spoken_after(start, end)
 
-    def _next_spoken(self, position: int) -> int | None:
-        """The first sample from `position` on that has to be heard."""
-        hop = self.segment.next_spoken(position // HOP)
-        return None if hop is None else hop * HOP
-
     def missing_for(self, now: float) -> float:
-        """Seconds for which nothing was heard although a word was due. Negative until its turn
-        comes; the silence up to now if there are no more words."""
-        following = self._next_spoken(self._progress[0])
-        if following is None:
-            return self.tracker.silence
-        return min(self.tracker.silence, now - self._due(following))
-
-    def _due(self, following: int) -> float:
-        """When the next word has to be heard: after the pause that is said before it, and not
-        before what was sent so late has come."""
-        position, since = self._progress
-        delay = self._expected if self.latency is None else self.latency
-        # Of its last sample: a hop may have begun before the source ran dry.
-        turn = self.pacer.turn_of(following + HOP - 1)
-        return max(since + (following - position) / SAMPLE_RATE, turn + delay)
+        """See `Progress.missing_for`."""
+        return self.progress.missing_for(now)
 
     def _is_heard(self, position: int, now: float) -> bool:
         tracker, pushed = self.tracker, self.segment.pushed
         if not tracker.onset:
             return position >= pushed  # there was nothing to be heard
-        if self._confirmed and isinstance(tracker, PlayoutClock):
+        if self._confirmed and tracker.believes_reports:
             return True
         if position < pushed and not self._is_silence_over(now):
             return False
@@ -307,7 +271,7 @@ class AvatarRoute:
             lost: the avatar is given up, so one that was never found to be alike is not believed.
         """
         tracker = self.tracker
-        clear = min(self._progress[0], tracker.clear_position)
+        clear = min(self.progress.position, tracker.clear_position)
         likeness = tracker.likeness
         known = tracker.words is Words.OWN  # by its waveform, which tones do not have
         limit = _ALIKE if known else _NOT_AT_ALL_ALIKE if lost else -1.0
@@ -320,14 +284,10 @@ class AvatarRoute:
         missing_for = self.missing_for(now)
         if self._confirmed:
             return missing_for >= _CONFIRMED_WAIT
-        position, since = self._progress
-        if self._next_spoken(position) is not None:
-            return missing_for >= _END_WAIT
-        # Silence and noise at the end cannot be heard: their time passes.
-        left = (self.segment.pushed - position) / SAMPLE_RATE
-        return missing_for >= _END_WAIT and now - since >= left
+        waited = missing_for >= _END_WAIT
+        return waited and (self.progress.owes_words or self.progress.is_silence_past(now))
 
-    def _without_the_end(self, position: int) -> Verdict:
+    def _without_the_end(self) -> Verdict:
         """The end did not come, though its time has. Of the last word: what a data channel carried
         while its connection was restored may come seconds late, or never."""
         missing = self._spoken(self._clear_position()) / SAMPLE_RATE
@@ -336,7 +296,7 @@ class AvatarRoute:
         if missing < _LAST_WORD:
             return self._without_the_last_word()
         # All has come out, but not all of it as the agent's words.
-        return Verdict.GO_ON if self._next_spoken(position) is not None else Verdict.FOREIGN
+        return Verdict.GO_ON if self.progress.owes_words else Verdict.FOREIGN
 
     def _without_the_last_word(self) -> Verdict:
         """An avatar that speaks as it is told did not say it, nor did one of which too little was
@@ -347,28 +307,12 @@ class AvatarRoute:
         self.segment.heard = self.segment.pushed
         return Verdict.HEARD
 
-    def _is_stalled(self, position: int, now: float) -> bool:
-        owed = self.sent
-        if not self.segment.flushed and self.sent == self.segment.pushed:
-            owed -= int(_KEPT_BACK * SAMPLE_RATE)
-        if self._spoken(position, max(position, owed)) < _OWED:
-            self._owed_since = None
-            return False
-        since = self._progress[1]
-        if self._owed_since is None or since > self._owed_since:
-            following = self._next_spoken(position)
-            due = now if following is None or not self.tracker.onset else self._due(following)
-            self._owed_since = max(now, due)
-            if not self.tracker.onset:
-                self._owed_since += self._expected
-        return now - self._owed_since > self._stall_timeout
-
     def _is_overdue(self, now: float) -> bool:
         if self.phase is not Phase.SENT:
             return False
         if self._deadline is None:
             left = (self.segment.pushed - self.segment.heard) / SAMPLE_RATE
-            self._deadline = now + left + self._expected + DEADLINE_MARGIN
+            self._deadline = now + left + self.progress.expected + DEADLINE_MARGIN
         return now > self._deadline
 
     # -- leaving off ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -68,14 +68,34 @@ async def with_fault(fault: CallFault, effect: Effect, closing: asyncio.Event) -
     if fault.status is not None:
         headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
         body = {"error": fault.error, "docUrl": DOC_URL}
-        return web.json_response(body, status=fault.status, headers=headers)
+        refusal = web.json_response(body, status=fault.status, headers=headers)
+        return _altered(refusal, fault, headers)
     await lose("before_effect")
     response = await effect()
     await asyncio.sleep(fault.answer_delay)
     await lose("after_effect")
-    if fault.malformed:
-        return web.Response(text="<html>", content_type="application/json")
-    return response
+    return _altered(response, fault, {})
+
+
+def _altered(response: web.Response, fault: CallFault, headers: dict[str, str]) -> web.Response:
+    """The answer with another body, if the fault has one."""
+    body: str | AsyncIterator[bytes] | None = "<html>" if fault.malformed else fault.body
+    if fault.endless:
+        body = _without_end()
+    elif body is None and (fault.changes or fault.without):
+        usual: dict[str, Any] = json.loads(response.text or "{}")
+        kept = {name: value for name, value in usual.items() if name not in fault.without}
+        body = json.dumps({**kept, **fault.changes})
+    if body is None:
+        return response
+    status = 200 if response.status == 204 else response.status  # a 204 has none
+    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+
+
+async def _without_end() -> AsyncIterator[bytes]:
+    while True:
+        yield b" " * 65_536
+        await asyncio.sleep(0)
 
 
 def view(session: SimulatedSession) -> dict[str, Any]:

@@ -379,8 +379,13 @@ class RunwaySimulator:
         live = (SessionStatus.READY, SessionStatus.RUNNING)
         if session.external_room is not None or session.status not in live:
             raise Refusal(404, "Could not find the realtime session.")
-        token = self._rooms.backend_token(session.id)
-        return web.json_response({"url": self._rooms.url, "token": token, "roomName": session.id})
+
+        async def effect() -> web.Response:
+            token = self._rooms.backend_token(session.id)
+            answer = {"url": self._rooms.url, "token": token, "roomName": session.id}
+            return web.json_response(answer)
+
+        return await self._call(session, "connect_backend", effect)
 
     async def _call(
         self, session: SimulatedSession, name: CallName, effect: Effect

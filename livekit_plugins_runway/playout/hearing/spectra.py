@@ -1,0 +1,54 @@
+"""What the spectra of the last sounds tell: how alike they are to the speech, and where it is.
+Pure functions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..segment import Segment
+from .features import AUDIBLE_DB
+from .history import History
+from .likeness import is_steady, likeness, likeness_along
+
+_MATCH_HOPS = 60
+_MATCH_REACH_HOPS = 150
+_MATCH_MIN_SCORE = 0.75
+_MIN_SOUND_HOPS = 20
+_ALONG_HOPS = 100
+
+
+def find_place(history: History, segment: Segment, start_hop: int) -> int | None:
+    """The hop of the speech that the last sounds end with, looked for around the place that is
+    known; None if they are too few, or not alike anywhere.
+
+    Args:
+        start_hop: hop of the speech at which the delivery begins.
+    """
+    hops = history.last_sounds(_MATCH_HOPS)
+    heard = history.hops
+    if np.count_nonzero(heard.levels[hops] > AUDIBLE_DB) < _MIN_SOUND_HOPS:
+        return None
+    said, count = segment.hops.bands, hops.stop - hops.start
+    place = history.places[-1] - count
+    first = max(start_hop, place - _MATCH_REACH_HOPS)
+    last = min(len(said) - count, place + _MATCH_REACH_HOPS)
+    if last < first:
+        return None
+    scores = likeness(heard.bands[hops], said[first : last + count])
+    best = int(np.argmax(scores))
+    return first + best + count if scores[best] >= _MATCH_MIN_SCORE else None
+
+
+def likeness_at_places(history: History, segment: Segment) -> tuple[float, bool] | None:
+    """Of the last second of sounds to the speech at their places, -1 to 1, and whether both hardly
+    change, so that it tells nothing; None while there are too few."""
+    heard, said = history.hops, segment.hops
+    with_place = slice(max(0, heard.count - len(history.places)), heard.count)
+    places = history.places_of(with_place)
+    sounding = (heard.levels[with_place] > AUDIBLE_DB) & (places >= 0)
+    sounds = np.flatnonzero(sounding)[-_ALONG_HOPS:]
+    if len(sounds) < _MIN_SOUND_HOPS:
+        return None
+    there = said.bands[np.minimum(places[sounds], said.count - 1)]
+    here = heard.bands[with_place][sounds]
+    return likeness_along(here, there), is_steady(here, there)

@@ -1,0 +1,137 @@
+"""How far an avatar was heard to be in a segment, and since when more of it is missing. Pure."""
+
+from __future__ import annotations
+
+from ..audio import HOP, SAMPLE_RATE
+from ..hearing.clock import PlayoutClock
+from ..hearing.tracker import SpeechTracker
+from ..segment import Segment
+from .pacer import Pacer
+
+FIRST_LATENCY = 2.5
+"""Seconds granted to an avatar that was never heard yet to answer; Runway states a turn-around of
+1.75 s (runwayml.com, "Building Runway Characters")."""
+_KEPT_BACK = 0.8
+"""Seconds of speech that a worker may keep until more comes or the segment is complete: LiveKit's
+reference worker keeps what does not fill a picture, others look ahead."""
+_OWED = 3 * HOP
+"""Samples of speech that may be missing without being waited for."""
+
+
+class Progress:
+    """Of one attempt. All of it is written by the methods that begin with `note`, and by
+    `is_stalled()`. Positions are samples of the segment; times are loop times in seconds.
+
+    Args:
+        pacer: tells when the turn of each sample comes that was sent.
+        latency: of the avatar in seconds, last measured; None if never.
+        unseen: the avatar shows no face yet, so that this attempt tells nothing of its latency.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        pacer: Pacer,
+        tracker: SpeechTracker | PlayoutClock,
+        now: float,
+        *,
+        latency: float | None,
+        unseen: bool,
+    ) -> None:
+        self._segment = segment
+        self._start = pacer.sent
+        self._pacer = pacer
+        self._tracker = tracker
+        self.expected = FIRST_LATENCY if latency is None else latency
+        """Seconds that the avatar may take to answer."""
+        self._unseen = unseen
+        self._first_turn: float | None = None
+        """When the turn of the first spoken sample comes; None until it was sent."""
+        self.heard_at: float | None = None
+        """When the avatar was first heard; None before."""
+        self._place: tuple[int, float] = (self._start, now)
+        """The position, and since when it is that."""
+        self._owed_since: float | None = None
+        """From when the word that is missing is missing; None while none is. In the future while
+        its time has not come."""
+
+    @property
+    def position(self) -> int:
+        return self._place[0]
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds, as `Ear.latency`; None while it is not known, which stays so where the face had
+        to be waited for."""
+        if self._unseen or self.heard_at is None or self._first_turn is None:
+            return None
+        latency = self.heard_at - self._first_turn
+        return latency if latency > 0.0 else None
+
+    def note_described(self) -> None:
+        """More of the segment was looked at."""
+        if self._first_turn is None:
+            first = self._next_spoken(self._start)
+            self._first_turn = None if first is None else self._pacer.turn_of(first)
+        self._pacer.forget_turns(self.position)
+
+    def note_onset(self, at: float) -> None:
+        """The avatar has begun to speak."""
+        self.heard_at = at
+
+    def note_position(self, position: int, at: float) -> bool:
+        """How far the avatar is at a time. False if it has not moved."""
+        if position == self.position:
+            return False
+        self._place = (position, at)
+        return True
+
+    def _next_spoken(self, position: int) -> int | None:
+        """The first sample from `position` on that has to be heard."""
+        hop = self._segment.next_spoken(position // HOP)
+        return None if hop is None else hop * HOP
+
+    @property
+    def owes_words(self) -> bool:
+        """There are words that were not heard yet."""
+        return self._next_spoken(self.position) is not None
+
+    def missing_for(self, now: float) -> float:
+        """Seconds for which nothing was heard although a word was due. Negative until its turn
+        comes; the silence up to now if there are no more words."""
+        following = self._next_spoken(self.position)
+        silence = self._tracker.silence
+        return silence if following is None else min(silence, now - self._due(following))
+
+    def _due(self, following: int) -> float:
+        """When the next word has to be heard: after the pause that is said before it, and not
+        before what was sent so late has come."""
+        position, since = self._place
+        delay = self.expected if self.latency is None else self.latency
+        # Of its last sample: a hop may have begun before the source ran dry.
+        turn = self._pacer.turn_of(following + HOP - 1)
+        return max(since + (following - position) / SAMPLE_RATE, turn + delay)
+
+    def is_silence_past(self, now: float) -> bool:
+        """The silence and noise that the segment ends with cannot be heard: their time has
+        passed."""
+        position, since = self._place
+        return now - since >= (self._segment.pushed - position) / SAMPLE_RATE
+
+    def is_stalled(self, position: int, now: float, timeout: float) -> bool:
+        """Speech after `position` has been missing for longer than `timeout` seconds."""
+        segment, owed = self._segment, self._pacer.sent
+        if not segment.flushed and owed == segment.pushed:
+            owed -= int(_KEPT_BACK * SAMPLE_RATE)
+        if segment.spoken_after(position, max(position, owed)) < _OWED:
+            self._owed_since = None
+            return False
+        if self._owed_since is None or self._place[1] > self._owed_since:
+            self._owed_since = max(now, self._owed_from(position, now))
+        return now - self._owed_since > timeout
+
+    def _owed_from(self, position: int, now: float) -> float:
+        if not self._tracker.onset:
+            return now + self.expected
+        following = self._next_spoken(position)
+        return now if following is None else self._due(following)

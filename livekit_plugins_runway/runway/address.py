@@ -1,0 +1,51 @@
+"""Where Runway is: an address that is checked before anything is asked of it."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urlsplit
+
+from ..errors import ConfigurationError
+
+
+def checked_base_url(base_url: str) -> str:
+    address = base_url.strip()
+    if fault := _fault_of(address):
+        # The value is not shown: a password may be in it.
+        raise ConfigurationError(
+            f"The Runway base URL (api_url, RUNWAYML_BASE_URL) {fault}. It must be like "
+            "https://api.dev.runwayml.com"
+        )
+    return address.rstrip("/")
+
+
+def _fault_of(address: str) -> str:
+    """What is wrong with the address of a service; "" if nothing is."""
+    if not address.isprintable() or " " in address:
+        return "has a blank or a control character in it"
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "is no address"
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        return "does not begin with http:// or https:// and a host"
+    if "@" in parts.netloc:
+        return "has a user name or a password in it; Runway takes the API key alone"
+    if "?" in address or "#" in address:
+        return "has a query or a fragment"
+    if not _can_be_looked_up(parts):
+        return (
+            "has a host or a port that cannot be: a part of a host's name has 1 to 63 characters, "
+            "and a port is a number up to 65535"
+        )
+    return ""
+
+
+def _can_be_looked_up(parts: SplitResult) -> bool:
+    """Names beyond ASCII are left to who looks them up: their rules have changed over the years."""
+    try:
+        host = parts.hostname or ""
+        if host.isascii():
+            host.encode("idna")
+        return bool(host) and parts.port != 0
+    except ValueError:  # a UnicodeError is one
+        return False

@@ -1,0 +1,179 @@
+"""What an answer of Runway's means: its JSON, the error for one that is no success, and how long it
+asks to wait. Pure; the texts that come in must hold no secret."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from ..errors import (
+    AuthenticationError,
+    CreditsError,
+    ForbiddenError,
+    Issue,
+    NotFoundError,
+    Operation,
+    ProtocolError,
+    QuotaError,
+    RateLimitedError,
+    RequestError,
+    RequestRejectedError,
+    ServerError,
+)
+
+_LONGEST_ASKED = 86_400.0
+"""Seconds; a longer `Retry-After` is taken for this."""
+_LONGEST_TEXT = 500
+_DEEPEST = 64
+"""Levels of JSON. What Runway sends has less than ten."""
+_NO_CREDITS = re.compile(r"(not|n't|insufficient|out of|no)\b.*\bcredits?\b", re.I | re.S)
+_DAILY_LIMIT = re.compile(r"\bdaily\b", re.I)
+
+
+def parsed(text: str) -> tuple[object, str]:
+    """The value, and ""; or the text, and what is wrong. Without an error: that would quote it."""
+    deep = "", f"is nested more than {_DEEPEST} levels deep"
+    try:
+        value: object = json.loads(text)
+    except RecursionError:
+        return deep
+    except ValueError:
+        return text, "is not JSON"
+    return deep if _is_deeper(value, _DEEPEST) else (value, "")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Without recursion."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return bool(level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
+
+
+def error_from_response(
+    status: int,
+    payload: object,
+    *,
+    operation: Operation,
+    retry_after: float | None = None,
+    request_id: str | None = None,
+) -> RequestError | ProtocolError:
+    """The error for an HTTP answer that is no success.
+
+    Args:
+        status: HTTP status.
+        payload: the decoded JSON body, or its text where it was no JSON. Must hold no secret.
+        operation: the call that was answered.
+        retry_after: seconds that Runway asked to wait.
+        request_id: Runway's id of the request.
+    """
+    if not 400 <= status < 600:
+        return ProtocolError(
+            f"Runway answered with HTTP {status}, which is neither success nor error. "
+            "Check RUNWAYML_BASE_URL."
+        )
+    fields: Mapping[object, object] = payload if isinstance(payload, dict) else {}
+    text = payload if isinstance(payload, str) else fields.get("message") or fields.get("error")
+    runway_message = one_line(text)
+    issues = _issues(fields.get("issues"))
+    doc_url = fields.get("docUrl")
+    kind = _kind(status, runway_message, bool(issues))
+    return kind(
+        status_code=status,
+        operation=operation,
+        runway_message=runway_message,
+        issues=issues,
+        doc_url=doc_url if isinstance(doc_url, str) else None,
+        retry_after=retry_after,
+        hint=_hint(kind, status, operation),
+        request_id=request_id,
+        body={
+            "error": runway_message,
+            "issues": [{"code": i.code, "message": i.message, "path": [*i.path]} for i in issues],
+            "docUrl": doc_url if isinstance(doc_url, str) else None,
+        },
+    )
+
+
+def _kind(status: int, text: str, has_issues: bool) -> type[RequestError]:
+    if status >= 500:
+        return ServerError
+    if status == 429:
+        return QuotaError if _DAILY_LIMIT.search(text) else RateLimitedError
+    if status in (400, 402) and not has_issues and _NO_CREDITS.search(text):
+        return CreditsError
+    by_status = {401: AuthenticationError, 403: ForbiddenError, 404: NotFoundError}
+    return by_status.get(status, RequestRejectedError)
+
+
+def _hint(kind: type[RequestError], status: int, operation: Operation) -> str | None:
+    if status == 408:
+        return "Runway waited too long for the request: try again."
+    if operation == "consume" and kind in (AuthenticationError, NotFoundError):
+        return (
+            "A session is consumed once, with its own session key, soon after READY: "
+            "make a new session."
+        )
+    if kind is NotFoundError and operation in ("get", "delete"):
+        return "A session is visible only to keys of the project that made it: check the key."
+    if kind is NotFoundError and operation == "request":
+        return "What belongs to another project is not visible to this key: check id and key."
+    return None
+
+
+def _issues(raw: object) -> tuple[Issue, ...]:
+    found = []
+    for entry in raw if isinstance(raw, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        path, code = entry.get("path"), entry.get("code")
+        found.append(
+            Issue(
+                path=tuple(
+                    p if isinstance(p, int) else str(p)
+                    for p in (path if isinstance(path, list) else [])
+                ),
+                message=one_line(entry.get("message")),
+                code=code if isinstance(code, str) else None,
+            )
+        )
+    return tuple(found)
+
+
+def one_line(text: object) -> str:
+    """A text of unknown origin (perhaps a gateway's HTML page) as one bounded line that can be
+    printed: JSON and headers may hold half of a character (a lone surrogate)."""
+    if not isinstance(text, str):
+        return ""
+    return " ".join(text.split())[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
+
+
+def seconds_to_wait(value: str | None) -> float | None:
+    """Seconds from a Retry-After header, which holds seconds or an HTTP date; None for none that
+    makes sense."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value) if value.strip().isdecimal() else _until(value)
+    except Exception:  # noqa: BLE001  what the parser of dates may raise is not documented
+        return None
+    return min(max(0.0, seconds), _LONGEST_ASKED)
+
+
+def _until(date: str) -> float:
+    moment: datetime = parsedate_to_datetime(date)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - datetime.now(UTC)).total_seconds()
