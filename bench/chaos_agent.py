@@ -24,7 +24,13 @@ from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions, 
 from livekit_plugins_runway.testing.tones import ToneScript
 
 RECOVERY = RecoveryOptions(
-    max_restarts=1_000, backoff=0.2, backoff_max=1.0, session_cap=45.0, renew_before=15.0
+    max_restarts=1_000,
+    backoff=0.2,
+    backoff_max=1.0,
+    max_sessions=None,
+    max_billed_seconds=None,
+    session_cap=45.0,
+    renew_before=15.0,
 )
 """It never gives up: what is looked at here is what comes after."""
 

@@ -61,10 +61,12 @@ REPLIES = {
 PAGE = "page"
 """Metadata of the dispatch for a call in which a visitor watches and breaks things."""
 PAGE_OPTIONS: dict[str, Any] = {
-    # The visitor ends sessions on purpose, often and at any age: no reason to give up, and no
-    # cap to be learned.
+    # The visitor ends sessions on purpose, often and at any age: no reason to give up, no cap to
+    # be learned, and nothing that is paid for.
     "max_duration": 1800,
-    "recovery": RecoveryOptions(max_restarts=1_000, backoff=0.1, backoff_max=0.1, session_cap=None),
+    "recovery": RecoveryOptions(
+        max_restarts=1_000, backoff=0.1, backoff_max=0.1, max_sessions=None, session_cap=None
+    ),
 }
 
 server = AgentServer(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import aiohttp
@@ -23,35 +21,28 @@ from livekit.agents import (
 )
 from livekit.agents.utils import is_given
 from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
-from livekit.agents.voice.io import AudioOutput
 
 from . import __version__
 from ._common.checks import check_choice, check_seconds, required
 from ._common.emitter import SafeEmitter
-from ._common.tasks import cancel_and_wait
+from ._common.tasks import BackgroundTasks, cancel_and_wait
 from ._common.versions import warn_of_untested_versions
 from .errors import ConfigurationError
-from .events import AvatarState, CallUsage, Event, PlayoutForced, StateChanged
+from .events import AvatarState, CallEvents, CallUsage, Event
+from .lifecycle.call import AvatarCall, CallOptions, ClosingStack
+from .lifecycle.creating import CreateOptions
 from .lifecycle.instance import AvatarInstance, InstanceOptions
-from .lifecycle.presence import UserPresence
 from .lifecycle.recovery import RecoveryOptions
-from .lifecycle.state import ALLOWED
-from .lifecycle.supervisor import Supervisor, SupervisorContext
+from .lifecycle.state import StateMachine
 from .lifecycle.telemetry import Telemetry
 from .lifecycle.timings import StageTimings
 from .lifecycle.tools import ToolDispatcher, ToolHandler, checked_handlers
 from .log import logger
 from .media.video import VideoOptions
-from .playout.output import AvatarAudioOutput
-from .playout.ports import (
-    FirstSpeechHeard,
-    PlayoutReport,
-    PlayoutStats,
-)
+from .playout.ports import PlayoutStats
 from .runway.client import DEFAULT_BASE_URL, RunwayClient
 from .runway.models import Tool
 from .runway.requests import realtime_request
-from .runway.session import abandoned
 from .transport.base import Transport
 from .transport.factory import TransportKind, check_transport, make_transport, worker_token_ttl
 from .transport.tokens import RoomCredentials
@@ -59,22 +50,14 @@ from .transport.worker_protocol import DeliveryKind, DeliveryOption
 
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
+_LEAVE_PATIENCE = 3.0
+"""Seconds of them, at the end, in which rooms may still be left. One that is slower does not
+answer: it is left in the background."""
 PlayoutOption = Literal["ear", "clock"]
 """What tells how far the avatar is in what it says."""
 _IDENTITY = "runway-avatar-agent"
 _FrameworkEvent = Literal["metrics_collected"]
 """Emitted by the base class."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What an avatar has from `start()` on, until `_close()` has closed each of them."""
-
-    transport: Transport
-    output: AvatarAudioOutput
-    presence: UserPresence
-    supervisor: Supervisor
-    telemetry: Telemetry
 
 
 class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Event]):
@@ -85,8 +68,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     Args:
         avatar_id: id (UUID) of a custom avatar of the key's project. Either this or `preset_id`.
         preset_id: a Runway preset, e.g. "influencer".
-        max_duration: seconds after which Runway ends the session, 10 to 1800. It is known to end
-            sessions at about 300 s whatever was asked for.
+        max_duration: seconds after which Runway ends a session, 10 to 1800. It is known to end
+            sessions at about 300 s whatever was asked for. Less than `recovery.session_cap`, it is
+            a limit of the call: the sessions after the first one have what is left of it.
         api_url: default `RUNWAYML_BASE_URL`, else Runway's production API.
         api_key: default `RUNWAYML_API_SECRET`.
         avatar_participant_identity: identity of the participant that the user sees; unique in the
@@ -106,6 +90,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             "datastream").
         wait_for_avatar: seconds that the first speech waits for the face, and then does without.
             0: voice first.
+        create_timeout: seconds for Runway to make one session, over all tries.
         join_timeout: seconds for the avatar worker to join its room, and again for its first frame;
             about 8 s are usual. Then it is given up.
         stall_timeout: seconds without pictures, or without progress in speech, that are a loss.
@@ -149,6 +134,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         allow_private_livekit_url: bool = False,
         delivery: DeliveryOption = "auto",
         wait_for_avatar: float = 10.0,
+        create_timeout: float = 45.0,
         join_timeout: float = 30.0,
         stall_timeout: float = 1.5,
         playout: PlayoutOption = "ear",
@@ -159,9 +145,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     ) -> None:
         super().__init__()
         warn_of_untested_versions()
-        # What was asked for: not changed any more. A swap changes the supervisor's copy of the
-        # request.
-        self._request = realtime_request(
+        # Not changed any more: a swap changes the supervisor's copy of it.
+        request = realtime_request(
             avatar_id or None,
             preset_id or None,
             max_duration if is_given(max_duration) else None,
@@ -173,6 +158,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         check_choice("playout", playout, get_args(PlayoutOption))
         check_transport(transport, delivery, video)
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
+        check_seconds("create_timeout", create_timeout)
         check_seconds("join_timeout", join_timeout)
         check_seconds("stall_timeout", stall_timeout)
         self._client = RunwayClient(
@@ -181,43 +167,45 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             http_session=http_session,
             conn_options=conn_options,
         )
-        """Its sessions are the supervisor's; it is closed here."""
-        self._conn_options = conn_options
+        """Its sessions are the call's, which closes it."""
         self._identity = avatar_participant_identity or _IDENTITY
         self._name = avatar_participant_name or self._identity
         self._transport_kind = transport
         self._allow_private_livekit_url = allow_private_livekit_url
-        self._wait_for_avatar = wait_for_avatar
-        self._playout: PlayoutOption = playout
-        self._allow_pause = allow_pause
-        self._recovery = recovery or RecoveryOptions()
         self._video = video
-        self._instance_options = InstanceOptions(
-            delivery=delivery,
-            join_timeout=join_timeout,
-            stall_timeout=stall_timeout,
-            tools=ToolDispatcher(
-                client=self._client,
-                handlers=checked_handlers(tool_handlers, self._request.tools),
-                on_called=partial(self.emit, "tool_called"),
-                on_error=partial(self.emit, "error"),
+        self._call_events = CallEvents(self.emit)
+        self._options = CallOptions(
+            request=request,
+            instance=InstanceOptions(
+                delivery=delivery,
+                join_timeout=join_timeout,
+                stall_timeout=stall_timeout,
+                tools=ToolDispatcher(
+                    client=self._client,
+                    handlers=checked_handlers(tool_handlers, request.tools),
+                    on_called=self._call_events.tool_called,
+                    on_error=self._call_events.error,
+                ),
             ),
+            recovery=recovery or RecoveryOptions(),
+            create=CreateOptions(conn_options, create_timeout),
+            wait_for_avatar=wait_for_avatar,
+            allow_pause=allow_pause,
+            by_clock=playout == "clock",
         )
 
         # What becomes of it, all in the event loop's thread.
-        self._state = AvatarState.NEW
-        """Written by `_move_to()` alone."""
+        self._states = StateMachine(self._call_events)
         self._timings = StageTimings()
-        """Each stage is written once, by `_on_stage()`."""
-        self._call: _Call | None = None
+        self._call: AvatarCall | None = None
         """From STARTING on, also after it was closed; None for an avatar that was never started."""
-        self._former_output: AudioOutput | None = None
-        """What `_call.output` has replaced in the agent session, to be put back."""
+        self._background = BackgroundTasks()
+        """Ends what `aclose()` does not wait for any longer."""
+        self._closing = ClosingStack(self._background)
+        """What `_close()` closes; filled as it is made."""
+        self._closing.push("base", self._close_base)
         self._warming_task: asyncio.Task[None] | None = None
         """From `prewarm()` on."""
-        self._run_task: asyncio.Task[None] | None = None
-        """The supervisor's run, from when `start()` has succeeded. It ends when it is closed, and
-        when the options say so."""
         self._close_task: asyncio.Task[None] | None = None
         """The one `_close()`, whoever asked for it first."""
         self._swap_lock = asyncio.Lock()
@@ -237,7 +225,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
 
     @property
     def state(self) -> AvatarState:
-        return self._state
+        return self._states.state
 
     @property
     def timings(self) -> StageTimings:
@@ -261,7 +249,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     @property
     def usage(self) -> CallUsage:
         """What the sessions that have ended have cost, and how often the face was replaced."""
-        return CallUsage() if self._call is None else self._call.supervisor.usage
+        return CallUsage() if self._call is None else self._call.endings.usage
 
     @property
     def playout(self) -> PlayoutStats:
@@ -274,7 +262,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         return None if self._call is None else self._call.output.latency
 
     def __repr__(self) -> str:
-        return f"AvatarSession(state={self._state.value}, delivery={self.delivery})"
+        return f"AvatarSession(state={self.state.value}, delivery={self.delivery})"
 
     # -- what it does ---------------------------------------------------------------------------
 
@@ -285,7 +273,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         cannot be reached is left to `start()` to say. An avatar that is then never started must be
         closed. No effect the second time, after `start()`, and in `console` mode.
         """
-        if self._state is AvatarState.NEW and self._warming_task is None and not _in_console():
+        if self.state is AvatarState.NEW and self._warming_task is None and not _in_console():
             self._warming_task = asyncio.create_task(self._client.prewarm(), name="runway_prewarm")
 
     async def start(
@@ -303,6 +291,11 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         face follows. From now on everything that the agent says is kept and spoken in order. If it
         raises, or is cancelled, the agent's audio output is as it was before, and nothing bills.
 
+        With `on_user_left="pause"` and nobody in the room, it makes no session yet: it returns when
+        the avatar participant is there, and what Runway refuses later is told as `error`. With
+        "direct", a start that failed may leave handlers in the room until the worker's token has
+        expired (150 s), to send that worker away.
+
         Args:
             room: the agent's room; connected, or that of the job.
             livekit_url, livekit_api_key, livekit_api_secret: default `LIVEKIT_URL`,
@@ -311,6 +304,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         Raises:
             ConfigurationError: LiveKit credentials are missing, it was started before, or Runway
                 would refuse the LiveKit URL ("direct").
+            AvatarClosedError: it, or the agent session, was closed meanwhile.
             RunwayException: Runway refused, by kind (see `errors`).
             UnavailableError: the avatar participant could not join the agent room, or ("direct")
                 the voice not be published there.
@@ -318,53 +312,21 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         if _in_console():
             logger.warning("console mode: the avatar stays off, nothing is created or billed")
             return
-        if self._state is not AvatarState.NEW:
+        if self.state is not AvatarState.NEW:
             raise ConfigurationError(
-                f"This AvatarSession is {self._state.value}; make a new one for each start()."
+                f"This AvatarSession is {self.state.value}; make a new one for each start()."
             )
-        job = get_job_context(required=False)
-        url = required("The LiveKit URL", "livekit_url", livekit_url, "LIVEKIT_URL")
-        key = required("The LiveKit key", "livekit_api_key", livekit_api_key, "LIVEKIT_API_KEY")
-        secret = required(
-            "The LiveKit secret", "livekit_api_secret", livekit_api_secret, "LIVEKIT_API_SECRET"
-        )
-        if room.isconnected():
-            room_name, agent_identity = room.name, room.local_participant.identity
-            if self._identity in room.remote_participants:
-                raise ConfigurationError(
-                    f"There is a participant {self._identity!r} in the room: pass another "
-                    "avatar_participant_identity."
-                )
-        elif job is not None:  # its room is connected by the agent session
-            room_name, agent_identity = job.job.room.name, job.local_participant_identity
-        else:
-            raise ConfigurationError("Outside a job the room must be connected before start().")
-        transport = make_transport(
-            self._transport_kind,
-            room,
-            RoomCredentials(url, key, secret, room_name, agent_identity),
-            identity=self._identity,
-            name=self._name,
-            stall_timeout=self._instance_options.stall_timeout,
-            token_ttl=worker_token_ttl(
-                self._instance_options.ready_timeout, self._instance_options.join_timeout
-            ),
-            allow_private=self._allow_private_livekit_url,
-            video=self._video,
-        )
-        self._call = call = self._make_call(room, transport)
-        self._move_to(AvatarState.STARTING, "start")
+        credentials = self._credentials(room, livekit_url, livekit_api_key, livekit_api_secret)
+        self._call = call = self._make_call(room, self._make_transport(room, credentials))
+        self._states.move_to(AvatarState.STARTING, "start")
         try:
             await super().start(agent_session, room)
             agent_session.on("close", self._on_agent_session_close)
-            self._install_output(agent_session, call.output)
-            await self._create_and_join(call)
+            await call.open(agent_session)
         except BaseException:
-            # Cancelled or refused: nothing may stay behind, and the caller must see why.
+            # Cancelled, refused or closed: nothing may stay behind, and the caller must see why.
             await self.aclose()
             raise
-        self._run_task = asyncio.create_task(self._run(call), name="runway_avatar")
-        self._run_task.add_done_callback(partial(self._on_run_done, call))
 
     async def swap_avatar(
         self,
@@ -388,18 +350,17 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         request = realtime_request(
             avatar_id,
             preset_id,
-            self._request.max_duration,
+            self._options.request.max_duration,
             personality,
             None,
             tools,
         )
         async with self._swap_lock:
-            call, running = self._call, self._run_task
-            if call is None or running is None or running.done():
+            if self._call is None or not self._call.running:
                 raise ConfigurationError(
-                    f"swap_avatar() needs a started avatar; this one is {self._state.value}."
+                    f"swap_avatar() needs a started avatar; this one is {self.state.value}."
                 )
-            await call.supervisor.swap(request)
+            await self._call.swap(request)
 
     async def aclose(self) -> None:
         """End the Runway session, confirmed, and leave the room.
@@ -411,78 +372,70 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
 
     # -- start ----------------------------------------------------------------------------------
 
-    def _make_call(self, room: rtc.Room, transport: Transport) -> _Call:
-        on_stage = partial(self._on_stage, asyncio.get_running_loop().time())
-        output = AvatarAudioOutput(
-            transport.microphone,
-            report=partial(self._on_playout_report, on_stage),
-            wait_for_avatar=self._wait_for_avatar,
-            stall_timeout=self._instance_options.stall_timeout,
-            can_pause=self._allow_pause,
-            by_clock=self._playout == "clock",
+    def _credentials(
+        self,
+        room: rtc.Room,
+        livekit_url: NotGivenOr[str],
+        livekit_api_key: NotGivenOr[str],
+        livekit_api_secret: NotGivenOr[str],
+    ) -> RoomCredentials:
+        """Raises `ConfigurationError` for what is missing, or where the avatar has no place."""
+        job = get_job_context(required=False)
+        url = required("The LiveKit URL", "livekit_url", livekit_url, "LIVEKIT_URL")
+        key = required("The LiveKit key", "livekit_api_key", livekit_api_key, "LIVEKIT_API_KEY")
+        secret = required(
+            "The LiveKit secret", "livekit_api_secret", livekit_api_secret, "LIVEKIT_API_SECRET"
         )
-        presence = UserPresence(room)
-        context = SupervisorContext(
+        if room.isconnected():
+            room_name, agent_identity = room.name, room.local_participant.identity
+            if self._identity in room.remote_participants:
+                raise ConfigurationError(
+                    f"There is a participant {self._identity!r} in the room: pass another "
+                    "avatar_participant_identity."
+                )
+        elif job is not None:  # its room is connected by the agent session
+            room_name, agent_identity = job.job.room.name, job.local_participant_identity
+        else:
+            raise ConfigurationError("Outside a job the room must be connected before start().")
+        return RoomCredentials(url, key, secret, room_name, agent_identity)
+
+    def _make_transport(self, room: rtc.Room, credentials: RoomCredentials) -> Transport:
+        options = self._options.instance
+        return make_transport(
+            self._transport_kind,
+            room,
+            credentials,
+            identity=self._identity,
+            name=self._name,
+            stall_timeout=options.stall_timeout,
+            token_ttl=worker_token_ttl(options.ready_timeout, options.join_timeout),
+            allow_private=self._allow_private_livekit_url,
+            video=self._video,
+            background=self._background,
+        )
+
+    def _make_call(self, room: rtc.Room, transport: Transport) -> AvatarCall:
+        return AvatarCall(
+            self._options,
             client=self._client,
             transport=transport,
-            output=output,
-            presence=presence,
-            instance_options=self._instance_options,
-            recovery=self._recovery,
-            create_retries=self._conn_options.max_retry,
-            move_to=self._move_to,
-            emit=self.emit,
-            on_stage=on_stage,
-        )
-        return _Call(
-            transport=transport,
-            output=output,
-            presence=presence,
-            supervisor=Supervisor(self._request, context),
+            room=room,
+            events=self._call_events,
+            states=self._states,
+            timings=self._timings,
             telemetry=Telemetry(self, self._timings),
+            background=self._background,
+            closing=self._closing,
+            on_over=self._on_over,
         )
-
-    def _install_output(self, agent_session: AgentSession[Any], output: AvatarAudioOutput) -> None:
-        self._former_output = tail = _tail(agent_session.output.audio)
-        if tail is None and _is_running(agent_session):
-            logger.warning(
-                "the agent session was started without an audio output: transcripts are not "
-                "synchronised with speech and nothing is recorded. Call avatar.start() before "
-                "session.start(), or do not pass audio_output=False"
-            )
-        agent_session.output.replace_audio_tail(output)
-
-    async def _create_and_join(self, call: _Call) -> None:
-        """Side by side, but the request leaves first: the avatar's start hangs on it."""
-        sent = asyncio.Event()
-
-        async def join() -> None:
-            await sent.wait()
-            await call.transport.join()
-
-        joining = asyncio.create_task(join(), name="runway_join")
-        try:
-            await call.supervisor.create(sent.set)
-            await joining
-        finally:
-            await cancel_and_wait(joining)
-
-    async def _run(self, call: _Call) -> None:
-        await call.supervisor.run()
-        self._close_soon()
-
-    def _on_run_done(self, call: _Call, task: asyncio.Task[None]) -> None:
-        """A fault of ours must not cost the user the agent's voice."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        logger.error("the avatar is given up", exc_info=error)
-        call.output.detach_avatar()
-        self._move_to(AvatarState.VOICE_ONLY, "internal error")
 
     # -- close ----------------------------------------------------------------------------------
 
     def _on_agent_session_close(self, _: object) -> None:
         # The room is still connected now; when the shutdown callbacks run it is not.
+        self._close_soon()
+
+    def _on_over(self) -> None:
         self._close_soon()
 
     def _close_soon(self) -> asyncio.Task[None]:
@@ -492,87 +445,29 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
 
     async def _close(self) -> None:
         loop = asyncio.get_running_loop()
-        deadline, call = loop.time() + CLOSE_BUDGET, self._call
-        self._move_to(AvatarState.CLOSED, "aclose")
-        await cancel_and_wait(self._warming_task, self._run_task)
+        deadline = loop.time() + CLOSE_BUDGET
+        self._states.move_to(AvatarState.CLOSED, "aclose")
+        if self._warming_task is not None:
+            self._warming_task.cancel()
+        if self._call is None:
+            self._closing.push("client", self._close_client)
+        await self._closing.aclose(deadline)
+        await self._background.settle(min(deadline, loop.time() + _LEAVE_PATIENCE))
+
+    async def _close_base(self) -> None:
+        await cancel_and_wait(self._warming_task)
         if self._agent_session is not None:
             self._agent_session.off("close", self._on_agent_session_close)
-            if call is not None:
-                try:
-                    self._restore_output(self._agent_session, call.output)
-                except Exception:  # noqa: BLE001  of an output that is somebody else's
-                    logger.exception("the agent's former audio output was not restored")
-        if call is not None:
-            await call.output.aclose()
-            call.presence.close()
-            await call.supervisor.aclose(deadline - loop.time() - 1.0)
-            await call.transport.aclose()
-        unconfirmed = await self._client.aclose(max(0.5, deadline - loop.time()))
-        if call is not None:
-            for session_id in unconfirmed:
-                call.supervisor.account_for(abandoned(session_id))
-            call.telemetry.end(call.supervisor.usage)
         await super().aclose()
 
-    def _restore_output(self, agent_session: AgentSession[Any], output: AvatarAudioOutput) -> None:
-        if _tail(agent_session.output.audio) is not output:
-            return  # the framework has taken it off already, or somebody else has replaced it
-        if agent_session.output.audio is output:
-            agent_session.output.audio = self._former_output
-        elif self._former_output is not None:
-            agent_session.output.replace_audio_tail(self._former_output)
-        else:
-            logger.warning(
-                "the avatar is closed while the agent session goes on, which has no audio output "
-                "of its own: the agent is silent from now on"
-            )
-
-    # -- events ---------------------------------------------------------------------------------
-
-    def _move_to(self, state: AvatarState, reason: str) -> None:
-        """The one place that changes the state. Late news of a closed avatar change nothing."""
-        if state is self._state or self._state is AvatarState.CLOSED:
-            return
-        if state not in ALLOWED[self._state]:
-            raise RuntimeError(f"cannot go from {self._state.value} to {state.value}")
-        old, self._state = self._state, state
-        logger.debug("avatar state changed", extra={"old": old.value, "new": state.value})
-        self.emit("state_changed", StateChanged(old, state, reason))
-
-    def _on_stage(self, started_at: float, stage: str) -> None:
-        elapsed = asyncio.get_running_loop().time() - started_at
-        logger.debug("avatar stage reached", extra={"stage": stage, "seconds": round(elapsed, 3)})
-        if getattr(self._timings, stage) is None:
-            setattr(self._timings, stage, elapsed)
-            self.emit("stage_reached", stage)
-
-    def _on_playout_report(self, on_stage: Callable[[str], None], report: PlayoutReport) -> None:
-        match report:
-            case FirstSpeechHeard():
-                if self._timings.first_speech is None:
-                    on_stage("first_speech")
-            case PlayoutForced():
-                self.emit("playout_forced", report)
+    async def _close_client(self) -> None:
+        """Of an avatar that was never started."""
+        await self._client.aclose()
 
 
 def _in_console() -> bool:
     job = get_job_context(required=False)
     return job is not None and job.is_fake_job()
-
-
-def _tail(output: AudioOutput | None) -> AudioOutput | None:
-    """The sink at the end of a chain of audio outputs."""
-    while output is not None and output.next_in_chain is not None:
-        output = output.next_in_chain
-    return output
-
-
-def _is_running(agent_session: AgentSession[Any]) -> bool:
-    try:
-        agent_session.current_agent  # noqa: B018  raises unless the session was started
-    except RuntimeError:
-        return False
-    return True
 
 
 class _RunwayBridgePlugin(Plugin):

@@ -165,6 +165,42 @@ class ConfigurationError(RunwayException, ValueError):
     """A bad argument, a combination that cannot work, or a missing environment variable."""
 
 
+class AvatarClosedError(RunwayException):
+    """The avatar was closed before what was asked for had come about: the call is over."""
+
+    def __init__(self, message: str = "The avatar was closed before it had started.") -> None:
+        super().__init__(message)
+
+
+class CallLimitError(RunwayException):
+    """The call has used what it may: no more Runway sessions are made in it.
+
+    Attributes:
+        limit: the option that says so: "max_sessions", "max_billed_seconds", or "max_duration",
+            where that is less than `session_cap`.
+        allowed: its value.
+        used: how many sessions were made, or seconds billed.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        limit: Literal["max_sessions", "max_billed_seconds", "max_duration"] = "max_sessions",
+        allowed: float = 0,
+        used: float = 0,
+    ) -> None:
+        unit = "Runway sessions" if limit == "max_sessions" else "billed seconds"
+        super().__init__(
+            message
+            or f"The call has used {used:.0f} of the {allowed:g} {unit} that {limit} allows it; "
+            "no more are made."
+        )
+        self.limit = limit
+        self.allowed = allowed
+        self.used = used
+
+
 @dataclass(frozen=True, slots=True)
 class Issue:
     """One entry of Runway's `issues` list: what is wrong at which place of the request body."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +25,18 @@ Event = Literal[
 
 Cause = Literal["restart", "renewal", "swap", "resume"]
 """Why another Runway session has become the face."""
+
+Stage = Literal[
+    "created",
+    "ready",
+    "consumed",
+    "connected",
+    "worker_joined",
+    "first_frame",
+    "live",
+    "first_speech",
+]
+"""Stages of a start, in their order. See `lifecycle.timings.StageTimings`."""
 
 
 class AvatarState(enum.StrEnum):
@@ -88,9 +101,9 @@ class SessionEnd:
         status: Runway's terminal status, or None where it had not settled or was not asked.
         how: what ended it.
         confirmed: False if it may still bill; the log says how to end it by hand.
-        created_at, ready_at, started_at, ended_at: Unix times in seconds, by the machine's clock,
-            which may have been set in between; None for what was not reached. It is billed from
-            `started_at`, when the worker came.
+        created_at, ready_at, consumed_at, started_at, ended_at: Unix times in seconds, by the
+            machine's clock, which may have been set in between; None for what was not reached. It
+            is billed from `started_at`, when the worker came.
         billed_seconds: Runway's own figure where it gave one, else estimated by a clock that
             nobody sets. 0 or more.
     """
@@ -105,6 +118,7 @@ class SessionEnd:
     ended_at: float
     billed_seconds: float
     estimated: bool
+    consumed_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,8 @@ class CallUsage:
             after a pause.
         billed_seconds: Runway's own figures where it gave them, else estimated.
         overlap_seconds: how long two sessions were billed at once, in renewals and swaps.
-        credits: estimated from `billed_seconds`, session by session.
+        credits: estimated from `billed_seconds`, session by session; one that was consumed and
+            whose worker never came counts 2.
     """
 
     sessions: int = 0
@@ -155,3 +170,44 @@ class PlayoutForced:
 
     pushed: float
     heard: float
+
+
+class CallEvents:
+    """Tells of one call: a method for each event, so that each has its own payload.
+
+    Args:
+        emit: takes the event's name and its payload; does not raise.
+    """
+
+    def __init__(self, emit: Callable[[Event, object], None]) -> None:
+        self._emit = emit
+
+    def state_changed(self, change: StateChanged) -> None:
+        self._emit("state_changed", change)
+
+    def error(self, error: RunwayException) -> None:
+        self._emit("error", error)
+
+    def restarting(self, restarting: Restarting) -> None:
+        self._emit("restarting", restarting)
+
+    def gave_up(self, error: RunwayException) -> None:
+        self._emit("gave_up", error)
+
+    def replaced(self, replaced: AvatarReplaced) -> None:
+        self._emit("replaced", replaced)
+
+    def session_ended(self, end: SessionEnd) -> None:
+        self._emit("session_ended", end)
+
+    def usage_updated(self, usage: CallUsage) -> None:
+        self._emit("usage_updated", usage)
+
+    def stage_reached(self, stage: Stage) -> None:
+        self._emit("stage_reached", stage)
+
+    def playout_forced(self, forced: PlayoutForced) -> None:
+        self._emit("playout_forced", forced)
+
+    def tool_called(self, call: ToolCall) -> None:
+        self._emit("tool_called", call)

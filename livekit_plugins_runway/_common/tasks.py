@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from ..log import logger
+
+T = TypeVar("T")
 
 
 async def first_of(
@@ -59,7 +61,7 @@ def watched(task: asyncio.Task[None]) -> asyncio.Task[None]:
     return task
 
 
-def _log_failure(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.error("a task has failed", exc_info=error, extra={"task": task.get_name()})
 
@@ -81,3 +83,41 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
                 "a task that was ended had failed",
                 extra={"task": name, "error": type(outcome).__name__},
             )
+
+
+class BackgroundTasks:
+    """Owns work that may outlive whoever has begun it: rooms that are being left, answers that
+    nobody waits for any more. An error that ends it is logged, with the task's name.
+
+    What waits for a timer or for the SDK is referenced by those, so nothing here is lost when the
+    one who made this object is gone.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"BackgroundTasks({sorted(task.get_name() for task in self._tasks)})"
+
+    @property
+    def pending(self) -> int:
+        """How many tasks have not ended."""
+        return len(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run it as a task that nobody has to await."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_log_failure)
+        return task
+
+    async def settle(self, deadline: float) -> bool:
+        """Wait until all has ended, also what is begun meanwhile. False if `deadline`, a loop time
+        in seconds, came first; then the rest goes on."""
+        loop = asyncio.get_running_loop()
+        while self._tasks:
+            if (left := deadline - loop.time()) <= 0:
+                return False
+            await asyncio.wait(set(self._tasks), timeout=left)
+        return True

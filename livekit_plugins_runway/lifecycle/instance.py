@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .._common.tasks import cancel_and_wait, first_of, watched
+from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of, watched
 from ..errors import AvatarJoinError, AvatarLostError, LossReason
-from ..events import SessionEnd
+from ..events import SessionEnd, Stage
 from ..log import logger
 from ..playout.ports import SpeechDelivery
 from ..runway.session import RealtimeSession
 from ..transport.base import AvatarConnection, AvatarMedia
 from ..transport.worker_protocol import PATIENCE, DeliveryKind, DeliveryOption
 from .tools import SessionTools, ToolDispatcher
+
+_GOODBYE_TIMEOUT = 0.5
+"""Seconds for END_CALL to be sent; then the session is ended without it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class AvatarInstance:
     """Opened once, closed once. `lost` resolves when the avatar that was there is no longer.
 
     Args:
-        on_stage: called with the name of each stage of `metrics.StageTimings` as it is reached.
+        on_stage: called with each stage as it is reached.
+        background: leaves the room when the session has ended; None: one of its own.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class AvatarInstance:
         session: RealtimeSession,
         connection: AvatarConnection,
         options: InstanceOptions,
-        on_stage: Callable[[str], None],
+        on_stage: Callable[[Stage], None],
+        background: BackgroundTasks | None = None,
     ) -> None:
         # All of it is of the event loop's thread. Times are loop times in seconds, set once each,
         # in this order, as `open()` comes that far: `_began`, `_capped_from`, `_worker_joined_at`,
@@ -59,9 +64,10 @@ class AvatarInstance:
         self.session = session
         """From before its creation to its end."""
         self.connection = connection
-        """Opened by `open()`; closed by `close()`, however far that has come."""
+        """Opened by `open()`; left after `close()`, however far that has come."""
         self._options = options
         self._on_stage = on_stage
+        self._background = background or BackgroundTasks()
         self._tools: SessionTools | None = None
         """From the connection's opening on, if the session has tools."""
         self._face: _Face | None = None
@@ -79,7 +85,7 @@ class AvatarInstance:
         self._live_at: float | None = None
         """From here on it has a face and takes speech."""
         self.retired = False
-        """Set by the supervisor as it begins to end it: that happens once."""
+        """Set by `Endings` as it begins to end it: that happens once."""
         self.queued = asyncio.Event()
         """Set while Runway says that the session waits for capacity."""
         self.lost: asyncio.Future[LossReason] = asyncio.get_running_loop().create_future()
@@ -247,21 +253,37 @@ class AvatarInstance:
         await cancel_and_wait(running, self._status_task)
 
     async def close(self, *, budget: float) -> SessionEnd:
-        """Show no more of it, end the session, see that it has ended, leave the Runway room.
+        """End the session, and see that it has ended, in at most about `budget` seconds.
 
-        Bounded by `budget` seconds, except for leaving the room. Raises only if it is cancelled.
+        Nothing more of it is shown from now on. The media and the room are left beside that, in the
+        background: whatever they do holds up no end. Raises only if it is cancelled.
         """
-        await self._stop()
         patience = 0.0 if self.lost.done() else PATIENCE
+        stopping = self._background.start(self._stop(), "runway_stop_instance")
+        going = self._background.start(self.connection.ensure_gone(patience), "runway_ensure_gone")
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.connection.ensure_gone(patience), name="runway_ensure_gone")
-                return await self.session.end(
-                    say_goodbye=self.connection.send_end_call,
-                    worker_gone=self.connection.worker_gone,
-                    budget=budget,
-                )
+            return await self.session.end(
+                say_goodbye=self._say_goodbye,
+                worker_gone=self.connection.worker_gone,
+                budget=budget,
+            )
         finally:
+            self._background.start(self._leave(stopping, going), "runway_leave_instance")
+
+    async def _say_goodbye(self) -> bool:
+        """Send END_CALL. False if it could not be sent, be it that the room does not answer."""
+        try:
+            async with asyncio.timeout(_GOODBYE_TIMEOUT):
+                return await self.connection.send_end_call()
+        except Exception as error:  # noqa: BLE001  DELETE follows, whatever it is
+            logger.warning("END_CALL was not sent", extra={"error": type(error).__name__})
+            return False
+
+    async def _leave(self, *before: asyncio.Task[None]) -> None:
+        """The worker's room, once nothing of the session is passed on any more."""
+        await asyncio.wait(before)
+        try:
             if self._tools is not None:
                 await self._tools.aclose()
+        finally:
             await self.connection.aclose()

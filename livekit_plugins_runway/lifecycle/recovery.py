@@ -3,6 +3,7 @@ options, and when to try again."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from .._common.checks import check_choice, check_seconds
 from ..errors import (
     AuthenticationError,
     AvatarLostError,
+    CallLimitError,
     ConfigurationError,
     ForbiddenError,
+    LossReason,
     NotFoundError,
     QuotaError,
     RequestRejectedError,
@@ -24,10 +27,16 @@ from ..errors import (
 OnLoss = Literal["restart", "audio", "close"]
 OnUserLeft = Literal["keep", "pause", "close"]
 
-STABLE_AFTER = 60.0
-"""Seconds after which a face counts as steady, and earlier failures as forgotten."""
-MIN_CAP = 10.0
-"""Seconds; Runway's shortest `maxDuration` (published schema). A shorter cap is never learned."""
+STABLE_AFTER = 120.0
+"""Seconds after which a face counts as steady, and earlier failures as forgotten. Whatever each of
+them lasts, ten minutes of faces that are lost make six sessions at most."""
+SHORTEST_SESSION = 10.0
+"""Seconds; Runway's shortest `maxDuration` (published schema). None is made for less."""
+MIN_CAP = 60.0
+"""Seconds. A session that ends by itself earlier was ended for another reason, such as an idle
+limit or moderation: that is a loss, and counts as one."""
+_ALIKE = 0.1
+"""Share by which two ends may differ that are of the same cap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +47,26 @@ class RecoveryOptions:
         on_loss: "restart": the voice goes on, and a new session brings the face back; "audio": the
             voice goes on for the rest of the call; "close": the `AvatarSession` closes itself.
         max_restarts: how many sessions in a row may fail before it is left at the voice. One that
-            lasted `STABLE_AFTER` seconds starts the count anew.
+            lasted `STABLE_AFTER` (120) seconds starts the count anew. So many renewals of one
+            session may fail as well.
         backoff: wait before the second restart in a row, doubled with each further one; the first
             is made at once. Each wait is shortened by up to half at random, so that many agents do
             not come back in step.
         backoff_max: the longest wait.
-        session_cap: age at which Runway is expected to end a session; a session that ended earlier
-            by itself lowers it for those that follow. None: sessions are not renewed.
+        max_sessions: how many Runway sessions a call may make, whatever for; then the agent goes on
+            by voice, and `gave_up` tells a `CallLimitError`. None: no limit.
+        max_billed_seconds: how many seconds a call may be billed, likewise. A change from one
+            session to the next is not broken off for it, so it may be exceeded by some seconds. A
+            `max_duration` that is less than `session_cap` is such a limit, too. None: no limit.
+        session_cap: age at which Runway is expected to end a session. A session that was 60 s old
+            or more as it ended by itself lowers it, for good once two have ended at about the same
+            age, and until one has become older. None: sessions are not renewed.
         renew_before: how long before the cap the next session is made; None: 1.5 x the start-up
             time of the present one and 10 more, at most half of the cap.
         on_user_left: when the last user has left the agent room for `user_left_grace`. "keep": go
             on; "pause": end the paid session, keep the participant, and make a new session when a
-            user is back; "close": the `AvatarSession` closes itself.
+            user is back (where nobody is there at the start, the first one, too); "close": the
+            `AvatarSession` closes itself.
 
     Raises:
         ConfigurationError: names the option that is wrong.
@@ -59,6 +76,8 @@ class RecoveryOptions:
     max_restarts: int = 3
     backoff: float = 1.0
     backoff_max: float = 30.0
+    max_sessions: int | None = 30
+    max_billed_seconds: float | None = 7200.0
     session_cap: float | None = 300.0
     renew_before: float | None = None
     on_user_left: OnUserLeft = "keep"
@@ -72,11 +91,12 @@ class RecoveryOptions:
         check_seconds("backoff", self.backoff)
         check_seconds("backoff_max", self.backoff_max)
         check_seconds("user_left_grace", self.user_left_grace, zero=True)
-        if self.session_cap is not None and self.session_cap < MIN_CAP:
+        if self.max_sessions is not None and self.max_sessions < 1:
             raise ConfigurationError(
-                f"session_cap must be None or at least {MIN_CAP:g} seconds, not "
-                f"{self.session_cap!r}."
+                f"max_sessions must be None, or 1 or more, not {self.max_sessions!r}."
             )
+        _check_at_least("max_billed_seconds", self.max_billed_seconds)
+        _check_at_least("session_cap", self.session_cap)
         if self.renew_before is not None:
             check_seconds("renew_before", self.renew_before)
             if self.session_cap is not None and self.renew_before >= self.session_cap:
@@ -86,16 +106,24 @@ class RecoveryOptions:
                 )
 
 
+def _check_at_least(option: str, value: float | None) -> None:
+    if value is not None and value < SHORTEST_SESSION:
+        raise ConfigurationError(
+            f"{option} must be None or at least {SHORTEST_SESSION:g} seconds, not {value!r}."
+        )
+
+
 def is_final(error: BaseException) -> bool:
     """Whether another session would fail in the same way: key, credits, quota, what was asked for,
     or an avatar that does not speak what it is told. Only a change from outside helps."""
     if isinstance(error, AvatarLostError):
-        return error.reason == "speech_foreign"
+        return error.reason == LossReason.SPEECH_FOREIGN
     if isinstance(error, SessionFailedError):
         return not error.retryable
     return isinstance(
         error,
         AuthenticationError
+        | CallLimitError
         | ForbiddenError
         | NotFoundError
         | QuotaError
@@ -131,18 +159,51 @@ class Restarts:
 
 class Cap:
     """How old a session may become, as far as is known; learns from those that ended by
-    themselves."""
+    themselves.
 
-    def __init__(self, options: RecoveryOptions, max_duration: int | None) -> None:
+    What was learned from one end is believed for one session. The next one is left to outlive it:
+    either it ends at about the same age, and the cap is certain, or it does not, and the cap is
+    forgotten.
+    """
+
+    def __init__(self, options: RecoveryOptions) -> None:
         self._renew_before = options.renew_before
-        asked = float(max_duration) if max_duration is not None else None
-        known = [cap for cap in (options.session_cap, asked) if cap is not None]
-        self.seconds = min(known) if options.session_cap is not None else None
+        self._expected = options.session_cap
+        self._learned: float | None = None
+        """Less than expected."""
+        self._certain = False
+        """Two sessions have ended at about that age."""
+        self._believed = False
+        """A session was renewed by what one end has taught."""
+        self._probing = False
+        """The present session is left to outlive it."""
+
+    @property
+    def seconds(self) -> float | None:
+        """For the present session; None: it is not renewed."""
+        if self._expected is None or self._learned is None or self._probing:
+            return self._expected
+        return self._learned
+
+    def next_session(self) -> None:
+        """Another session is the face."""
+        uncertain = self._learned is not None and not self._certain
+        self._probing = uncertain and self._believed
+        self._believed = uncertain
 
     def ended_by_itself(self, age: float) -> None:
-        """Runway ended a session as COMPLETED at this age, unasked."""
-        if self.seconds is not None and MIN_CAP <= age < self.seconds:
-            self.seconds = age
+        """Runway ended a session as COMPLETED at this age in seconds, unasked."""
+        if self._expected is None or not MIN_CAP <= age < self._expected:
+            return
+        if self._learned is not None and abs(age - self._learned) <= _ALIKE * self._learned:
+            self._certain = True
+        elif self._learned is None or age < self._learned:
+            self._learned, self._certain, self._believed = age, False, False
+
+    def outlived(self, age: float) -> None:
+        """A session was this old, in seconds, and had not ended."""
+        if self._learned is not None and age > (1 + _ALIKE) * self._learned:
+            self._learned, self._certain = None, False
 
     def renew_at(self, startup: float) -> float | None:
         """Age at which to make the next session, given how long this one took to start; None:
@@ -152,7 +213,41 @@ class Cap:
         before = 1.5 * startup + 10.0 if self._renew_before is None else self._renew_before
         return self.seconds - min(before, self.seconds / 2)
 
-    def force_at(self) -> float:
-        """Age at which the next session takes over at the latest, in mid-sentence if need be."""
-        assert self.seconds is not None
+    def force_at(self) -> float | None:
+        """Age at which the next session takes over at the latest, in mid-sentence if need be; None:
+        never."""
+        if self.seconds is None:
+            return None
         return self.seconds - min(8.0, self.seconds / 5)
+
+
+class Spending:
+    """What a call may spend, and how many sessions it has made."""
+
+    def __init__(self, options: RecoveryOptions, max_duration: int | None) -> None:
+        self._max_sessions = options.max_sessions
+        self._max_seconds = options.max_billed_seconds
+        self._limit: Literal["max_billed_seconds", "max_duration"] = "max_billed_seconds"
+        cap, longest = options.session_cap, self._max_seconds
+        limits = max_duration is not None and cap is not None and max_duration < cap
+        if limits and max_duration is not None and (longest is None or max_duration < longest):
+            self._max_seconds, self._limit = float(max_duration), "max_duration"
+        self.sessions = 0
+        """Made so far, those included of which it is not known. Counted by who makes them."""
+
+    def seconds_left(self, billed: float) -> float:
+        """That may still be billed, if so many were."""
+        return math.inf if self._max_seconds is None else self._max_seconds - billed
+
+    def check(self, billed: float) -> None:
+        """Raises `CallLimitError` if no more sessions may be made."""
+        if self._max_sessions is not None and self.sessions >= self._max_sessions:
+            raise CallLimitError(
+                limit="max_sessions", allowed=self._max_sessions, used=self.sessions
+            )
+        if self.seconds_left(billed) < SHORTEST_SESSION:
+            raise self.used_up(billed)
+
+    def used_up(self, billed: float) -> CallLimitError:
+        """What is told when no second is left."""
+        return CallLimitError(limit=self._limit, allowed=self._max_seconds or 0.0, used=billed)

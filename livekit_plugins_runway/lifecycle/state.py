@@ -1,8 +1,9 @@
-"""The steps that the one state of an `AvatarSession` may take."""
+"""The one state of an `AvatarSession`, and the steps that it may take."""
 
 from __future__ import annotations
 
-from ..events import AvatarState
+from ..events import AvatarState, CallEvents, StateChanged
+from ..log import logger
 
 _HOLDS_A_CALL = {AvatarState.VOICE_ONLY, AvatarState.PAUSED, AvatarState.CLOSED}
 ALLOWED = {
@@ -14,3 +15,25 @@ ALLOWED = {
     AvatarState.PAUSED: {AvatarState.STARTING, AvatarState.CLOSED},
     AvatarState.CLOSED: set[AvatarState](),
 }
+
+
+class StateMachine:
+    """Of the event loop's thread. `state` is written by `move_to()` alone."""
+
+    def __init__(self, events: CallEvents) -> None:
+        self._events = events
+        self.state = AvatarState.NEW
+
+    def move_to(self, state: AvatarState, reason: str) -> None:
+        """Without effect once closed: late callbacks are expected then.
+
+        Raises:
+            RuntimeError: the step is not allowed.
+        """
+        if state is self.state or self.state is AvatarState.CLOSED:
+            return
+        if state not in ALLOWED[self.state]:
+            raise RuntimeError(f"cannot go from {self.state.value} to {state.value}")
+        old, self.state = self.state, state
+        logger.debug("avatar state changed", extra={"old": old.value, "new": state.value})
+        self._events.state_changed(StateChanged(old, state, reason))

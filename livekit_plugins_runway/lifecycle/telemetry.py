@@ -22,9 +22,10 @@ from ..events import (
     Event,
     PlayoutForced,
     SessionEnd,
+    Stage,
     StateChanged,
 )
-from ..runway.billing import credits_for
+from ..runway.billing import credits_of
 from .timings import StageTimings
 
 _NODE = "nodename"
@@ -152,7 +153,7 @@ class Telemetry:
         _METRICS.sessions.labels(self._node, end.how, end.status or "unknown").inc()
         _METRICS.unconfirmed.labels(self._node).inc(not end.confirmed)
         _METRICS.billed.labels(self._node).inc(max(0.0, end.billed_seconds))
-        _METRICS.credits.labels(self._node).inc(credits_for(end.billed_seconds))
+        _METRICS.credits.labels(self._node).inc(credits_of(end))
         began = end.ended_at if end.created_at is None else end.created_at
         span = tracer.start_span(
             "runway_session",
@@ -173,8 +174,8 @@ class Telemetry:
         # The machine's clock may have been set back in between; no span ends before it began.
         span.end(_ns(max(began, end.ended_at)))
 
-    def _on_stage_reached(self, stage: str) -> None:
-        _METRICS.stage_seconds.labels(self._node, stage).observe(getattr(self._timings, stage))
+    def _on_stage_reached(self, stage: Stage) -> None:
+        _METRICS.stage_seconds.labels(self._node, stage).observe(self._timings.of(stage) or 0.0)
         self._span.add_event(stage)
 
     def _on_playout_forced(self, _: PlayoutForced) -> None:

@@ -1,8 +1,12 @@
-"""What is measured of one avatar."""
+"""What is measured of one avatar's start."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+
+from ..events import CallEvents, Stage
+from ..log import logger
 
 
 @dataclass
@@ -22,3 +26,29 @@ class StageTimings:
     """The avatar can speak: its face is there, and the delivery of speech is open."""
     first_speech: float | None = None
     """The avatar was heard for the first time."""
+
+    def of(self, stage: Stage) -> float | None:
+        seconds: float | None = vars(self)[stage]
+        return seconds
+
+    def note(self, stage: Stage, seconds: float) -> bool:
+        """Keep the time of a stage that was not reached before. False if it was."""
+        if self.of(stage) is not None:
+            return False
+        vars(self)[stage] = seconds
+        return True
+
+
+class StageClock:
+    """Times the stages from its making on, and tells of each the first time."""
+
+    def __init__(self, timings: StageTimings, events: CallEvents) -> None:
+        self._timings = timings
+        self._events = events
+        self._began = asyncio.get_running_loop().time()
+
+    def reach(self, stage: Stage) -> None:
+        elapsed = asyncio.get_running_loop().time() - self._began
+        logger.debug("avatar stage reached", extra={"stage": stage, "seconds": round(elapsed, 3)})
+        if self._timings.note(stage, elapsed):
+            self._events.stage_reached(stage)

@@ -6,19 +6,29 @@ import asyncio
 
 from livekit import rtc
 
+from .._common.tasks import BackgroundTasks
 from ..log import logger
 
 LEAVE_TIMEOUT = 5.0
 """Seconds for which the SDK's answer to a disconnect is waited."""
+ABANDONED_TIMEOUT = 60.0
+"""Seconds for which the answer to an abandoned attempt is waited; the SDK gives up after about 32
+where a server accepts TCP and stays silent."""
 
 
-async def connect(room: rtc.Room, url: str, token: str) -> None:
+async def connect(
+    room: rtc.Room, url: str, token: str, background: BackgroundTasks | None = None
+) -> None:
     """Join `room`, subscribing to nothing.
 
     In livekit 1.1.21 a `Room.connect()` cancelled at the wrong moment kills the process: the
     native side panics when nobody takes its answer ("timed out waiting for
-    ReadyForRoomEventRequest"), and the SDK turns a panic into SIGTERM. So here a cancelled attempt
-    is seen to its end and undone before the cancellation goes on.
+    ReadyForRoomEventRequest"), and the SDK turns a panic into SIGTERM. So a cancelled attempt is
+    always seen to its end and undone.
+
+    Args:
+        background: does that for a cancelled attempt, which then raises at once; None: the caller
+            waits for it.
 
     Raises:
         livekit.rtc.ConnectError: refused, or not reached in time.
@@ -26,17 +36,34 @@ async def connect(room: rtc.Room, url: str, token: str) -> None:
     attempt = asyncio.create_task(
         room.connect(url, token, rtc.RoomOptions(auto_subscribe=False)), name="runway_connect"
     )
-    cancelled: asyncio.CancelledError | None = None
-    while not attempt.done():
-        try:
-            await asyncio.wait({attempt})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if attempt.exception() is None:
-            await leave(room)
-        raise cancelled
+    try:
+        await asyncio.wait({attempt})
+    except asyncio.CancelledError:
+        owner = background or BackgroundTasks()
+        undoing = owner.start(_undo(room, attempt), "runway_undo_connect")
+        if background is None:
+            await _until_ended(undoing)
+        raise
     attempt.result()
+
+
+async def _undo(room: rtc.Room, attempt: asyncio.Task[None]) -> None:
+    """See an abandoned attempt to its end, and leave the room that it has joined after all."""
+    await asyncio.wait({attempt}, timeout=ABANDONED_TIMEOUT)
+    if not attempt.done():
+        logger.error("an attempt to join a room that was given up has never ended")
+        attempt.cancel()
+    elif not attempt.cancelled() and attempt.exception() is None:
+        await leave(room)
+
+
+async def _until_ended(task: asyncio.Task[None]) -> None:
+    """Cancelled or not."""
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            continue
 
 
 async def leave(room: rtc.Room) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
-from .._common.tasks import cancel_and_wait, first_of
+from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of
 from ..errors import UnavailableError
 from ..log import logger
 from .connect import connect, leave
@@ -43,13 +43,20 @@ class AvatarParticipant:
     Args:
         video: what becomes of the pictures, and how they are published.
         way: to the media, of all that it takes and gives; None: the one that `ways.choose()` takes.
+        background: sees an attempt to join that is given up to its end; None: `aclose()` does.
     """
 
-    def __init__(self, video: VideoOptions | None = None, way: MediaWay | None = None) -> None:
+    def __init__(
+        self,
+        video: VideoOptions | None = None,
+        way: MediaWay | None = None,
+        background: BackgroundTasks | None = None,
+    ) -> None:
         # All of it is of the event loop's thread; only `microphone` may be written to from others.
         # The sources (microphone, camera) last for the call; the room and the tracks are made anew
         # by each `_rejoin()`.
         self.way = way or choose()
+        self._background = background
         self._video = video or VideoOptions()
         self._fitter = VideoFitter(self._video)
         """It has a clock: `max_fps` counts each picture that it is given."""
@@ -114,7 +121,7 @@ class AvatarParticipant:
             dtx=False,  # words that begin while nothing is sent may be too loud (docs/relay.md)
         )
         try:
-            await connect(room, self._url, self._make_token())
+            await connect(room, self._url, self._make_token(), self._background)
             await self._publish(room, self._microphone_track, options)
             self._published_at = asyncio.get_running_loop().time()
         except (rtc.ConnectError, PublishTrackError, TimeoutError) as error:

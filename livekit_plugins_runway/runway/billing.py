@@ -21,6 +21,13 @@ def credits_for(billed_seconds: float) -> int:
     return CREDITS_PER_SESSION + CREDITS_PER_STEP * math.ceil(billed_seconds / SECONDS_PER_STEP)
 
 
+def credits_of(end: SessionEnd) -> int:
+    """Credits of a session that has ended. One that was consumed costs the same as begun, whether
+    its worker came or not."""
+    consumed = CREDITS_PER_SESSION if end.consumed_at is not None else 0
+    return max(credits_for(end.billed_seconds), consumed)
+
+
 def with_session(usage: CallUsage, end: SessionEnd) -> CallUsage:
     """The same and one more session."""
     return replace(
@@ -28,14 +35,14 @@ def with_session(usage: CallUsage, end: SessionEnd) -> CallUsage:
         sessions=usage.sessions + 1,
         unconfirmed=usage.unconfirmed + (not end.confirmed),
         billed_seconds=usage.billed_seconds + end.billed_seconds,
-        credits=usage.credits + credits_for(end.billed_seconds),
+        credits=usage.credits + credits_of(end),
     )
 
 
 def corrected(usage: CallUsage, estimate: SessionEnd, settled: SessionEnd) -> CallUsage:
     """The same, with Runway's own figures for one session instead of the estimate."""
     more = settled.billed_seconds - estimate.billed_seconds
-    credits = credits_for(settled.billed_seconds) - credits_for(estimate.billed_seconds)
+    credits = credits_of(settled) - credits_of(estimate)
     return replace(
         usage, billed_seconds=usage.billed_seconds + more, credits=usage.credits + credits
     )

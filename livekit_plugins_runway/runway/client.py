@@ -151,7 +151,11 @@ class RunwayClient:
         return len(self._creates) + len(self._background)
 
     async def create(
-        self, request: CreateRealtimeSession, *, on_sent: Callable[[], None] | None = None
+        self,
+        request: CreateRealtimeSession,
+        *,
+        on_sent: Callable[[], None] | None = None,
+        repeat_5xx: bool = True,
     ) -> str:
         """Make a session; from now on it must be ended, by END_CALL in its room or by `delete`.
 
@@ -160,6 +164,8 @@ class RunwayClient:
 
         Args:
             on_sent: called when the request leaves, in each attempt.
+            repeat_5xx: False: 502, 503 and 504, after which a session may exist, are not repeated
+                here.
 
         Returns:
             The id of the session.
@@ -174,7 +180,14 @@ class RunwayClient:
         except ValueError:
             raise ConfigurationError("A tool parameter holds NaN or infinity.") from None
         call = ApiCall(
-            "create", "POST", _PATH, self._api_secret, content, request.secrets(), on_sent=on_sent
+            "create",
+            "POST",
+            _PATH,
+            self._api_secret,
+            content,
+            request.secrets(),
+            on_sent=on_sent,
+            repeats_5xx=repeat_5xx,
         )
         task = asyncio.create_task(self._create(call), name="runway_create")
         self._creates.add(task)

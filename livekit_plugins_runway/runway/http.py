@@ -57,7 +57,8 @@ _ANSWER_SECONDS: dict[Operation, float] = {
     "consume": 15.0,
     "request": 30.0,
 }
-_TRANSIENT = (502, 503, 504)
+TRANSIENT = (502, 503, 504)
+"""Statuses that Runway documents as transient."""
 _LONGEST_BACKOFF = 8.0
 LAST_CHANCE = 1.0
 """Seconds that are kept for the last repeat of a call that is made in a hurry."""
@@ -122,6 +123,8 @@ class ApiCall:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     session_id: str | None = None
     on_sent: Callable[[], None] | None = None
+    repeats_5xx: bool = True
+    """False: after 502, 503 or 504 it is left to the caller, who may want another body."""
     hurry: asyncio.Event | None = None
     """Set by the caller, `LAST_CHANCE` seconds before its time is over: whatever wait there is ends
     then, for one last repeat. With it repeats are limited by time alone, and not by `max_retry`."""
@@ -179,6 +182,10 @@ class ApiCall:
         why = UnavailableError("The Runway client was closed before the answer came.")
         return self.lost(why) if self.sent else why
 
+    def repeats(self, error: ServerError) -> bool:
+        """Whether another attempt may follow a 5xx."""
+        return self.repeats_5xx and error.status_code in TRANSIENT
+
     def abandon(self) -> None:
         """Nobody wants the answer any more: start no further attempt, let none leave."""
         self.abandoned = True
@@ -219,7 +226,7 @@ class HttpCaller:
             try:
                 return await self._attempt(call, deadline - loop.time())
             except (RateLimitedError, ServerError, UnavailableError, TimedOutError) as error:
-                if isinstance(error, ServerError) and error.status_code not in _TRANSIENT:
+                if isinstance(error, ServerError) and not call.repeats(error):
                     raise
                 wait = self._wait_before_repeat(attempt, error)
                 if call.hurry is not None:

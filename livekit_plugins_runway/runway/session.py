@@ -91,9 +91,11 @@ class RealtimeSession:
             extra={"state": state.value, "lk.pii.session_id": self.id},
         )
 
-    async def create(self, on_sent: Callable[[], None] | None = None) -> None:
+    async def create(
+        self, on_sent: Callable[[], None] | None = None, *, repeat_5xx: bool = True
+    ) -> None:
         """As `RunwayClient.create`. Cancelled, it leaves no session behind."""
-        self.id = await self.client.create(self.request, on_sent=on_sent)
+        self.id = await self.client.create(self.request, on_sent=on_sent, repeat_5xx=repeat_5xx)
         self.times.created = time.time()
         self._move_to(SessionState.CREATED)
 

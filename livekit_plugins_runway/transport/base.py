@@ -13,6 +13,7 @@ from typing import Protocol
 from livekit import rtc
 
 from ..errors import LossReason
+from ..events import Stage
 from ..playout.ports import AvatarListener, Microphone, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
@@ -62,7 +63,7 @@ class AvatarConnection(Protocol):
         """
 
     def reject(self) -> None:
-        """The answer to the create was lost: whoever comes this way is not wanted."""
+        """The create was given up, or its answer lost: whoever comes this way is not wanted."""
 
     async def open(
         self,
@@ -70,7 +71,7 @@ class AvatarConnection(Protocol):
         timeout: float,
         *,
         on_queued: Callable[[bool], None],
-        on_stage: Callable[[str], None],
+        on_stage: Callable[[Stage], None],
         on_lost: Callable[[LossReason], None],
     ) -> float:
         """From a created session to a place in which its worker can be waited for.

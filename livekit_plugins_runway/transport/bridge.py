@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from livekit import rtc
 
+from .._common.tasks import BackgroundTasks
 from ..errors import LossReason
+from ..events import Stage
 from ..media.participant import AvatarParticipant
 from ..media.relay import Relay
 from ..media.video import VideoOptions
@@ -32,13 +34,15 @@ class Bridge:
         name: str,
         stall_timeout: float,
         video: VideoOptions | None = None,
+        background: BackgroundTasks | None = None,
     ) -> None:
         self._agent_room = room
         self._credentials = credentials
         self._identity = identity
         self._name = name
         self._stall_timeout = stall_timeout
-        self.participant = AvatarParticipant(video)
+        self._background = background
+        self.participant = AvatarParticipant(video, background=background)
 
     @property
     def microphone(self) -> AvatarParticipant:
@@ -56,7 +60,7 @@ class Bridge:
         )
 
     def connection(self, listener: AvatarListener) -> BridgeConnection:
-        return BridgeConnection(self.participant, listener, self._stall_timeout)
+        return BridgeConnection(self.participant, listener, self._stall_timeout, self._background)
 
     def hide_face(self) -> None:
         self.participant.mute_camera()
@@ -91,12 +95,17 @@ class BridgeConnection:
     """A `AvatarConnection` through the room that Runway hosts for the session."""
 
     def __init__(
-        self, participant: AvatarParticipant, listener: AvatarListener, stall_timeout: float
+        self,
+        participant: AvatarParticipant,
+        listener: AvatarListener,
+        stall_timeout: float,
+        background: BackgroundTasks | None = None,
     ) -> None:
         self._participant = participant
         """The call's; not closed here."""
         self._listener = listener
         self._stall_timeout = stall_timeout
+        self._background = background
         self._opened: _Opened | None = None
         """None until `open()` has consumed the session: before, there is no worker to be told to go
         or to be seen to leave."""
@@ -131,7 +140,7 @@ class BridgeConnection:
         timeout: float,
         *,
         on_queued: Callable[[bool], None],
-        on_stage: Callable[[str], None],
+        on_stage: Callable[[Stage], None],
         on_lost: Callable[[LossReason], None],
     ) -> float:
         ready = await session.wait_until_ready(timeout, on_queued)
@@ -143,6 +152,7 @@ class BridgeConnection:
             session.id,
             on_lost=on_lost,
             reports=self._listener,
+            background=self._background,
         )
         self._opened = _Opened(room, on_lost)
         await room.join(credentials)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from livekit import rtc
 
-from .._common.tasks import cancel_and_wait, first_of, watched
+from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of, watched
 from ..errors import LossReason, UnavailableError
+from ..events import Stage
 from ..log import logger
 from ..media.fallback_track import FallbackTrack
 from ..media.monitor import AvatarMonitor
@@ -39,6 +41,7 @@ class Direct:
     Args:
         room: the agent's own; connected now or later, by somebody else.
         token_ttl: how long a worker may take to come.
+        background: evicts the workers of lost sessions that come after `aclose()`.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Direct:
         identity: str,
         name: str,
         token_ttl: datetime.timedelta,
+        background: BackgroundTasks | None = None,
     ) -> None:
         self._room = room
         self._credentials = credentials
@@ -59,7 +63,7 @@ class Direct:
         self._was_connected = False
         self._entering: asyncio.Task[None] | None = None
         self.fallback = FallbackTrack(room)
-        self.registry = WorkerRegistry(room, credentials.remove)
+        self.registry = WorkerRegistry(room, credentials.remove, background)
         self.identity = identity
         """Of the worker that has the face now; at first, of the one that is expected."""
 
@@ -100,8 +104,17 @@ class Direct:
             self, self._room, self._credentials, self._identity + number, listener
         )
 
-    def integrated(self, request: CreateRealtimeSession, identity: str) -> CreateRealtimeSession:
-        integration = self._credentials.worker_integration(identity, self._name, self._token_ttl)
+    @property
+    def token_seconds(self) -> float:
+        """For which a worker's token admits it."""
+        return self._token_ttl.total_seconds()
+
+    def integrated(
+        self, request: CreateRealtimeSession, identity: str, invitation: str
+    ) -> CreateRealtimeSession:
+        integration = self._credentials.worker_integration(
+            identity, self._name, self._token_ttl, invitation
+        )
         return request.model_copy(update={"integration": integration})
 
     def hide_face(self) -> None:
@@ -141,6 +154,10 @@ class DirectConnection:
         self._credentials = credentials
         self._identity = identity
         """Of the session's worker, alone in the call."""
+        self._invitation = secrets.token_hex(4)
+        """In the worker's token."""
+        self._admitted_until = 0.0
+        """Loop time in seconds at which that token expires; set as it is made."""
         self._listener = listener
         self._opened: _Opened | None = None
         """None until `open()` looks for the worker."""
@@ -166,10 +183,12 @@ class DirectConnection:
         return self._never_came if self._opened is None else self._opened.watch.gone
 
     def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
-        return self._direct.integrated(request, self._identity)
+        now = asyncio.get_running_loop().time()
+        self._admitted_until = now + self._direct.token_seconds
+        return self._direct.integrated(request, self._identity, self._invitation)
 
     def reject(self) -> None:
-        self._direct.registry.evict(self._identity)
+        self._direct.registry.evict(self._identity, self._invitation, self._admitted_until)
 
     async def open(
         self,
@@ -177,7 +196,7 @@ class DirectConnection:
         timeout: float,
         *,
         on_queued: Callable[[bool], None],
-        on_stage: Callable[[str], None],
+        on_stage: Callable[[Stage], None],
         on_lost: Callable[[LossReason], None],
     ) -> float:
         watch = WorkerWatch(self._room, is_worker=self.is_worker, on_lost=on_lost)

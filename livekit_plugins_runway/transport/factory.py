@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from livekit import rtc
 
 from .._common.checks import check_choice
+from .._common.tasks import BackgroundTasks
 from ..errors import ConfigurationError
 from ..media.video import VideoOptions
 from .base import Transport
@@ -49,12 +50,14 @@ def make_transport(
     token_ttl: datetime.timedelta,
     allow_private: bool,
     video: VideoOptions | None = None,
+    background: BackgroundTasks | None = None,
 ) -> Transport:
     """Raises `ConfigurationError` where Runway would refuse the LiveKit URL.
 
     Args:
         stall_timeout: of the bridge: seconds without a picture that are a loss.
         token_ttl: of direct: for how long the worker's token admits it (`worker_token_ttl`).
+        background: ends what the transport's own end does not wait for.
     """
     if kind == "bridge":
         return Bridge(
@@ -64,10 +67,18 @@ def make_transport(
             name=name,
             stall_timeout=stall_timeout,
             video=video,
+            background=background,
         )
     if not allow_private:
         check_public(credentials.url)
-    return Direct(room, credentials, identity=identity, name=name, token_ttl=token_ttl)
+    return Direct(
+        room,
+        credentials,
+        identity=identity,
+        name=name,
+        token_ttl=token_ttl,
+        background=background,
+    )
 
 
 def worker_token_ttl(ready_timeout: float, join_timeout: float) -> datetime.timedelta:

@@ -9,6 +9,7 @@ import jwt
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
+from .._common.tasks import BackgroundTasks
 from ..errors import LossReason, RoomTokenError, UnavailableError
 from ..log import logger
 from ..media.connect import connect, leave
@@ -56,6 +57,7 @@ class RunwayRoom:
         on_lost: called from the event loop when the worker is lost after its media had come, and
             when its speech stream fails: perhaps twice, of which the first counts.
         reports: told what the worker says of its playing; None: nobody.
+        background: sees an attempt to join that is given up to its end; None: `join()` does.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class RunwayRoom:
         *,
         on_lost: Callable[[LossReason], None],
         reports: WorkerReports | None,
+        background: BackgroundTasks | None = None,
     ) -> None:
         # All of it is of the event loop's thread.
         self._session_id = session_id
         self._on_lost = on_lost
         self._reports = reports
+        self._background = background
         self._room = rtc.Room()
         """Connected from `join()` until `aclose()`, unless the connection is lost for good."""
         self._watch = WorkerWatch(
@@ -111,7 +115,7 @@ class RunwayRoom:
         room = self._room
         self._watch.open()
         try:
-            await connect(room, credentials.url, self._token)
+            await connect(room, credentials.url, self._token, self._background)
         except rtc.ConnectError as error:
             raise UnavailableError(
                 "The room that Runway hosts for this session could not be joined. Check that this "

@@ -19,6 +19,8 @@ from ..log import logger
 from ..runway.models import LiveKitIntegration, explain
 
 PARTICIPANT_TTL = datetime.timedelta(hours=1)
+ATTRIBUTE_INVITATION = "runway.invitation"
+"""Tells two workers of the same identity apart."""
 _REMOVE_TIMEOUT = 2.0
 _PRIVATE_NAMES = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
 _INSTEAD = (
@@ -48,9 +50,12 @@ class RoomCredentials:
         return self._token(identity, name, PARTICIPANT_TTL, data=False)
 
     def worker_integration(
-        self, identity: str, name: str, ttl: datetime.timedelta
+        self, identity: str, name: str, ttl: datetime.timedelta, invitation: str = ""
     ) -> LiveKitIntegration:
         """For Runway's worker: what it needs to join this room and to speak for this agent.
+
+        Args:
+            invitation: becomes an attribute of the participant, if given.
 
         Raises:
             ConfigurationError: something is longer than Runway takes.
@@ -59,7 +64,7 @@ class RoomCredentials:
             return LiveKitIntegration.model_validate(
                 {
                     "url": self.url,
-                    "token": self._token(identity, name, ttl, data=True),
+                    "token": self._token(identity, name, ttl, data=True, invitation=invitation),
                     "room_name": self.room,
                     "agent_identity": self.agent_identity,
                 }
@@ -70,7 +75,15 @@ class RoomCredentials:
                 "room name, agent identity, avatar_participant_identity or avatar_participant_name."
             ) from None
 
-    def _token(self, identity: str, name: str, ttl: datetime.timedelta, *, data: bool) -> str:
+    def _token(
+        self,
+        identity: str,
+        name: str,
+        ttl: datetime.timedelta,
+        *,
+        data: bool,
+        invitation: str = "",
+    ) -> str:
         # Kind and attribute are in the token, so that no client sees the participant without them:
         # they tell front ends, and the agent itself, whose face this is. Byte streams, RPC and data
         # reach a participant that may not subscribe (livekit-server 1.11.0).
@@ -82,13 +95,16 @@ class RoomCredentials:
             can_publish_data=data,
             can_subscribe=False,
         )
+        attributes = {ATTRIBUTE_PUBLISH_ON_BEHALF: self.agent_identity}
+        if invitation:
+            attributes[ATTRIBUTE_INVITATION] = invitation
         return (
             api.AccessToken(api_key=self.api_key, api_secret=self.api_secret)
             .with_kind("agent")
             .with_identity(identity)
             .with_name(name)
             .with_grants(grants)
-            .with_attributes({ATTRIBUTE_PUBLISH_ON_BEHALF: self.agent_identity})
+            .with_attributes(attributes)
             .with_ttl(ttl)
             .to_jwt()
         )

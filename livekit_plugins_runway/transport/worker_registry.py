@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from livekit import rtc
 
+from .._common.tasks import BackgroundTasks
 from ..log import logger
 from ..playout.ports import WorkerReports
+from .tokens import ATTRIBUTE_INVITATION
 from .worker_protocol import (
     PATIENCE,
     RPC_PLAYBACK_FINISHED,
@@ -19,24 +22,59 @@ from .worker_protocol import (
 )
 
 
+@dataclass(frozen=True)
+class _Unwanted:
+    """A worker that is to be evicted if it comes."""
+
+    invitation: str
+    """What its token says of it; "": only its identity is known."""
+    until: float
+    """Loop time in seconds until which its token admits it."""
+
+    def is_it(self, participant: rtc.RemoteParticipant) -> bool:
+        # A later avatar of the same room may have invited another worker of the same identity.
+        told = participant.attributes.get(ATTRIBUTE_INVITATION, "")
+        return self.invitation in ("", told)
+
+
 class WorkerRegistry:
     """One for a call: a room has one handler for each RPC method, whoever calls.
 
     Args:
         remove: puts a participant out of the room, by its identity.
+        background: evicts those who come after `aclose()`.
     """
 
-    def __init__(self, room: rtc.Room, remove: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        room: rtc.Room,
+        remove: Callable[[str], Awaitable[None]],
+        background: BackgroundTasks | None = None,
+    ) -> None:
+        # All of it is of the event loop's thread.
         self._room = room
         self._remove = remove
+        self._background = background or BackgroundTasks()
         self._reports: dict[str, WorkerReports] = {}
-        self._unwanted: set[str] = set()
+        self._unwanted: dict[str, _Unwanted] = {}
+        """By identity. Taken off as the eviction begins."""
         self._leaving: dict[str, asyncio.Event] = {}
+        """Set when one that is being evicted has left."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answering = False
+        """The RPC methods are registered: from `open()` until `aclose()`."""
+        self._watching = False
+        """The room's events are heard: until `aclose()`, or until nobody unwanted can come."""
+        self._closed = False
+        self._staying: asyncio.Task[None] | None = None
+        """After `aclose()`, while somebody unwanted may still come."""
+        self._changed = asyncio.Event()
+        """Set when one who was unwanted has come, or the room is lost."""
         self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "participant_active": self._look,
             "track_published": self._look,
             "participant_disconnected": self._on_left,
+            "connection_state_changed": self._on_connection_state_changed,
         }
 
     def open(self) -> None:
@@ -44,9 +82,21 @@ class WorkerRegistry:
         local = self._room.local_participant
         local.register_rpc_method(RPC_PLAYBACK_FINISHED, self._on_finished_rpc)
         local.register_rpc_method(RPC_PLAYBACK_STARTED, self._on_started_rpc)
-        for event, handler in self._handlers.items():
-            self._room.on(event, handler)
+        self._answering = True
+        self._watch()
+
+    def _watch(self) -> None:
+        if not self._watching:
+            self._watching = True
+            for event, handler in self._handlers.items():
+                self._room.on(event, handler)
         self._look()
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            for event, handler in self._handlers.items():
+                self._room.off(event, handler)
 
     def listen(self, identity: str, reports: WorkerReports) -> None:
         """Tell `reports` what this worker says of its playing."""
@@ -56,29 +106,69 @@ class WorkerRegistry:
         """Idempotent."""
         self._reports.pop(identity, None)
 
-    def evict(self, identity: str) -> None:
-        """Nobody knows the session of this worker, so only here it can be ended, if it comes."""
-        self._unwanted.add(identity)
-        self._look()
+    def evict(self, identity: str, invitation: str = "", until: float = 0.0) -> None:
+        """Nobody knows the session of this worker, so only here it can be ended, if it comes.
+
+        Args:
+            invitation: tells it from others of this identity; "": all of them are unwanted.
+            until: loop time in seconds until which its token admits it: for so long it is waited
+                for after `aclose()`.
+        """
+        self._unwanted[identity] = _Unwanted(invitation, until)
+        self._changed.set()
+        self._watch()
+        if self._closed:
+            self._stay_or_go()
 
     async def aclose(self) -> None:
-        """Wait for the evictions under way, a few seconds at most. Idempotent."""
-        for event, handler in self._handlers.items():
-            self._room.off(event, handler)
-        await asyncio.gather(*self._tasks)
-        if self._room.isconnected():
+        """Wait for the evictions under way, a few seconds at most. Idempotent.
+
+        One whose token still admits it is evicted in the background, if it comes.
+        """
+        if self._answering and self._room.isconnected():
             for method in (RPC_PLAYBACK_FINISHED, RPC_PLAYBACK_STARTED):
                 self._room.local_participant.unregister_rpc_method(method)
+        self._answering = False
+        self._closed = True
+        self._stay_or_go()
+        await asyncio.gather(*self._tasks)
+
+    def _stay_or_go(self) -> None:
+        if self._staying is not None and not self._staying.done():
+            return
+        if self._seconds_left() > 0:
+            self._staying = self._background.start(self._stay(), "runway_evict_later")
+        else:
+            self._unwatch()
+
+    def _seconds_left(self) -> float:
+        """For which somebody unwanted may still come."""
+        last = max((unwanted.until for unwanted in self._unwanted.values()), default=0.0)
+        return last - asyncio.get_running_loop().time()
+
+    async def _stay(self) -> None:
+        """Until nobody unwanted can come any more, or the room is lost."""
+        try:
+            while (left := self._seconds_left()) > 0:
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._changed.wait()
+            await asyncio.gather(*self._tasks)
+        finally:
+            self._unwatch()
 
     def _look(self, *_: object) -> None:
         for identity, participant in self._room.remote_participants.items():
+            unwanted = self._unwanted.get(identity)
             # One that has published takes part; what is sent to one that is still joining is lost.
-            if identity in self._unwanted and participant.track_publications:
-                self._unwanted.discard(identity)
+            if unwanted and participant.track_publications and unwanted.is_it(participant):
+                del self._unwanted[identity]
                 self._leaving[identity] = asyncio.Event()
                 task = asyncio.create_task(self._evict(identity), name="runway_evict")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+                self._changed.set()
 
     async def _evict(self, identity: str) -> None:
         logger.warning("the worker of a session whose id was lost has come; it is sent away")
@@ -88,6 +178,13 @@ class WorkerRegistry:
                 await self._leaving[identity].wait()
         if not self._leaving[identity].is_set():
             await self._remove(identity)
+
+    def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
+        if state == rtc.ConnectionState.CONN_DISCONNECTED:
+            self._unwanted.clear()
+            self._changed.set()
+        else:
+            self._look()
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
         if (left := self._leaving.get(participant.identity)) is not None:

@@ -84,6 +84,8 @@ def test_a_redirect_is_no_answer() -> None:
 SAMPLES = [
     e.RunwayException("x"),
     e.ConfigurationError("x"),
+    e.AvatarClosedError(),
+    e.CallLimitError(limit="max_billed_seconds", allowed=60.0, used=60.2),
     error_from_response(400, INVALID, operation="create", retry_after=2.0, request_id="q"),
     error_from_response(429, {"error": DAILY}, operation="create"),
     e.UnavailableError(),

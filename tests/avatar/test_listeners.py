@@ -241,7 +241,7 @@ def test_a_use_of_a_tool_is_told_without_an_error_for_who_answers_it(
     told: list[ToolCall] = []
     avatar.on("tool_called", fault)
     avatar.on("tool_called", told.append)
-    desk = avatar._instance_options.tools
+    desk = avatar._options.instance.tools
     assert desk is not None
     desk.on_called(ToolCall("client_event", "card", {}, "s"))
     assert len(told) == 1

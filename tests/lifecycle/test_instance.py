@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
+from unittest import mock
 
 import pytest
 from livekit import rtc
 
-from livekit_plugins_runway.errors import LossReason
+from livekit_plugins_runway.errors import AvatarJoinError, AvatarLostError, LossReason
 from livekit_plugins_runway.lifecycle.instance import AvatarInstance, InstanceOptions
 from livekit_plugins_runway.media.monitor import AvatarMonitor
 from livekit_plugins_runway.media.relay import Relay
@@ -154,8 +155,119 @@ async def test_closed_it_reads_no_more_and_has_lost_nothing() -> None:
     instance = instance_with(media)
     await instance.open(standby=False)
     await instance.close(budget=1.0)
+    await settle()
     assert not media.reading
     assert not instance.lost.done()
+
+
+@timers_only
+async def test_before_it_is_open_it_has_no_way_of_speech_and_no_face() -> None:
+    instance = instance_with(Media())
+    with pytest.raises(RuntimeError, match="way for speech"):
+        _ = instance.delivery
+    with pytest.raises(RuntimeError, match="tracks"):
+        instance.show()
+    assert instance.last_frame is None
+    instance.hide()
+    assert instance.startup == instance.lived == instance.age == instance.billed == 0.0
+    await instance.open(standby=True)
+    assert instance.delivery is not None
+    instance.show()
+    await instance.close(budget=1.0)
+    await settle()
+
+
+class Faceless(Media):
+    """Sends no picture."""
+
+    async def run(self) -> None:
+        await self.ends
+
+    async def wait_until_shown(self) -> None:
+        await self.ends
+
+
+@timers_only
+async def test_one_that_sends_no_picture_is_given_up() -> None:
+    instance = instance_with(Faceless())
+    with pytest.raises(AvatarJoinError, match="no video within 30 s"):
+        await instance.open(standby=False)
+    assert await instance.wait_until_shown(2.0) is None
+    await instance.close(budget=1.0)
+    await settle()
+
+
+@timers_only
+async def test_one_that_is_lost_before_its_first_picture_has_not_come() -> None:
+    instance = instance_with(Faceless())
+    opening = asyncio.create_task(instance.open(standby=False))
+    await asyncio.sleep(1.0)
+    instance.report_loss(LossReason.WORKER_LEFT)
+    with pytest.raises(AvatarLostError, match="worker_left"):
+        await opening
+    await instance.close(budget=1.0)
+    await settle()
+
+
+@timers_only
+async def test_that_runway_says_it_has_ended_is_a_loss() -> None:
+    media = Media()
+    instance = instance_with(media)
+    ended = asyncio.Event()
+    with mock.patch.object(instance.session, "wait_until_ended", ended.wait):
+        await instance.open(standby=False)
+        ended.set()
+        assert await asyncio.shield(instance.lost) is LossReason.SESSION_ENDED
+    await instance.close(budget=1.0)
+    await settle()
+
+
+@timers_only
+async def test_the_queue_is_noted_until_it_is_left() -> None:
+    instance = instance_with(Media())
+
+    async def open_from_the_queue(*_: object, on_queued: Any, **__: object) -> float:
+        on_queued(True)
+        assert instance.queued.is_set()
+        on_queued(False)
+        return 0.0
+
+    with mock.patch.object(instance.connection, "open", open_from_the_queue):
+        await instance.open(standby=False)
+    assert not instance.queued.is_set()
+    await instance.close(budget=1.0)
+    await settle()
+
+
+@timers_only
+async def test_the_tools_of_a_session_are_heard_while_it_is_open() -> None:
+    tools, dispatcher = mock.AsyncMock(), mock.Mock()
+    dispatcher.open.return_value = tools
+    session: Any = Session()
+    session.request = SimpleNamespace(tools=("card",))
+    connection: Any = Connection(Media())
+    connection.room, connection.is_worker = object(), object()
+    options = InstanceOptions(tools=dispatcher)
+    instance = AvatarInstance(session, connection, options, lambda _: None)
+    await instance.open(standby=False)
+    dispatcher.open.assert_called_once_with("s", ("card",), connection.room, connection.is_worker)
+    tools.aclose.side_effect = ValueError("of the tools")
+    await instance.close(budget=1.0)
+    await settle()
+    tools.aclose.assert_awaited_once()
+    assert connection.closed
+
+
+@timers_only
+async def test_speech_may_begin_before_the_first_picture() -> None:
+    media = Media()
+    instance = instance_with(media)
+    ready: list[bool] = []
+    with mock.patch.object(instance.connection, "may_speak_unseen", return_value=True):
+        await instance.open(standby=False, on_ready=ready.append)
+    assert ready == [False]
+    await instance.close(budget=1.0)
+    await settle()
 
 
 # -- media in a room
@@ -305,3 +417,4 @@ async def test_of_a_track_that_has_gone_nothing_is_heard(
     assert connection.listener.relayed_count == 1
     assert voice.closed.is_set()
     await instance.close(budget=1.0)
+    await settle()

@@ -11,6 +11,7 @@ from livekit_plugins_runway.errors import (
     AuthenticationError,
     AvatarJoinError,
     AvatarLostError,
+    CallLimitError,
     ConfigurationError,
     CreditsError,
     ForbiddenError,
@@ -23,7 +24,14 @@ from livekit_plugins_runway.errors import (
     SessionFailedError,
     UnavailableError,
 )
-from livekit_plugins_runway.lifecycle.recovery import STABLE_AFTER, Cap, Restarts, is_final
+from livekit_plugins_runway.lifecycle.recovery import (
+    MIN_CAP,
+    STABLE_AFTER,
+    Cap,
+    Restarts,
+    Spending,
+    is_final,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +43,8 @@ from livekit_plugins_runway.lifecycle.recovery import STABLE_AFTER, Cap, Restart
         ({"backoff": 0.0}, "backoff"),
         ({"backoff_max": -1.0}, "backoff_max"),
         ({"user_left_grace": -0.1}, "user_left_grace"),
+        ({"max_sessions": 0}, "max_sessions"),
+        ({"max_billed_seconds": 9.9}, "max_billed_seconds"),
         ({"session_cap": 5.0}, "session_cap"),
         ({"renew_before": 0.0}, "renew_before"),
         ({"session_cap": 60.0, "renew_before": 60.0}, "renew_before"),
@@ -56,6 +66,7 @@ def test_a_wrong_option_is_refused_by_name(options: dict[str, Any], named: str) 
         RequestRejectedError(),
         SessionFailedError(failure_code="SAFETY.INPUT"),
         AvatarLostError(reason="speech_foreign"),
+        CallLimitError(),
     ],
 )
 def test_what_would_fail_again_is_not_tried_again(error: RunwayException) -> None:
@@ -93,39 +104,107 @@ def test_a_face_that_lasted_clears_the_count() -> None:
 
 
 def test_the_next_session_is_made_early_enough_to_start_and_to_wait_for_a_gap() -> None:
-    cap = Cap(RecoveryOptions(), None)
+    cap = Cap(RecoveryOptions())
     assert cap.renew_at(startup=10.0) == 300 - 25
-    assert Cap(RecoveryOptions(session_cap=20), None).renew_at(startup=10.0) == 10
-    assert Cap(RecoveryOptions(renew_before=40), None).renew_at(startup=10.0) == 260
-    assert Cap(RecoveryOptions(session_cap=None), None).renew_at(startup=10.0) is None
+    assert Cap(RecoveryOptions(session_cap=20)).renew_at(startup=10.0) == 10
+    assert Cap(RecoveryOptions(renew_before=40)).renew_at(startup=10.0) == 260
+    assert Cap(RecoveryOptions(session_cap=None)).renew_at(startup=10.0) is None
 
 
 def test_it_takes_over_before_the_cap_even_in_mid_sentence() -> None:
     for seconds in (20.0, 60.0, 300.0):
-        cap = Cap(RecoveryOptions(session_cap=seconds), None)
-        renew_at = cap.renew_at(startup=10.0)
+        cap = Cap(RecoveryOptions(session_cap=seconds))
+        renew_at, force_at = cap.renew_at(startup=10.0), cap.force_at()
         assert renew_at is not None
-        assert renew_at < cap.force_at() <= seconds - 2
+        assert force_at is not None
+        assert renew_at < force_at <= seconds - 2
 
 
-def test_a_shorter_max_duration_is_the_cap() -> None:
-    assert Cap(RecoveryOptions(), 120).seconds == 120
-    assert Cap(RecoveryOptions(), 1800).seconds == 300
+def test_without_a_cap_nothing_takes_over() -> None:
+    assert Cap(RecoveryOptions(session_cap=None)).force_at() is None
 
 
 def test_a_session_that_ended_early_by_itself_lowers_the_cap_and_a_later_one_does_not() -> None:
-    cap = Cap(RecoveryOptions(), None)
+    cap = Cap(RecoveryOptions())
     cap.ended_by_itself(200.0)
     assert cap.seconds == 200.0
     cap.ended_by_itself(250.0)
     assert cap.seconds == 200.0
-    cap.ended_by_itself(9.9)  # an accident, not a cap
+    cap.ended_by_itself(MIN_CAP - 0.1)  # idle, moderation: no cap
     assert cap.seconds == 200.0
-    cap.ended_by_itself(10.0)  # Runway's shortest
-    assert cap.seconds == 10.0
-    unlimited = Cap(RecoveryOptions(session_cap=None), 60)
+    cap.ended_by_itself(MIN_CAP)
+    assert cap.seconds == MIN_CAP
+    cap.ended_by_itself(310.0)
+    assert cap.seconds == MIN_CAP
+    unlimited = Cap(RecoveryOptions(session_cap=None))
     unlimited.ended_by_itself(200.0)
     assert unlimited.seconds is None
+
+
+def test_what_one_end_has_taught_is_believed_once_and_then_put_to_the_test() -> None:
+    cap = Cap(RecoveryOptions())
+    cap.ended_by_itself(90.0)
+    cap.next_session()
+    assert cap.seconds == 90.0
+    cap.next_session()
+    assert cap.seconds == 300.0
+    cap.outlived(275.0)  # it was another reason
+    cap.next_session()
+    assert cap.seconds == 300.0
+
+
+def test_what_two_ends_have_taught_alike_is_kept_until_a_session_outlives_it() -> None:
+    cap = Cap(RecoveryOptions())
+    cap.ended_by_itself(90.0)
+    cap.next_session()
+    cap.next_session()
+    cap.ended_by_itself(95.0)
+    for _ in range(5):
+        cap.next_session()
+        assert cap.seconds == 90.0
+        cap.outlived(65.0)  # renewed before it
+    cap.outlived(100.0)
+    assert cap.seconds == 300.0
+
+
+def test_a_call_may_make_so_many_sessions() -> None:
+    spending = Spending(RecoveryOptions(max_sessions=2), None)
+    for _ in range(2):
+        spending.check(0.0)
+        spending.sessions += 1
+    with pytest.raises(CallLimitError, match="2 of the 2 Runway sessions that max_sessions"):
+        spending.check(0.0)
+    Spending(RecoveryOptions(max_sessions=None), None).check(0.0)
+
+
+def test_no_session_is_made_for_less_than_runways_shortest() -> None:
+    spending = Spending(RecoveryOptions(max_billed_seconds=100.0), None)
+    spending.check(90.0)
+    with pytest.raises(CallLimitError) as caught:
+        spending.check(90.1)
+    assert (caught.value.limit, caught.value.allowed) == ("max_billed_seconds", 100.0)
+    assert spending.seconds_left(99.0) == 1.0
+    unlimited = Spending(RecoveryOptions(max_billed_seconds=None), None)
+    unlimited.check(1e9)
+    assert unlimited.seconds_left(1e9) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("max_duration", "options", "allowed"),
+    [
+        (60, {}, 60.0),
+        (299, {"max_billed_seconds": None}, 299.0),
+        (300, {}, 7200.0),
+        (1800, {}, 7200.0),
+        (60, {"session_cap": 60.0}, 7200.0),  # sessions of a minute, one after the other
+        (60, {"session_cap": None}, 7200.0),
+        (60, {"max_billed_seconds": 30.0}, 30.0),
+    ],
+)
+def test_a_max_duration_below_the_cap_is_a_limit_of_the_call(
+    max_duration: int, options: dict[str, Any], allowed: float
+) -> None:
+    assert Spending(RecoveryOptions(**options), max_duration).seconds_left(0.0) == allowed
 
 
 def test_the_defaults_are_those_that_the_documentation_states() -> None:
@@ -134,12 +213,14 @@ def test_the_defaults_are_those_that_the_documentation_states() -> None:
         "max_restarts": 3,
         "backoff": 1.0,
         "backoff_max": 30.0,
+        "max_sessions": 30,
+        "max_billed_seconds": 7200.0,
         "session_cap": 300.0,
         "renew_before": None,
         "on_user_left": "keep",
         "user_left_grace": 10.0,
     }
-    assert STABLE_AFTER == 60.0
+    assert STABLE_AFTER == 120.0
 
 
 @pytest.mark.parametrize(
@@ -148,6 +229,8 @@ def test_the_defaults_are_those_that_the_documentation_states() -> None:
         {"max_restarts": 0},
         {"user_left_grace": 0.0},
         {"session_cap": 10.0},
+        {"max_sessions": 1, "max_billed_seconds": 10.0},
+        {"max_sessions": None, "max_billed_seconds": None},
         {"session_cap": None, "renew_before": 400.0},
         {"session_cap": 60.0, "renew_before": 59.9},
         {"on_loss": "audio", "on_user_left": "pause"},
@@ -184,4 +267,4 @@ def test_a_wait_is_shortened_by_half_at_most_and_never_made_longer() -> None:
 def test_at_the_latest_it_takes_over_eight_seconds_before_the_cap_or_a_fifth(
     cap: float, force_at: float
 ) -> None:
-    assert Cap(RecoveryOptions(session_cap=cap), None).force_at() == force_at
+    assert Cap(RecoveryOptions(session_cap=cap)).force_at() == force_at

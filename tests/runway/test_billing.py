@@ -11,6 +11,7 @@ from livekit_plugins_runway.runway.billing import (
     USD_PER_CREDIT,
     corrected,
     credits_for,
+    credits_of,
     with_session,
 )
 
@@ -48,6 +49,12 @@ def test_a_minute_costs_twenty_two_cents() -> None:
 @pytest.mark.parametrize("seconds", [0.0, -0.5])
 def test_a_session_whose_worker_never_came_costs_nothing(seconds: float) -> None:
     assert credits_for(seconds) == 0
+
+
+def test_a_session_that_was_consumed_costs_as_much_as_one_that_has_begun() -> None:
+    assert credits_of(ended(0.0, consumed_at=2.5)) == 2
+    assert credits_of(ended(0.0)) == 0
+    assert credits_of(ended(7.0, consumed_at=2.5)) == credits_for(7.0)
 
 
 def test_each_session_is_rounded_up_by_itself() -> None:

@@ -77,6 +77,7 @@ class ScriptedParticipant(rtc.RemoteParticipant):
         self._identity = identity
         self._kind = kind
         self.publications: dict[str, ScriptedPublication] = {}
+        self.told_attributes: dict[str, str] = {}
         self.left_because: rtc.DisconnectReason.ValueType | None = None
 
     @property
@@ -89,7 +90,7 @@ class ScriptedParticipant(rtc.RemoteParticipant):
 
     @property
     def attributes(self) -> dict[str, str]:
-        return {}
+        return self.told_attributes
 
     @property
     def track_publications(self) -> dict[str, rtc.RemoteTrackPublication]:
@@ -140,6 +141,7 @@ class ScriptedRoom(rtc.EventEmitter[rtc.room.EventTypes]):
 
     def __init__(self, identity: str = "agent") -> None:
         super().__init__()
+        self.name = "room"
         self.local_participant = ScriptedLocalParticipant(identity)
         self.remote_participants: dict[str, ScriptedParticipant] = {}
         self.connected = True

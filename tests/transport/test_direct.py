@@ -206,7 +206,7 @@ async def test_the_wire_the_token_and_what_a_front_end_sees(livekit_server: Live
         assert sources_of(call, "agent") == ["unknown"]
         (seen,) = [p for p in call.user.participants if p.identity == FIRST]
         assert seen.is_agent
-        assert seen.attributes == {"lk.publish_on_behalf": "agent"}
+        assert seen.attributes["lk.publish_on_behalf"] == "agent"
         worker = call.room.remote_participants[FIRST]
         kinds = {p.kind for p in worker.track_publications.values() if p.subscribed}
         assert kinds == {rtc.TrackKind.KIND_AUDIO}
@@ -283,7 +283,7 @@ async def test_after_a_crash_the_voice_says_the_rest_and_the_face_comes_back_as_
 async def test_before_the_cap_the_next_worker_takes_over_between_two_segments(
     livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery_module, "MIN_CAP", 1.0)
+    monkeypatch.setattr(recovery_module, "SHORTEST_SESSION", 1.0)
     recovery = RecoveryOptions(session_cap=6.0)
     async with calling(livekit_server, recovery=recovery, **DIRECT) as call:
         await call.start()

@@ -6,8 +6,11 @@ import asyncio
 import json
 
 import pytest
+from livekit import rtc
 from livekit.rtc.participant import PublishDataError
 
+from livekit_plugins_runway._common.tasks import BackgroundTasks
+from livekit_plugins_runway.transport.tokens import ATTRIBUTE_INVITATION
 from livekit_plugins_runway.transport.worker_protocol import (
     END_CALL,
     PATIENCE,
@@ -25,7 +28,8 @@ class Setup:
     def __init__(self) -> None:
         self.room = ScriptedRoom()
         self.removed: list[tuple[str, float]] = []
-        self.registry = WorkerRegistry(self.room.as_room, self._remove)
+        self.background = BackgroundTasks()
+        self.registry = WorkerRegistry(self.room.as_room, self._remove, self.background)
         self.registry.open()
 
     async def _remove(self, identity: str) -> None:
@@ -165,3 +169,95 @@ async def test_closed_after_the_room_was_lost_it_asks_nothing_of_it() -> None:
     assert sorted(setup.room.local_participant.methods) == sorted(
         [RPC_PLAYBACK_FINISHED, RPC_PLAYBACK_STARTED]
     )
+
+
+# -- after the close
+
+
+@timers_only
+async def test_one_that_comes_after_the_close_is_sent_away_while_its_token_lives() -> None:
+    setup = Setup()
+    setup.registry.evict("orphan", until=150.0)
+    await setup.registry.aclose()
+    assert setup.room.local_participant.methods == {}
+    await asyncio.sleep(140.0)
+    orphan = setup.room.join("orphan", AUDIO)
+    setup.room.publish(orphan, AUDIO)
+    await settle()
+    assert setup.room.local_participant.sent == [SentData(END_CALL, True, ("orphan",))]
+    setup.room.leave(orphan)
+    assert await setup.background.settle(150.0)
+    assert setup.room.listeners == 0
+
+
+@timers_only
+async def test_nobody_is_waited_for_longer_than_a_token_lives() -> None:
+    setup = Setup()
+    setup.registry.evict("orphan", until=150.0)
+    setup.registry.evict("other", until=20.0)
+    await setup.registry.aclose()
+    await setup.registry.aclose()
+    assert setup.background.pending == 1
+    assert not await setup.background.settle(149.0)
+    assert await setup.background.settle(151.0)
+    assert setup.room.listeners == 0
+
+
+@timers_only
+async def test_one_that_becomes_unwanted_after_the_close_is_waited_for_too() -> None:
+    setup = Setup()
+    await setup.registry.aclose()
+    setup.registry.evict("orphan", until=30.0)
+    setup.registry.evict("late", until=40.0)
+    assert not await setup.background.settle(39.0)
+    assert await setup.background.settle(41.0)
+    assert setup.room.listeners == 0
+
+
+@timers_only
+async def test_a_room_that_is_lost_brings_nobody_any_more() -> None:
+    setup = Setup()
+    setup.registry.evict("orphan", until=150.0)
+    await setup.registry.aclose()
+    await asyncio.sleep(1.0)
+    setup.room.lose_connection()
+    assert await setup.background.settle(2.0)
+    assert setup.room.listeners == 0
+
+
+@timers_only
+async def test_a_worker_that_a_later_avatar_has_invited_under_the_same_name_may_stay() -> None:
+    setup = Setup()
+    setup.registry.evict("face", "first", until=150.0)
+    await setup.registry.aclose()
+    wanted = setup.room.join("face", AUDIO)
+    wanted.told_attributes = {ATTRIBUTE_INVITATION: "second"}
+    setup.room.publish(wanted, AUDIO)
+    await settle()
+    assert setup.room.local_participant.sent == []
+    setup.room.leave(wanted)
+    orphan = setup.room.join("face")
+    orphan.told_attributes = {ATTRIBUTE_INVITATION: "first"}
+    setup.room.publish(orphan, AUDIO)
+    await settle()
+    assert len(setup.room.local_participant.sent) == 1
+    assert await setup.background.settle(160.0)
+
+
+@timers_only
+async def test_one_that_is_there_when_the_room_is_connected_is_seen() -> None:
+    room = ScriptedRoom()
+    removed: list[str] = []
+
+    async def remove(identity: str) -> None:
+        removed.append(identity)
+
+    registry = WorkerRegistry(room.as_room, remove, BackgroundTasks())
+    registry.evict("orphan")  # before `open()`: the room is not connected yet
+    room.join("orphan", AUDIO, told=False)
+    room.emit("connection_state_changed", rtc.ConnectionState.CONN_CONNECTED)
+    await settle()
+    assert len(room.local_participant.sent) == 1
+    await registry.aclose()
+    assert removed == ["orphan"]
+    assert room.listeners == 0

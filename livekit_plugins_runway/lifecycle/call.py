@@ -1,0 +1,337 @@
+"""What an avatar has from `start()` on, and the one place that says in which order it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from livekit import rtc
+from livekit.agents import AgentSession
+from livekit.agents.voice.io import AudioOutput
+
+from .._common.tasks import BackgroundTasks, cancel_and_wait
+from ..errors import AvatarClosedError
+from ..events import AvatarState, CallEvents, PlayoutForced
+from ..log import logger
+from ..playout.output import AvatarAudioOutput
+from ..playout.ports import FirstSpeechHeard, PlayoutReport
+from ..runway.client import RunwayClient
+from ..runway.models import CreateRealtimeSession
+from ..runway.session import abandoned
+from ..transport.base import Transport
+from .creating import CreateOptions, SessionMaker
+from .ending import Endings
+from .handover import FaceSlot
+from .instance import InstanceOptions
+from .presence import UserPresence
+from .recovery import Cap, RecoveryOptions, Spending
+from .state import StateMachine
+from .supervisor import Supervisor
+from .swaps import SwapRequests
+from .telemetry import Telemetry
+from .timings import StageClock, StageTimings
+
+_UNWIND_TIMEOUT = 0.3
+"""Seconds in which what is cancelled at the close may end by itself, before the sessions are ended
+all the same. Usually it takes a few turns of the event loop."""
+_MARGIN = 1.0
+"""Seconds of the close that are kept for what comes after the sessions' ends."""
+_LAST_ANSWERS = 45.0
+"""Seconds for which the answers to abandoned creates are waited for, in the background once the
+close is over."""
+
+
+class ClosingStack:
+    """What is to be closed, the last one first.
+
+    A step that raises is logged, one that takes too long goes on in the background: neither keeps
+    the next from its turn.
+    """
+
+    def __init__(self, background: BackgroundTasks) -> None:
+        self._background = background
+        self._steps = AsyncExitStack()
+        self.deadline = float("inf")
+        """Loop time in seconds after which no step is waited for. Set as the closing begins."""
+
+    def push(self, name: str, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._steps.push_async_callback(self._run, name, step)
+
+    async def aclose(self, deadline: float) -> None:
+        self.deadline = deadline
+        await self._steps.aclose()
+
+    async def _run(self, name: str, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = self._background.start(step(), f"runway_close_{name}")
+        left = self.deadline - asyncio.get_running_loop().time()
+        await asyncio.wait({task}, timeout=max(0.0, left))
+        if not task.done():
+            logger.warning("a step of closing goes on in the background", extra={"step": name})
+
+
+class OutputSlot:
+    """The end of an agent session's chain of audio outputs, taken for the time of a call."""
+
+    def __init__(self, agent_session: AgentSession[Any]) -> None:
+        self._agent_session = agent_session
+        self._former = _tail(agent_session.output.audio)
+        """What was there before; None: nothing was."""
+
+    def install(self, output: AvatarAudioOutput) -> None:
+        if self._former is None and _is_running(self._agent_session):
+            logger.warning(
+                "the agent session was started without an audio output: transcripts are not "
+                "synchronised with speech and nothing is recorded. Call avatar.start() before "
+                "session.start(), or do not pass audio_output=False"
+            )
+        self._agent_session.output.replace_audio_tail(output)
+
+    def restore(self, output: AvatarAudioOutput) -> None:
+        """Does not raise: what stands there is somebody else's."""
+        try:
+            self._restore(output)
+        except Exception:  # noqa: BLE001  of an output that is somebody else's
+            logger.exception("the agent's former audio output was not restored")
+
+    def _restore(self, output: AvatarAudioOutput) -> None:
+        outputs = self._agent_session.output
+        if _tail(outputs.audio) is not output:
+            return  # the framework has taken it off already, or somebody else has replaced it
+        if outputs.audio is output:
+            outputs.audio = self._former
+        elif self._former is not None:
+            outputs.replace_audio_tail(self._former)
+        else:
+            logger.warning(
+                "the avatar is closed while the agent session goes on, which has no audio output "
+                "of its own: the agent is silent from now on"
+            )
+
+
+def _tail(output: AudioOutput | None) -> AudioOutput | None:
+    """The sink at the end of a chain of audio outputs."""
+    while output is not None and output.next_in_chain is not None:
+        output = output.next_in_chain
+    return output
+
+
+def _is_running(agent_session: AgentSession[Any]) -> bool:
+    try:
+        agent_session.current_agent  # noqa: B018  raises unless the session was started
+    except RuntimeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What the `AvatarSession` was asked for, as far as it concerns a call. Times in seconds."""
+
+    request: CreateRealtimeSession
+    instance: InstanceOptions
+    recovery: RecoveryOptions
+    create: CreateOptions
+    wait_for_avatar: float
+    allow_pause: bool
+    by_clock: bool
+
+
+class AvatarCall:
+    """From `start()` to the end: made once, closed by the `ClosingStack` that it is given.
+
+    Args:
+        client: closed here.
+        on_over: called when the call ends by itself, as the options say; is to close it.
+    """
+
+    def __init__(
+        self,
+        options: CallOptions,
+        *,
+        client: RunwayClient,
+        transport: Transport,
+        room: rtc.Room,
+        events: CallEvents,
+        states: StateMachine,
+        timings: StageTimings,
+        telemetry: Telemetry,
+        background: BackgroundTasks,
+        closing: ClosingStack,
+        on_over: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._events = events
+        self._states = states
+        self._timings = timings
+        self._telemetry = telemetry
+        self._closing = closing
+        self._on_over = on_over
+        self.transport = transport
+        self._stages = StageClock(timings, events)
+        self.output = AvatarAudioOutput(
+            transport.microphone,
+            report=self._on_playout_report,
+            wait_for_avatar=options.wait_for_avatar,
+            stall_timeout=options.instance.stall_timeout,
+            can_pause=options.allow_pause,
+            by_clock=options.by_clock,
+        )
+        self._presence = UserPresence(room)
+        cap = Cap(options.recovery)
+        spending = Spending(options.recovery, options.request.max_duration)
+        self._endings = Endings(events, background, cap.ended_by_itself)
+        maker = SessionMaker(
+            client,
+            transport,
+            self.output,
+            self._endings,
+            spending,
+            options.instance,
+            options.create,
+            self._stages.reach,
+            background,
+        )
+        self._faces = FaceSlot(transport, self.output, self._endings, events, states)
+        self._swaps = SwapRequests()
+        self.supervisor = Supervisor(
+            options.request,
+            options.recovery,
+            cap,
+            spending,
+            endings=self._endings,
+            maker=maker,
+            faces=self._faces,
+            swaps=self._swaps,
+            presence=self._presence,
+            events=events,
+            states=states,
+            on_stage=self._stages.reach,
+        )
+        self._opening: asyncio.Task[None] | None = None
+        """The one `_open()`."""
+        self._run_task: asyncio.Task[None] | None = None
+        """The supervisor's run, from when the start has succeeded."""
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Set when the sessions are being ended: nothing that is cancelled is waited for then."""
+        # The last one is the first to be closed: END_CALL and DELETE go out before any room is
+        # left, and are waited for after that.
+        closing.push("client", self._close_client)
+        closing.push("sessions", self._endings.ended)
+        closing.push("transport", partial(self._leave, background))
+        closing.push("output", self.output.aclose)
+        closing.push("presence", self._close_presence)
+
+    def __repr__(self) -> str:
+        return f"AvatarCall({self.supervisor!r}, {self._endings!r})"
+
+    @property
+    def endings(self) -> Endings:
+        return self._endings
+
+    @property
+    def running(self) -> bool:
+        """It was started, and keeps a face."""
+        return self._run_task is not None and not self._run_task.done()
+
+    # -- start ----------------------------------------------------------------------------------
+
+    async def open(self, agent_session: AgentSession[Any]) -> None:
+        """Take the agent's speech, make the first session, and be ready to speak in the room.
+
+        Raises:
+            AvatarClosedError: it was closed meanwhile.
+            RunwayException: as `AvatarSession.start()`.
+        """
+        slot = OutputSlot(agent_session)
+        self._closing.push("slot", partial(self._restore, slot))
+        self._closing.push("stop", self._stop)
+        slot.install(self.output)
+        self._opening = opening = asyncio.create_task(self._open(), name="runway_start")
+        await asyncio.wait({opening, self._closed}, return_when=asyncio.FIRST_COMPLETED)
+        if self._states.state is AvatarState.CLOSED:
+            raise AvatarClosedError
+        opening.result()
+
+    async def _open(self) -> None:
+        if self.supervisor.waits_for_a_user:
+            await self.transport.join()
+        else:
+            await self._create_and_join()
+        if self._states.state is AvatarState.CLOSED:
+            return  # what was waited for has swallowed the cancellation
+        self._run_task = asyncio.create_task(self.supervisor.run(), name="runway_avatar")
+        self._run_task.add_done_callback(self._on_run_done)
+
+    async def _create_and_join(self) -> None:
+        """Side by side, but the request leaves first: the avatar's start hangs on it."""
+        sent = asyncio.Event()
+
+        async def join() -> None:
+            await sent.wait()
+            await self.transport.join()
+
+        joining = asyncio.create_task(join(), name="runway_join")
+        try:
+            await self.supervisor.create(sent.set)
+            await joining
+        finally:
+            await cancel_and_wait(joining)
+
+    def _on_run_done(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours must not cost the user the agent's voice."""
+        if task.cancelled():
+            return
+        if (error := task.exception()) is None:
+            self._on_over()
+            return
+        logger.error("the avatar is given up", exc_info=error)
+        self.output.detach_avatar()
+        self._states.move_to(AvatarState.VOICE_ONLY, "internal error")
+
+    async def swap(self, request: CreateRealtimeSession) -> None:
+        """As `SwapRequests.ask()`."""
+        await self._swaps.ask(request)
+
+    # -- close ----------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        """Cancel what is under way, and begin to end every session."""
+        self._swaps.close()
+        running = [task for task in (self._opening, self._run_task) if task is not None]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_UNWIND_TIMEOUT)
+        self._endings.close(self._closing.deadline - _MARGIN)
+        self._closed.set_result(None)
+
+    async def _restore(self, slot: OutputSlot) -> None:
+        slot.restore(self.output)
+
+    async def _close_presence(self) -> None:
+        self._presence.close()
+
+    async def _leave(self, background: BackgroundTasks) -> None:
+        background.start(self.transport.aclose(), "runway_leave_agent_room")
+
+    async def _close_client(self) -> None:
+        """After the last session's end. Sessions that nobody waited for are accounted for, too."""
+        try:
+            for session_id in await self._client.aclose(_LAST_ANSWERS):
+                self._endings.account_for(abandoned(session_id))
+        finally:
+            self._telemetry.end(self._endings.usage)
+
+    # -- what the sink tells --------------------------------------------------------------------
+
+    def _on_playout_report(self, report: PlayoutReport) -> None:
+        match report:
+            case FirstSpeechHeard():
+                if self._timings.first_speech is None:
+                    self._stages.reach("first_speech")
+            case PlayoutForced():
+                self._events.playout_forced(report)

@@ -1,0 +1,207 @@
+"""Which instance is the face, and how the next one takes its place.
+
+Everything here happens behind one avatar participant: its tracks stay, whoever feeds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from .._common.tasks import cancel_and_wait, first_of
+from ..errors import AvatarLostError, LossReason, RunwayException
+from ..events import AvatarReplaced, AvatarState, CallEvents, Cause
+from ..log import logger
+from ..playout.output import AvatarAudioOutput
+from ..transport.base import Transport
+from .ending import Endings
+from .instance import AvatarInstance
+from .state import StateMachine
+
+_QUEUE_PATIENCE = 3.0
+"""Seconds; `queued` is normal for about one (measured by others on the live service)."""
+_SHOWN_TIMEOUT = 2.0
+_SCRIPT_PACE = 8.0
+"""Characters a second: slow speech."""
+_SCRIPT_MARGIN = 5.0
+"""Seconds that the agent waits for the start script beside its own length."""
+
+
+class FaceSlot:
+    """The face of a call: the instance that has it, the one that is to have it next, or none."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        output: AvatarAudioOutput,
+        endings: Endings,
+        events: CallEvents,
+        states: StateMachine,
+    ) -> None:
+        # All of it is of the event loop's thread. What is taken out of `instance` or `_next` is
+        # retired in the same step, or by whoever has it as `old`.
+        self._transport = transport
+        self._output = output
+        self._endings = endings
+        self._events = events
+        self._states = states
+        self.instance: AvatarInstance | None = None
+        """The one that is, or is about to be, the face. None while the voice is alone: between two
+        sessions, in a pause, and for good once it was given up."""
+        self._next: AvatarInstance | None = None
+        """The one that is made beside it in a renewal or a swap, until it takes over."""
+        self._seen = False
+        """A face was there before: the next one takes over by a hand-over."""
+        self._last_frame: float | None = None
+        """Loop time of the last picture of the face that is gone, until the freeze was told."""
+        self._one_at_a_time = False
+        """The account was seen to have no place for a second session. Never reset."""
+
+    def is_seated(self, instance: AvatarInstance) -> bool:
+        """The sink gives it the agent's words."""
+        return self._output.avatar is instance
+
+    def retire_all(self) -> None:
+        """End the sessions of the face, and of the next one."""
+        for instance in (self._next, self.instance):
+            self._endings.retire(instance)
+        self._next = self.instance = None
+
+    def to_voice(self, instance: AvatarInstance | None, error: RunwayException, why: str) -> None:
+        """Its face is gone, or will not come: the voice goes on, and its session ends."""
+        if instance is not None:
+            instance.hide()
+            self._last_frame = instance.last_frame or self._last_frame
+        self._transport.hide_face()
+        if self.instance is instance:
+            self.instance = None
+        self._output.detach_avatar(instance)
+        self._states.move_to(AvatarState.VOICE_ONLY, str(error))
+        logger.warning(why, extra={"error": type(error).__name__, "detail": str(error)})
+        self._endings.retire(instance)
+
+    def leave_to_voice(self) -> None:
+        """The voice is alone from now on, whoever had the face: without a fault."""
+        self._output.detach_avatar()
+        self._transport.hide_face()
+
+    # -- one that comes while there is none ------------------------------------------------------
+
+    async def bring(self, instance: AvatarInstance, cause: Cause, script: str | None) -> None:
+        """Open it, and make it the face. Raises what keeps it from coming.
+
+        Args:
+            script: what it says by itself, if it is the first face of the call.
+        """
+        self.instance = instance
+        if self._seen:
+            await instance.open(standby=True)
+            await self._hand_over(instance, force_in=None)
+            await self._tell(cause, instance, overlap=0.0, by_voice=True)
+            return
+
+        def attach(seen: bool) -> None:
+            self._output.attach_avatar(instance, seen=seen)
+            if script:
+                self._output.let_speak(_SCRIPT_MARGIN + len(script) / _SCRIPT_PACE)
+
+        await instance.open(standby=False, on_ready=attach)
+        self._output.avatar_seen()
+        self._seen = True
+
+    # -- one that comes while another is there ---------------------------------------------------
+
+    async def replace(
+        self,
+        old: AvatarInstance,
+        cause: Cause,
+        make: Callable[[], Awaitable[AvatarInstance]],
+        force_at: float | None,
+    ) -> None:
+        """Make the next session while the old one speaks, and change over in a gap of the speech.
+
+        Raises what keeps the next one from coming. Then the old one is still the face, unless it
+        was lost meanwhile (`instance` is None).
+
+        Args:
+            make: makes the next session.
+            force_at: age of the old one in seconds at which it cannot wait for a gap; None: never.
+        """
+        watching = asyncio.create_task(self._to_voice_when_lost(old), name="runway_old_face")
+        opening: asyncio.Task[None] | None = None
+        try:
+            new = self._next = await make()
+            opening = asyncio.create_task(new.open(standby=True), name="runway_next_face")
+            if await self._is_stuck_in_queue(new, opening) and self.instance is old:
+                self._one_at_a_time = True
+                await self._make_room(old, force_at)
+            await opening
+            alone = self.instance is None
+            await self._hand_over(new, force_in=_seconds_until(old, force_at))
+            overlap = 0.0 if alone else new.billed
+            self._endings.retire(old)
+            await self._tell(cause, new, overlap=overlap, by_voice=alone)
+        finally:
+            await cancel_and_wait(watching, opening)
+            self._endings.retire(self._next)
+            self._next = None
+
+    async def _to_voice_when_lost(self, instance: AvatarInstance) -> None:
+        reason = await asyncio.shield(instance.lost)
+        if self.instance is instance:
+            error = AvatarLostError(reason=reason.value)
+            self.to_voice(instance, error, "the avatar was lost while the next one was made")
+            self._events.error(error)
+
+    async def _is_stuck_in_queue(self, new: AvatarInstance, opening: asyncio.Task[None]) -> bool:
+        """Whether the account has no place for a second session beside the first."""
+        await first_of(new.queued.wait(), opening)
+        if not opening.done():
+            await asyncio.wait({opening}, timeout=0.0 if self._one_at_a_time else _QUEUE_PATIENCE)
+        return not opening.done() and new.queued.is_set()
+
+    async def _make_room(self, old: AvatarInstance, force_at: float | None) -> None:
+        """End the old session first, in a gap of the speech; the voice speaks until the next one
+        is there."""
+        logger.info("the account allows one session at a time: the old one is ended first")
+        await self._until_changed(None, _seconds_until(old, force_at))
+        if self.instance is old:
+            self._last_frame = old.last_frame
+            self.instance = None
+            self._transport.hide_face()
+            self._endings.retire(old)
+
+    async def _hand_over(self, new: AvatarInstance, *, force_in: float | None) -> None:
+        """Raises `AvatarLostError` if the new one is lost while it waits."""
+        await self._until_changed(new, force_in)
+        if not self.is_seated(new):
+            reason = new.lost.result() if new.lost.done() else LossReason.WORKER_LEFT
+            raise AvatarLostError(reason=reason.value)
+        if self.instance is not None and self.instance is not new:
+            self._last_frame = self.instance.last_frame
+        self.instance = new
+        if self._next is new:
+            self._next = None
+
+    async def _until_changed(self, new: AvatarInstance | None, force_in: float | None) -> None:
+        """Until the sink has changed over to `new`, or that one is lost."""
+        loop, output = asyncio.get_running_loop(), self._output
+        forcing = None if force_in is None else loop.call_later(force_in, output.force_hand_over)
+        try:
+            await first_of(output.hand_over(new), None if new is None else new.lost)
+        finally:
+            if forcing is not None:
+                forcing.cancel()
+
+    async def _tell(
+        self, cause: Cause, instance: AvatarInstance, *, overlap: float, by_voice: bool
+    ) -> None:
+        shown = await instance.wait_until_shown(_SHOWN_TIMEOUT)
+        last, self._last_frame = self._last_frame, None
+        freeze = None if shown is None or last is None else max(0.0, shown - last)
+        logger.info("another session is the face", extra={"cause": cause, "freeze": freeze})
+        self._endings.count(AvatarReplaced(cause, instance.session.id, freeze, overlap, by_voice))
+
+
+def _seconds_until(instance: AvatarInstance, age: float | None) -> float | None:
+    return None if age is None else max(0.0, age - instance.age)

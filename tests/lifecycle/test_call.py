@@ -1,0 +1,123 @@
+"""What a call takes of its agent session and gives back, and what it tells on the way."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from unittest import mock
+
+import pytest
+from livekit.agents.voice.avatar import QueueAudioOutput
+from livekit.agents.voice.io import AudioOutput
+
+from livekit_plugins_runway import AvatarState, PlayoutForced
+from livekit_plugins_runway.events import CallEvents
+from livekit_plugins_runway.lifecycle.call import OutputSlot
+from livekit_plugins_runway.lifecycle.state import StateMachine
+from livekit_plugins_runway.lifecycle.supervisor import Phase
+from livekit_plugins_runway.playout.ports import FirstSpeechHeard
+from tests.support.scripted_call import ScriptedAgent, in_virtual_time, live
+
+
+class Agent(ScriptedAgent):
+    """One that was started."""
+
+    @property
+    def current_agent(self) -> object:
+        return self
+
+
+def slot_of(agent: ScriptedAgent) -> OutputSlot:
+    return OutputSlot(cast(Any, agent))
+
+
+def sink() -> Any:
+    return QueueAudioOutput()
+
+
+def test_the_former_output_is_put_back() -> None:
+    agent, former = Agent(), QueueAudioOutput()
+    ours = sink()
+    agent.output.audio = former
+    slot = slot_of(agent)
+    slot.install(ours)
+    assert [agent.output.audio] == [ours]
+    slot.restore(ours)
+    slot.restore(ours)
+    assert [agent.output.audio] == [former]
+
+
+def test_an_output_that_somebody_else_has_put_there_stays() -> None:
+    agent, theirs = Agent(), QueueAudioOutput()
+    ours = sink()
+    slot = slot_of(agent)
+    slot.install(ours)
+    agent.output.audio = theirs
+    slot.restore(ours)
+    assert agent.output.audio is theirs
+
+
+class Wrapper(QueueAudioOutput):
+    """Of the framework's: stays while what is behind it changes."""
+
+    def __init__(self, behind: AudioOutput) -> None:
+        super().__init__()
+        self._next_in_chain = behind
+
+
+@pytest.mark.parametrize("had_one", [True, False])
+def test_behind_a_wrapper_the_end_of_the_chain_is_put_back(
+    had_one: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent, ours = Agent(), sink()
+    former = QueueAudioOutput() if had_one else None
+    agent.output.audio = former
+    slot = slot_of(agent)
+    slot.install(ours)
+    agent.output.audio = Wrapper(ours)
+    with mock.patch.object(agent.output, "replace_audio_tail") as replace_audio_tail:
+        slot.restore(ours)
+    if had_one:
+        replace_audio_tail.assert_called_once_with(former)
+    else:
+        replace_audio_tail.assert_not_called()
+        assert "the agent is silent from now on" in caplog.text
+
+
+@pytest.mark.parametrize("agent", [Agent, ScriptedAgent])
+def test_a_running_agent_without_an_output_is_warned_of(
+    agent: type[ScriptedAgent], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = agent()
+    slot_of(one).install(sink())
+    assert ("without an audio output" in caplog.text) is (agent is Agent)
+
+
+@in_virtual_time
+async def test_what_the_sink_reports_is_told() -> None:
+    async with live() as call:
+        made: Any = call.avatar._call
+        forced: list[PlayoutForced] = []
+        call.avatar.on("playout_forced", forced.append)
+        made._on_playout_report(FirstSpeechHeard(0.2))
+        made._on_playout_report(FirstSpeechHeard(0.2))
+        made._on_playout_report(PlayoutForced(2.0, 1.0))
+        assert call.of("stage_reached").count("first_speech") == 1
+        assert forced == [PlayoutForced(2.0, 1.0)]
+        assert "holding" in repr(made)
+        assert "live" in repr(call.avatar)
+
+
+def test_a_step_that_is_not_allowed_is_a_fault() -> None:
+    states = StateMachine(CallEvents(lambda *_: None))
+    with pytest.raises(RuntimeError, match="cannot go from new to live"):
+        states.move_to(AvatarState.LIVE, "")
+    states.move_to(AvatarState.CLOSED, "")
+    states.move_to(AvatarState.LIVE, "late")
+    assert states.state is AvatarState.CLOSED
+
+
+@in_virtual_time
+async def test_a_phase_that_is_not_allowed_is_a_fault() -> None:
+    async with live() as call:
+        with pytest.raises(RuntimeError, match="cannot go from holding to new"):
+            call.supervisor._enter(Phase.NEW)
