@@ -49,6 +49,8 @@ from .playout.ports import (
     PlayoutStats,
 )
 from .runway.client import DEFAULT_BASE_URL, RunwayClient
+from .runway.journal.keeper import Keeper
+from .runway.journal.sweep import Swept
 from .runway.models import Tool
 from .runway.requests import realtime_request
 from .runway.session import abandoned
@@ -118,6 +120,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             None: `RecoveryOptions()`.
         video: size, pace and encoding of the picture that the user gets; None: as Runway sends it.
             With "bridge" only.
+        guardian: start a small process beside this one that ends the Runway sessions at once when
+            this one is killed. Without it the next start on this machine does.
         http_session: an aiohttp session to use and not to close.
 
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
@@ -155,6 +159,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         allow_pause: bool = True,
         recovery: RecoveryOptions | None = None,
         video: VideoOptions | None = None,
+        guardian: bool = True,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         super().__init__()
@@ -175,11 +180,16 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
         check_seconds("join_timeout", join_timeout)
         check_seconds("stall_timeout", stall_timeout)
+        api_secret = required("Runway's API secret", "api_key", api_key, "RUNWAYML_API_SECRET")
+        base_url = api_url or os.getenv("RUNWAYML_BASE_URL") or DEFAULT_BASE_URL
+        self._keeper = Keeper.on_this_machine(api_secret, base_url, guardian=guardian)
+        """Ends what a killed process leaves; at work from `prewarm()` or `start()` on."""
         self._client = RunwayClient(
-            required("Runway's API secret", "api_key", api_key, "RUNWAYML_API_SECRET"),
-            base_url=api_url or os.getenv("RUNWAYML_BASE_URL") or DEFAULT_BASE_URL,
+            api_secret,
+            base_url=base_url,
             http_session=http_session,
             conn_options=conn_options,
+            journal=self._keeper.journal,
         )
         """Its sessions are the supervisor's; it is closed here."""
         self._conn_options = conn_options
@@ -281,12 +291,14 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     def prewarm(self) -> None:
         """Open the connection to Runway now, so that `start()` within the next 15 s need not.
 
-        Returns at once; wants a running event loop. No key is sent and nothing bills; that Runway
-        cannot be reached is left to `start()` to say. An avatar that is then never started must be
-        closed. No effect the second time, after `start()`, and in `console` mode.
+        Returns at once; wants a running event loop. Nothing bills, and no key is sent unless a
+        killed process has left sessions, which are ended; that Runway cannot be reached is left to
+        `start()` to say. An avatar that is then never started must be closed. No effect the second
+        time, after `start()`, and in `console` mode.
         """
         if self._state is AvatarState.NEW and self._warming_task is None and not _in_console():
             self._warming_task = asyncio.create_task(self._client.prewarm(), name="runway_prewarm")
+            self._keeper.sweep(self._client.delete, self._on_swept)
 
     async def start(
         self,
@@ -354,6 +366,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         )
         self._call = call = self._make_call(room, transport)
         self._move_to(AvatarState.STARTING, "start")
+        self._keeper.sweep(self._client.delete, self._on_swept)
         try:
             await super().start(agent_session, room)
             agent_session.on("close", self._on_agent_session_close)
@@ -512,6 +525,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             for session_id in unconfirmed:
                 call.supervisor.account_for(abandoned(session_id))
             call.telemetry.end(call.supervisor.usage)
+        await self._keeper.aclose()
         await super().aclose()
 
     def _restore_output(self, agent_session: AgentSession[Any], output: AvatarAudioOutput) -> None:
@@ -545,6 +559,10 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         if getattr(self._timings, stage) is None:
             setattr(self._timings, stage, elapsed)
             self.emit("stage_reached", stage)
+
+    def _on_swept(self, swept: Swept) -> None:
+        """Told, but not counted in `usage`: it was another call's."""
+        self.emit("session_ended", swept.session_end())
 
     def _on_playout_report(self, on_stage: Callable[[str], None], report: PlayoutReport) -> None:
         match report:
