@@ -114,7 +114,8 @@ class Worker:
 def _own_environment() -> dict[str, str]:
     """Without the developer's own keys and hosts, and without a proxy on the way to loopback."""
     foreign = ("LIVEKIT_", "RUNWAY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    return {k: v for k, v in os.environ.items() if not k.upper().startswith(foreign)}
+    kept = ("RUNWAY_AVATAR_JOURNAL",)
+    return {k: v for k, v in os.environ.items() if k in kept or not k.upper().startswith(foreign)}
 
 
 def _headline(event: dict[str, Any]) -> str | None:

@@ -41,6 +41,8 @@ from .log import logger
 from .media.video import VideoOptions
 from .playout.ports import PlayoutStats
 from .runway.client import DEFAULT_BASE_URL, RunwayClient
+from .runway.journal.keeper import Keeper
+from .runway.journal.sweep import Swept
 from .runway.models import Tool
 from .runway.requests import realtime_request
 from .transport.base import Transport
@@ -103,6 +105,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             None: `RecoveryOptions()`.
         video: size, pace and encoding of the picture that the user gets; None: as Runway sends it.
             With "bridge" only.
+        guardian: start a small process beside this one that ends the Runway sessions at once when
+            this one is killed. Without it the next start on this machine does.
         http_session: an aiohttp session to use and not to close.
 
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
@@ -141,6 +145,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         allow_pause: bool = True,
         recovery: RecoveryOptions | None = None,
         video: VideoOptions | None = None,
+        guardian: bool = True,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
         super().__init__()
@@ -161,11 +166,16 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         check_seconds("create_timeout", create_timeout)
         check_seconds("join_timeout", join_timeout)
         check_seconds("stall_timeout", stall_timeout)
+        api_secret = required("Runway's API secret", "api_key", api_key, "RUNWAYML_API_SECRET")
+        base_url = api_url or os.getenv("RUNWAYML_BASE_URL") or DEFAULT_BASE_URL
+        self._keeper = Keeper.on_this_machine(api_secret, base_url, guardian=guardian)
+        """Ends what a killed process leaves; at work from `prewarm()` or `start()` on."""
         self._client = RunwayClient(
-            required("Runway's API secret", "api_key", api_key, "RUNWAYML_API_SECRET"),
-            base_url=api_url or os.getenv("RUNWAYML_BASE_URL") or DEFAULT_BASE_URL,
+            api_secret,
+            base_url=base_url,
             http_session=http_session,
             conn_options=conn_options,
+            journal=self._keeper.journal,
         )
         """Its sessions are the call's, which closes it."""
         self._identity = avatar_participant_identity or _IDENTITY
@@ -204,6 +214,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         self._closing = ClosingStack(self._background)
         """What `_close()` closes; filled as it is made."""
         self._closing.push("base", self._close_base)
+        self._closing.push("keeper", self._keeper.aclose)  # after the client, which is pushed later
         self._warming_task: asyncio.Task[None] | None = None
         """From `prewarm()` on."""
         self._close_task: asyncio.Task[None] | None = None
@@ -269,12 +280,14 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     def prewarm(self) -> None:
         """Open the connection to Runway now, so that `start()` within the next 15 s need not.
 
-        Returns at once; wants a running event loop. No key is sent and nothing bills; that Runway
-        cannot be reached is left to `start()` to say. An avatar that is then never started must be
-        closed. No effect the second time, after `start()`, and in `console` mode.
+        Returns at once; wants a running event loop. Nothing bills, and no key is sent unless a
+        killed process has left sessions, which are ended; that Runway cannot be reached is left to
+        `start()` to say. An avatar that is then never started must be closed. No effect the second
+        time, after `start()`, and in `console` mode.
         """
         if self.state is AvatarState.NEW and self._warming_task is None and not _in_console():
             self._warming_task = asyncio.create_task(self._client.prewarm(), name="runway_prewarm")
+            self._keeper.sweep(self._client.delete, self._on_swept)
 
     async def start(
         self,
@@ -319,6 +332,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         credentials = self._credentials(room, livekit_url, livekit_api_key, livekit_api_secret)
         self._call = call = self._make_call(room, self._make_transport(room, credentials))
         self._states.move_to(AvatarState.STARTING, "start")
+        self._keeper.sweep(self._client.delete, self._on_swept)
         try:
             await super().start(agent_session, room)
             agent_session.on("close", self._on_agent_session_close)
@@ -453,6 +467,10 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             self._closing.push("client", self._close_client)
         await self._closing.aclose(deadline)
         await self._background.settle(min(deadline, loop.time() + _LEAVE_PATIENCE))
+
+    def _on_swept(self, swept: Swept) -> None:
+        """Told, but not counted in `usage`: it was another call's."""
+        self._call_events.session_ended(swept.session_end())
 
     async def _close_base(self) -> None:
         await cancel_and_wait(self._warming_task)

@@ -99,7 +99,7 @@ class SessionEnd:
 
     Attributes:
         status: Runway's terminal status, or None where it had not settled or was not asked.
-        how: what ended it.
+        how: what ended it. "swept": it was not of this call; a process that was killed had left it.
         confirmed: False if it may still bill; the log says how to end it by hand.
         created_at, ready_at, consumed_at, started_at, ended_at: Unix times in seconds, by the
             machine's clock, which may have been set in between; None for what was not reached. It
@@ -110,7 +110,7 @@ class SessionEnd:
 
     session_id: str
     status: str | None
-    how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed"]
+    how: Literal["worker left", "already ended", "end call", "deleted", "unconfirmed", "swept"]
     confirmed: bool
     created_at: float | None
     ready_at: float | None

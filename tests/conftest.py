@@ -1,12 +1,19 @@
 import asyncio
 import gc
 import os
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 # Before numpy is imported: its threads spin on the cores that real media need.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A developer's own journals are neither written nor swept: not by processes either, nor by fixtures
+# that live longer than a test.
+_journals = tempfile.TemporaryDirectory(prefix="runway-avatar-journals-")
+os.environ["RUNWAY_AVATAR_JOURNAL"] = _journals.name
 
 pytest_plugins = ["pytester", "tests.support.rerun_budget", "tests.support.secret_watch"]
 
@@ -43,6 +50,14 @@ def _no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("RUNWAYML_", "LIVEKIT_")) and not name.startswith("LIVEKIT_SERVER_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def journals(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of this test's journals; not made yet."""
+    folder = tmp_path_factory.mktemp("state") / "journal"
+    monkeypatch.setenv("RUNWAY_AVATAR_JOURNAL", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import typer
 from ..errors import ConfigurationError, ProtocolError
 from ..runway.client import RunwayClient
 from ..runway.http import ConnectOptions, request_headers
+from ..runway.journal.writer import Journal
 from .output import HIDDEN, masked
 from .settings import Settings
 
@@ -51,12 +52,15 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 @asynccontextmanager
-async def runway(settings: Settings, *, retries: int = 2) -> AsyncIterator[RunwayClient]:
+async def runway(
+    settings: Settings, *, retries: int = 2, journal: Journal | None = None
+) -> AsyncIterator[RunwayClient]:
     """A client with the settings' key; closed at the end."""
     client = RunwayClient(
         settings.runway_key(),
         base_url=settings.base_url,
         conn_options=ConnectOptions(max_retry=retries, retry_interval=0.5, timeout=5.0),
+        journal=journal,
     )
     try:
         yield client

@@ -14,6 +14,9 @@ import typer
 
 from ..errors import ConfigurationError, RunwayException, TimedOutError
 from ..runway.client import RunwayClient
+from ..runway.journal.records import Entry, made_with, same_address
+from ..runway.journal.sweep import Sweep, Swept, look
+from ..runway.journal.writer import VARIABLE, journal_folder
 from ..runway.models import (
     TERMINAL_STATES,
     CreateRealtimeSession,
@@ -25,14 +28,15 @@ from ..runway.requests import realtime_request
 from ..runway.session import RealtimeSession
 from .calls import Request, ask, json_argument, preview, run, runway, send
 from .exits import ExitCode, exit_code
-from .settings import Settings, settings_of
+from .settings import KEY_VARIABLES, Settings, settings_of
 
 PATH = "/v1/realtime_sessions"
 _END_POLL = 2.0
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Realtime sessions. Runway has no call that lists the live ones: keep the ids.",
+    help="Realtime sessions. Runway has no call that lists the live ones: keep the ids. `sweep` "
+    "ends those of killed processes.",
 )
 
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="Id of the session.")]
@@ -226,6 +230,62 @@ async def _cancel(settings: Settings, ids: list[str]) -> list[tuple[str, RunwayE
                 else:
                     outcomes.append((session_id, None))
     return outcomes
+
+
+@app.command("sweep")
+def sweep(ctx: typer.Context) -> None:
+    """End the sessions that killed processes on this machine have left.
+
+    Agents and `serve` write down what they make, and do the same at each start. What a living
+    process has is not touched. All are tried; the exit code is that of the first failure.
+    """
+    settings = settings_of(ctx)
+    folder = journal_folder()
+    if folder is None:
+        raise ConfigurationError(f"There is no journal to sweep: see {VARIABLE}.")
+    if settings.dry_run:
+        preview(settings, *(_end_request(e.session_id) for e in _sweepable(settings, folder)))
+    found = run(_sweep(settings, folder))
+    if settings.output.as_json:
+        settings.output.json([_swept_row(swept) for swept in found])
+    elif not found:
+        settings.output.note("There are none.")
+    for swept in found if not settings.output.as_json else []:
+        told = swept.error.message if swept.error is not None else _OUTCOMES[swept.outcome]
+        settings.output.line(f"{swept.entry.session_id}  {told}")
+    failure = next((swept.error for swept in found if swept.error is not None), None)
+    if failure is not None:
+        raise typer.Exit(exit_code(failure))
+
+
+_OUTCOMES = {
+    "ended": "ended",
+    "other key": "left: made with another key, or at another address",
+    "expired": "forgotten: Runway has ended it long ago",
+}
+
+
+async def _sweep(settings: Settings, folder: Path) -> list[Swept]:
+    async with runway(settings) as client:
+        with settings.output.busy("ending what was left"):
+            key = settings.runway_key()
+            return await Sweep(key, settings.base_url, client.delete).run(folder)
+
+
+def _sweepable(settings: Settings, folder: Path) -> list[Entry]:
+    """What would be ended, as far as that can be told without a key."""
+    key = settings.variable(*KEY_VARIABLES)
+    found = [entry for entry in look(folder) if entry.api == same_address(settings.base_url)]
+    return [e for e in found if key is None or made_with(e, key.value, settings.base_url)]
+
+
+def _swept_row(swept: Swept) -> dict[str, Any]:
+    return {
+        "id": swept.entry.session_id,
+        "outcome": swept.outcome,
+        "error": swept.error and swept.error.message,
+        "madeAt": swept.entry.made_at,
+    }
 
 
 def _ids_in(path: Path) -> list[str]:

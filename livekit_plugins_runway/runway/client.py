@@ -34,6 +34,7 @@ from ..errors import (
 from ..log import logger
 from .http import LAST_CHANCE, ApiCall, ConnectOptions, HttpCaller
 from .models import (
+    TERMINAL_STATES,
     ConsumedCredentials,
     CreatedSession,
     CreateRealtimeSession,
@@ -49,6 +50,8 @@ from .models import (
 
 if TYPE_CHECKING:
     from livekit.agents import APIConnectOptions
+
+    from .journal.writer import Journal
 
 DEFAULT_BASE_URL = "https://api.dev.runwayml.com"
 
@@ -75,6 +78,8 @@ class RunwayClient:
             and TLS) in each attempt, not the answer.
         call_timeout: seconds for one call, with all its attempts and the waits between them.
         jitter: gives numbers in [0, 1) for the random part of a wait.
+        journal: where the ids of sessions stand while they may bill; None: nowhere. Not closed
+            here.
 
     Every call raises the kinds in `errors`. `get` and `wait_until_ready` may be cancelled without
     consequence, a cancelled `delete` may or may not have been done, a cancelled `consume` may have
@@ -90,9 +95,11 @@ class RunwayClient:
         conn_options: APIConnectOptions | ConnectOptions = ConnectOptions(),  # noqa: B008  frozen
         call_timeout: float = 45.0,
         jitter: Callable[[], float] = random.random,
+        journal: Journal | None = None,
     ) -> None:
         self._api_secret = _checked_secret(api_secret)
         self._http = HttpCaller(base_url, http_session, conn_options, call_timeout, jitter)
+        self._journal = journal
         # A create is in `_creates` while somebody waits for it. Abandoned, it moves to
         # `_background`, as the task that sees it to its end. Both empty themselves.
         self._creates: set[asyncio.Task[str]] = set()
@@ -189,7 +196,7 @@ class RunwayClient:
             on_sent=on_sent,
             repeats_5xx=repeat_5xx,
         )
-        task = asyncio.create_task(self._create(call), name="runway_create")
+        task = asyncio.create_task(self._create(call, request.max_duration), name="runway_create")
         self._creates.add(task)
         task.add_done_callback(self._creates.discard)
         try:
@@ -204,7 +211,11 @@ class RunwayClient:
 
     async def get(self, session_id: str) -> RealtimeSessionState:
         """The present state of a session."""
-        return parse_session(await self._http.perform(self._on_session("get", "GET", session_id)))
+        call = self._on_session("get", "GET", session_id)
+        state = parse_session(await self._http.perform(call))
+        if isinstance(state, TERMINAL_STATES):
+            self.forget(session_id)
+        return state
 
     async def delete(self, session_id: str, *, within: float | None = None) -> None:
         """End a session. A running one becomes CANCELLED, and its transcript is lost.
@@ -233,6 +244,12 @@ class RunwayClient:
             await self._http.perform(call)
         except NotFoundError:
             logger.debug("runway session to be deleted was not found")
+        self.forget(session_id)
+
+    def forget(self, session_id: str) -> None:
+        """It has ended, or is somebody else's to end: it goes from the journal."""
+        if self._journal is not None:
+            self._journal.ended(session_id)
 
     async def consume(self, session_id: str, session_key: str) -> ConsumedCredentials:
         """Take the one-time credentials of a READY session; billing starts soon after.
@@ -371,12 +388,16 @@ class RunwayClient:
 
     # -- creates that nobody waits for --
 
-    async def _create(self, call: ApiCall) -> str:
+    async def _create(self, call: ApiCall, max_duration: int | None) -> str:
         payload = await self._http.perform(call)
         try:
-            return CreatedSession.model_validate(payload).id
+            session_id = CreatedSession.model_validate(payload).id
         except ValidationError as error:
             reason = explain(error)
+        else:
+            if self._journal is not None:
+                self._journal.made(session_id, max_duration)
+            return session_id
         raise call.lost(ProtocolError(f"Unexpected fields: {reason}."))
 
     def _abandon(self, call: ApiCall, task: asyncio.Task[str]) -> None:

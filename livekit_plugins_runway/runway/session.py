@@ -196,6 +196,8 @@ class RealtimeSession:
         if end is None:
             end = await self._end_by_delete(deadline)
         self._move_to(SessionState.ENDED)
+        if end.confirmed:
+            self.client.forget(self.id)
         return end
 
     async def _end_politely(

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from ..errors import ConfigurationError
 from ..runway.client import DEFAULT_BASE_URL, RunwayClient
+from ..runway.journal.keeper import Keeper
 from .bodies import Bodies
 from .guard import Guard
 from .options import MCP_PATH, ServeOptions
@@ -46,7 +47,9 @@ async def run(
     """
     serve_mcp = None if options.mcp_port is None else _mcp_server()
     async with AsyncExitStack() as stack:
-        client = RunwayClient(api_secret, base_url=base_url)
+        keeper = Keeper.on_this_machine(api_secret, base_url)
+        stack.push_async_callback(keeper.aclose)
+        client = RunwayClient(api_secret, base_url=base_url, journal=keeper.journal)
         stack.push_async_callback(client.aclose, _CREATE_SECONDS)
         sessions = Sessions(client, options)
         stack.push_async_callback(sessions.aclose)
@@ -61,6 +64,7 @@ async def run(
             await stack.enter_async_context(serve_mcp(mcp_socket, sessions, bodies, guard, options))
         rest_url = _url(options.host, rest_socket)
         await stack.enter_async_context(rest_server(rest_socket, sessions, bodies, guard))
+        keeper.sweep(client.delete)
         ready(rest_url, mcp_url)
         try:
             await stop.wait()

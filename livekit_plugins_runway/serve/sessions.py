@@ -260,6 +260,7 @@ class Sessions:
             made.ended = isinstance(state, TERMINAL_STATES)
         except NotFoundError:
             made.ended = True
+            self._client.forget(made.session.id)
         except RunwayException as error:
             logger.debug("no status of a session", extra={"error": type(error).__name__})
 
@@ -283,7 +284,8 @@ class Sessions:
     # -- what becomes of it --
 
     def handed_over(self, made: _Made) -> None:
-        """Its caller has got it, and ends it."""
+        """Its caller has got it, and ends it: that this server is killed is no reason to."""
+        self._client.forget(made.session.id)
         logger.info("a session was handed over", extra={"lk.pii.session_id": made.session.id})
 
     def take_back(self, made: _Made) -> None:

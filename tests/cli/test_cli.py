@@ -22,6 +22,7 @@ from livekit_plugins_runway.runway.requests import realtime_request
 from livekit_plugins_runway.testing import Faults, RunwaySimulator, SessionStatus
 from livekit_plugins_runway.testing.simulator.account import RECORDING, avatar, document, voice
 from tests.support.command_line import command_line
+from tests.support.journals import contents, leave
 from tests.support.published import VALIDATOR
 from tests.support.scripted_runway import Reply, ScriptedRunway
 
@@ -208,6 +209,65 @@ async def test_many_sessions_are_ended_from_a_file(tmp_path: Path) -> None:
         assert (await run("sessions", "cancel", "--all-from", str(listed))).code == ExitCode.USAGE
         assert (await run("sessions", "cancel")).code == ExitCode.USAGE
         assert len(simulator.requests) == before
+
+
+# -- sessions of killed processes --
+
+
+async def test_sweep_ends_what_killed_processes_have_left_and_says_so(journals: Path) -> None:
+    async with command_line({"concurrency": 5}) as (run, simulator):
+        made = [await run("sessions", "create", "--preset", "influencer") for _ in range(2)]
+        ids = [m.json["id"] for m in made]
+        here: dict[str, Any] = {"key": simulator.api_secret, "url": simulator.url}
+        leave(journals, *ids, **here)
+        leave(journals, "another's", key=KEY, url=simulator.url)
+        leave(journals, "old", age=9_999.0, **here)
+
+        before = len(simulator.requests)
+        planned = await run("--dry-run", "--json", "sessions", "sweep")
+        assert [json.loads(line)["url"].rpartition("/")[2] for line in planned.lines] == ids
+        assert len(simulator.requests) == before
+
+        told = await run("--json", "sessions", "sweep")
+        assert told.code == 0
+        outcomes = {row["id"]: row["outcome"] for row in told.json}
+        assert outcomes == {
+            **dict.fromkeys(ids, "ended"),
+            "another's": "other key",
+            "old": "expired",
+        }
+        assert set(told.json[0]) == {"id", "outcome", "error", "madeAt"}
+        assert simulator.leaked() == []
+
+        again = await run("sessions", "sweep")
+        assert (again.code, again.lines) == (
+            0,
+            ["another's  left: made with another key, or at another address"],
+        )
+        run.secrets.append(KEY)
+
+
+async def test_sweep_says_what_could_not_be_ended_and_leaves_it(journals: Path) -> None:
+    async with command_line({"faults": Faults(delete=[503] * 9)}) as (run, simulator):
+        session_id = (await run("sessions", "create", "--preset", "influencer")).json["id"]
+        leave(journals, session_id, key=simulator.api_secret, url=simulator.url)
+        told = await run("sessions", "sweep")
+        assert told.code == ExitCode.SERVER
+        assert told.out.startswith(session_id)
+        assert list(contents(journals).alive) == [session_id]
+
+
+async def test_sweep_without_leavings_key_or_journal_says_so(journals: Path) -> None:
+    async with command_line() as (run, simulator):
+        none = await run("sessions", "sweep")
+        assert (none.code, none.out, none.err) == (0, "", "There are none.\n")
+        assert (await run("--json", "sessions", "sweep")).json == []
+        keyless = await run("sessions", "sweep", env={"RUNWAYML_API_SECRET": None})
+        assert keyless.code == ExitCode.AUTH
+        off = await run("sessions", "sweep", env={"RUNWAY_AVATAR_JOURNAL": "off"})
+        assert off.code == ExitCode.USAGE
+        assert "RUNWAY_AVATAR_JOURNAL" in off.err
+        assert simulator.requests == []
 
 
 # -- conversations --

@@ -18,7 +18,7 @@ from aiohttp import web
 from livekit import api
 
 from livekit_plugins_runway.cli.doctor import command as doctor
-from livekit_plugins_runway.cli.doctor import phrase
+from livekit_plugins_runway.cli.doctor import live, phrase
 from livekit_plugins_runway.cli.doctor.live import Findings
 from livekit_plugins_runway.cli.doctor.verdict import MOUTHPIECE, judge
 from livekit_plugins_runway.cli.doctor.witness import Heard
@@ -27,6 +27,7 @@ from livekit_plugins_runway.cli.output import Output
 from livekit_plugins_runway.cli.settings import Settings
 from livekit_plugins_runway.errors import (
     AvatarLostError,
+    ConfigurationError,
     CreditsError,
     RoomTokenError,
     RunwayException,
@@ -34,8 +35,11 @@ from livekit_plugins_runway.errors import (
 )
 from livekit_plugins_runway.events import SessionEnd
 from livekit_plugins_runway.playout.audio import SAMPLE_RATE
+from livekit_plugins_runway.runway.client import RunwayClient
+from livekit_plugins_runway.runway.models import CreateRealtimeSession
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from tests.support.command_line import command_line
+from tests.support.journals import contents, files
 
 SPEAKS = Heard("speaks", 0.3, 2.4)
 ANSWERS = Heard("answers", 3.0, 1.2)
@@ -167,6 +171,26 @@ async def test_a_dry_run_of_live_shows_both_requests() -> None:
         assert create["body"]["personality"] == MOUTHPIECE
         assert create["body"]["maxDuration"] == 120
         assert simulator.requests == []
+
+
+async def test_the_session_of_a_doctor_that_is_killed_is_found_by_the_next_sweep(
+    journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stood: list[str] = []
+
+    async def examine(
+        client: RunwayClient, request: CreateRealtimeSession, *_: Any, **__: Any
+    ) -> None:
+        session_id = await client.create(request)
+        stood.extend(contents(journals).alive)
+        await client.delete(session_id)
+        raise ConfigurationError("Enough was seen.")
+
+    monkeypatch.setattr(live, "examine", examine)
+    async with command_line() as (run, simulator):
+        assert (await run("doctor", "--live", "--yes")).code == ExitCode.USAGE
+        assert stood == list(simulator.sessions)
+    assert files(journals) == []
 
 
 async def test_a_refused_session_is_a_report_too(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_missing_key_is_named() -> None:
 
 
 @pytest.mark.slow
-async def test_sigterm_ends_it_in_good_order_and_leaves_no_session() -> None:
+async def test_sigterm_ends_it_in_good_order_and_leaves_no_session(journals: Path) -> None:
     pytest.importorskip("mcp", reason="the extra serve is not installed")
     async with (
         RunwaySimulator(options=quick(provisioning_delay=NEVER)) as runway,
@@ -50,6 +50,7 @@ async def test_sigterm_ends_it_in_good_order_and_leaves_no_session() -> None:
             env={
                 "RUNWAYML_API_SECRET": runway.api_secret,
                 "RUNWAYML_BASE_URL": runway.url,
+                "RUNWAY_AVATAR_JOURNAL": str(journals),
                 "PATH": "",
             },
             stdout=asyncio.subprocess.PIPE,

@@ -28,6 +28,8 @@ from livekit_plugins_runway import (
 from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.events import Event
 from livekit_plugins_runway.lifecycle.timings import StageTimings
+from livekit_plugins_runway.runway.journal.writer import VARIABLE
+from tests.project.test_docs import headings as headings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -111,7 +113,7 @@ def test_the_arguments_of_start_are_those_that_it_names() -> None:
 def test_the_environment_variables_are_those_that_the_code_reads() -> None:
     named = names(" ".join(table("Options", "Environment variable")))
     read = re.findall(r'"((?:RUNWAYML|LIVEKIT)_\w+)"', inspect.getsource(avatar))
-    assert named == set(read)
+    assert named == {*read, VARIABLE}
 
 
 def test_the_events_states_and_stages_are_those_of_the_session() -> None:
@@ -151,7 +153,9 @@ def test_every_reason_of_a_loss_is_in_the_table() -> None:
 
 def test_the_files_and_make_targets_that_it_names_exist() -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        name, _, heading = target.partition("#")
+        assert (ROOT / name).exists(), target
+        assert not heading or heading in headings_of(ROOT / name), target
     headings = {
         re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
         for title in re.findall(r"^## (.+)$", README, re.MULTILINE)

@@ -15,6 +15,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from livekit_plugins_runway.cli.app import app
+from livekit_plugins_runway.runway.journal.writer import VARIABLE
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +64,7 @@ class CommandLine:
         path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "livekit_plugins_runway.cli", *args),
-            env={**self.env, "PYTHONPATH": path},
+            env={**self.env, "PYTHONPATH": path, VARIABLE: os.environ[VARIABLE]},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

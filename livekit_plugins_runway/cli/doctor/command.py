@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from ...errors import ConfigurationError, RoomTokenError
 from ...playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from ...runway.billing import USD_PER_CREDIT, credits_for
 from ...runway.client import DEFAULT_BASE_URL
+from ...runway.journal.writer import Journal, journal_folder
 from ...runway.models import CreateRealtimeSession
 from ...runway.requests import realtime_request
 from ..account import ORGANIZATION
@@ -115,19 +117,22 @@ async def _examine(settings: Settings, request: CreateRealtimeSession, pcm: byte
     from .live import Findings, examine  # with LiveKit's SDK
 
     findings = Findings()
-    async with runway(settings) as client:
-        with settings.output.busy("examining a live session") as busy:
-            try:
-                return await examine(
-                    client,
-                    request,
-                    pcm,
-                    told=lambda stage: busy.update(f"examining a live session: {stage}"),
-                    findings=findings,
-                )
-            except asyncio.CancelledError:
-                settings.output.note(_interrupted(findings))
-                raise
+    # For whoever comes after a doctor that was killed.
+    journal = Journal(settings.runway_key(), settings.base_url, journal_folder())
+    with closing(journal):
+        async with runway(settings, journal=journal) as client:
+            with settings.output.busy("examining a live session") as busy:
+                try:
+                    return await examine(
+                        client,
+                        request,
+                        pcm,
+                        told=lambda stage: busy.update(f"examining a live session: {stage}"),
+                        findings=findings,
+                    )
+                except asyncio.CancelledError:
+                    settings.output.note(_interrupted(findings))
+                    raise
 
 
 def _interrupted(findings: Findings) -> str:

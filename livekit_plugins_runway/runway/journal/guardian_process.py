@@ -1,0 +1,49 @@
+"""The guardian: waits for the end of the process that started it, and then ends what it has left.
+
+A program, not a module of the package: started with the file's path and `-I -S`, it has the
+standard library and nothing else. While it waits it has loaded next to nothing even of that: the
+work itself is in `guardian_work.py`.
+
+From its standard input it reads the path of a journal, a line, and a JSON object: `{"journal":
+PATH, "url": WHERE_SESSIONS_ARE, "headers": {...}}`. The key comes this way, and in no argument and
+no environment. Then it reads nothing more: the end of the input is the end of its owner, whatever
+ended it.
+"""
+
+import os
+
+try:
+    # `signal` makes enums, which takes longer than all else here.
+    import _signal as signal  # type: ignore[import-not-found]
+except ImportError:
+    import signal
+
+
+def main() -> None:
+    # Ctrl-C, and the stop of a service, are sent to all processes: its owner goes on for a while
+    # after that. It needs no signal to end; it does when its owner has.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    told = b""
+    while part := os.read(0, 65536):
+        told += part
+    journal, _, task = told.partition(b"\n")
+    if os.path.exists(journal):  # else the owner has ended in good order
+        _work(task)
+
+
+def _work(task: bytes) -> None:
+    import json
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guardian_work.py")
+    spec = spec_from_file_location("guardian_work", place)
+    assert spec is not None and spec.loader is not None  # noqa: PT018
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.work(json.loads(task))
+
+
+if __name__ == "__main__":
+    main()

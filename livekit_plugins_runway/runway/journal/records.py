@@ -1,0 +1,336 @@
+"""The lines of a journal file, how a file is taken over, and the lock that says who has it.
+
+Standard library only, and no import from this package: `guardian_process.py` loads this file alone.
+
+A file is JSON Lines. A session that may bill is `{"v": 1, "made": ID, "at": UNIX, "cap": SECONDS,
+"api": URL, "salt": HEX, "key": HEX}`; `{"v": 1, "ended": ID, "at": UNIX, "by": WHO}` takes it off.
+With `by` "guardian" that is still to be told, by the next sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUFFIX = ".jsonl"
+LARGEST = 1 << 20
+"""Bytes; what is larger was not written by a journal."""
+MARGIN = 1800.0
+"""Seconds beyond its cap for which a session is still believed to be alive: it may have been
+queued, and Runway may have taken another cap than it was asked for (the longest is this long)."""
+FORGOTTEN = 86_400.0
+"""Seconds after which a file goes that holds what nobody here understands."""
+_VERSION = 1
+_LONGEST_ID = 200
+_LOCKED = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+
+
+class NotAJournalError(Exception):
+    """A file that is not followed; the text says why."""
+
+
+# -- the file and its lock -------------------------------------------------------------------------
+
+
+class Held:
+    """A descriptor that ends with this process: no child that is forked from it keeps it.
+
+    A lock, like the end of a pipe, belongs to all who have the descriptor: a forked child that
+    outlives its parent would make the parent look alive.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        """-1: closed, or this is a forked child, which has none."""
+        _held.add(self)
+
+    def write(self, data: bytes) -> None:
+        """Whole, or an `OSError`. What the system was given outlives this process; it is not
+        forced to the disk, because a machine that goes down ends nothing in time anyway."""
+        if os.write(self.fd, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def read(self) -> bytes:
+        """All of it, `LARGEST` bytes at most."""
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        parts = []
+        left = LARGEST
+        while left and (part := os.read(self.fd, left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def remove(self, path: Path) -> None:
+        """Close it, and remove the file."""
+        if sys.platform == "win32":  # which removes no open file
+            self.close()
+        with contextlib.suppress(OSError):
+            path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Idempotent. Frees the lock."""
+        _held.discard(self)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+_held: set[Held] = set()
+"""Of this process, as descriptors are; for `_let_go()` alone."""
+
+
+def _let_go() -> None:
+    """In a forked child. Closing frees no lock: the parent has the descriptor, too."""
+    for held in _held:
+        with contextlib.suppress(OSError):
+            os.close(held.fd)
+        held.fd = -1
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def create(folder: Path) -> tuple[Path, Held]:
+    """A new file of this process, locked. Raises `OSError` where that is not possible."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    while True:
+        path = folder / f"{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}"
+        held = _opened(path, os.O_CREAT | os.O_EXCL)
+        try:
+            # A sweep may have come between: it took an empty file for one that was left.
+            if _lock(held.fd) and os.fstat(held.fd).st_nlink:
+                return path, held
+        except OSError:
+            held.remove(path)
+            raise
+        held.close()
+
+
+def take_over(path: Path) -> Held | None:
+    """A file whose owner is gone, locked; None if somebody has it, or it is gone.
+
+    Raises:
+        NotAJournalError: a link, a pipe, another user's, or too large.
+        OSError: it cannot be opened.
+    """
+    try:
+        held = _opened(path, 0)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise NotAJournalError("no regular file") from None
+        raise
+    try:
+        _check(os.fstat(held.fd))
+        if _lock(held.fd) and os.fstat(held.fd).st_nlink:
+            return held
+    except BaseException:
+        held.close()
+        raise
+    held.close()
+    return None
+
+
+def _opened(path: Path, flags: int) -> Held:
+    # A pipe would hold up who opens it; a link leads elsewhere.
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
+        flags |= getattr(os, name, 0)
+    return Held(os.open(path, os.O_RDWR | os.O_APPEND | flags, 0o600))
+
+
+def _check(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotAJournalError("no regular file")
+    if found.st_nlink > 1:
+        raise NotAJournalError("it has several names")
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        raise NotAJournalError("another user's")
+    if found.st_size > LARGEST:
+        raise NotAJournalError("too large")
+
+
+def _lock(fd: int) -> bool:
+    """For as long as the descriptor lives; False if somebody else has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            # Windows keeps others from reading what is locked, so that is a byte behind the end.
+            os.lseek(fd, LARGEST * 2, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _LOCKED:
+            return False
+        raise
+    return True
+
+
+# -- what stands in it -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A session that may bill.
+
+    Attributes:
+        api: where Runway is.
+        salt, key: the fingerprint of the key that made it.
+        made_at: Unix time in seconds.
+        cap: seconds after which Runway ends it.
+    """
+
+    session_id: str
+    api: str
+    salt: str
+    key: str
+    made_at: float
+    cap: float
+
+    def is_over(self, now: float) -> bool:
+        """Runway has ended it by now."""
+        return now - self.made_at > self.cap + MARGIN
+
+    def line(self) -> bytes:
+        return _line(
+            made=self.session_id,
+            at=self.made_at,
+            cap=self.cap,
+            api=self.api,
+            salt=self.salt,
+            key=self.key,
+        )
+
+
+@dataclass
+class Contents:
+    """What a file says.
+
+    Attributes:
+        alive: by id, those that may bill.
+        untold: those that the guardian has ended, and when (Unix time).
+        damaged: how many lines make no sense.
+        unknown: how many are of another version.
+    """
+
+    alive: dict[str, Entry] = field(default_factory=dict)
+    untold: list[tuple[Entry, float]] = field(default_factory=list)
+    damaged: int = 0
+    unknown: int = 0
+
+
+def ended_line(session_id: str, at: float, by: str) -> bytes:
+    return _line(ended=session_id, at=at, by=by)
+
+
+def _line(**fields: object) -> bytes:
+    # Also before it: the line before may be half of one.
+    return b"\n" + json.dumps({"v": _VERSION, **fields}).encode() + b"\n"
+
+
+def parse(data: bytes) -> Contents:
+    """Never raises: what makes no sense is counted, and the rest is read."""
+    contents = Contents()
+    for line in data.split(b"\n"):
+        if not line.strip():
+            continue
+        try:
+            _read(line, contents)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            contents.damaged += 1
+    return contents
+
+
+def _read(line: bytes, contents: Contents) -> None:
+    found = json.loads(line)
+    if found["v"] != _VERSION:
+        contents.unknown += 1
+    elif "made" in found:
+        entry = Entry(
+            session_id=_id(found["made"]),
+            api=_text(found["api"]),
+            salt=_text(found["salt"]),
+            key=_text(found["key"]),
+            made_at=_seconds(found["at"]),
+            cap=_seconds(found["cap"]),
+        )
+        contents.alive[entry.session_id] = entry
+    else:
+        at = _seconds(found["at"])
+        entry_or_none = contents.alive.pop(_id(found["ended"]), None)
+        if entry_or_none is not None and found["by"] == "guardian":
+            contents.untold.append((entry_or_none, at))
+
+
+def _id(value: object) -> str:
+    text = _text(value)
+    if not 0 < len(text) <= _LONGEST_ID or not text.isprintable():
+        raise ValueError("no id")
+    return text
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not -1e12 < value < 1e12:
+        raise TypeError("no time")
+    return float(value)
+
+
+# -- whose it is -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose sessions these are: one key at one Runway."""
+
+    api: str
+    salt: str
+    key: str
+
+    @staticmethod
+    def of(api_secret: str, base_url: str) -> Account:
+        """With a new salt."""
+        salt = secrets.token_hex(16)
+        return Account(same_address(base_url), salt, fingerprint(api_secret, salt))
+
+    def entry(self, session_id: str, made_at: float, cap: float) -> Entry:
+        return Entry(session_id, self.api, self.salt, self.key, made_at, cap)
+
+
+def made_with(entry: Entry, api_secret: str, base_url: str) -> bool:
+    """Whether this key, at this Runway, can end it."""
+    if entry.api != same_address(base_url):
+        return False
+    return hmac.compare_digest(entry.key.encode(), fingerprint(api_secret, entry.salt).encode())
+
+
+def fingerprint(api_secret: str, salt: str) -> str:
+    """Tells two keys from one another, and says nothing about a key: of 64 bits, which countless
+    keys share, and salted, so that two files of one key do not look alike."""
+    digest = hashlib.blake2b(api_secret.strip().encode(), key=salt.encode()[:64], digest_size=8)
+    return digest.hexdigest()
+
+
+def same_address(base_url: str) -> str:
+    return base_url.strip().rstrip("/")
