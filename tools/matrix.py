@@ -1,6 +1,7 @@
 """`make matrix`: the tests on the versions that users have, each in an environment of its own.
 
-python tools/matrix.py [--list] [--only NAME ...] [--quick] [--again] [--publish]
+python tools/matrix.py [--list] [--only NAME ...] [--quick | --media] [--again]
+    [--publish]
 
 Environments are kept in the user's cache folder. What passed on the present files is not run again,
 so that a run that was broken off can be started anew. A Python that this machine does not have is
@@ -437,7 +438,9 @@ def _arguments() -> argparse.Namespace:
     names = [environment.name for environment in ENVIRONMENTS]
     parser.add_argument("--list", action="store_true", help="the environments, and nothing else")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=" ".join(names))
-    parser.add_argument("--quick", action="store_true", help="only the quick tests")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--quick", action="store_true", help="only the quick tests")
+    parts.add_argument("--media", action="store_true", help="only the tests on a livekit-server")
     parser.add_argument("--again", action="store_true", help="also what has passed on these files")
     parser.add_argument("--publish", action="store_true", help=f"write {PAGE.name} at the end")
     return parser.parse_args()
@@ -454,7 +457,8 @@ def main() -> int:
     store = Store(cache_folder() / "results.json")
     fine = True
     for environment in chosen:
-        steps = [step for step in environment.steps if step == QUICK or not arguments.quick]
+        wanted = (QUICK,) if arguments.quick else (NATIVE, PUBLIC) if arguments.media else STEPS
+        steps = [step for step in environment.steps if step in wanted]
         fine = run(environment, steps, store, again=arguments.again) and fine
     print(table(store))
     if arguments.publish:
