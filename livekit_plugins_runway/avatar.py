@@ -82,9 +82,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         personality: overrides the avatar's, 1 to 10,000 characters.
         start_script: what the avatar says by itself at the start, 1 to 2,000 characters.
         tools: Runway tools of the session, at most 20; `tool_called` tells of each use.
-        tool_handlers: answer `backend_rpc` tools: by the tool's name a coroutine function that
-            takes the arguments as a dict and returns what JSON can hold, in the tool's
-            `timeout_seconds`.
+        tool_handlers: answer `backend_rpc` tools: by the tool's name a function, best a coroutine
+            function, that takes the arguments as a dict and returns what JSON can hold, in the
+            tool's `timeout_seconds`. A plain one must not block.
         transport: "bridge": join the room that Runway hosts, and relay. "direct": Runway's worker
             joins the agent's room by itself, at the public address of your LiveKit server.
         allow_private_livekit_url: do not check that address; for "direct" with a simulator.

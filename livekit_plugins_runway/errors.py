@@ -362,6 +362,7 @@ class LostAnswerError(RunwayException, APIConnectionError):
     Attributes:
         operation: "create", "consume" or "request".
         session_id: known for "consume" only.
+        answered: an answer came, but made no sense: another one will hardly make more.
     """
 
     def __init__(
@@ -370,10 +371,12 @@ class LostAnswerError(RunwayException, APIConnectionError):
         *,
         operation: Operation = "create",
         session_id: str | None = None,
+        answered: bool = False,
     ) -> None:
         APIConnectionError.__init__(self, message, retryable=False)
         self.operation = operation
         self.session_id = session_id
+        self.answered = answered
 
 
 class ProtocolError(RunwayException, APIError):

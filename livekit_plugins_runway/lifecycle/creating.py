@@ -76,10 +76,10 @@ class SessionMaker:
     ) -> AvatarInstance:
         """One more session, not opened yet. Cancelled, it leaves none behind.
 
-        Repeated are tries whose outcome is not known: the answer was lost, or was a 502, 503 or
-        504. Each is another session with a connection of its own, and so, where the worker joins
-        the agent's room, another identity and token. The orphan is never consumed: over the bridge
-        it dies unbilled about 21 s after READY, else its worker is evicted.
+        Repeated are tries whose outcome is not known: no answer came, or a 502, 503 or 504. Each is
+        another session with a connection of its own, and so, where the worker joins the agent's
+        room, another identity and token. The orphan is never consumed: over the bridge it dies
+        unbilled about 21 s after READY, else its worker is evicted.
 
         Args:
             on_sent: called when the request leaves, in each attempt.
@@ -158,8 +158,11 @@ class SessionMaker:
         return max(base * random.uniform(1.0, 1.5), error.retry_after or 0.0)
 
 
-def _may_pass(error: RunwayException) -> bool:
-    return not isinstance(error, ServerError) or error.status_code in TRANSIENT
+def _may_pass(error: LostAnswerError | ServerError) -> bool:
+    """Whether another try may do better; each may leave a session that nobody can end."""
+    if isinstance(error, LostAnswerError):
+        return not error.answered
+    return error.status_code in TRANSIENT
 
 
 def _may_exist(error: BaseException) -> bool:

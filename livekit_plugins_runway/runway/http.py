@@ -175,7 +175,12 @@ class ApiCall:
             text = f"Runway may have done what was asked, but the answer was lost: {why.message}"
         else:
             return why
-        return LostAnswerError(text, operation=self.operation, session_id=self.session_id)
+        return LostAnswerError(
+            text,
+            operation=self.operation,
+            session_id=self.session_id,
+            answered=isinstance(why, ProtocolError),
+        )
 
     def given_up(self) -> RunwayException:
         """The error for a call that the client's own closing cut short."""

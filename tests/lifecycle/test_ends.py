@@ -352,6 +352,7 @@ async def test_a_create_without_a_known_outcome_is_another_session_on_a_way_of_i
     ("fault", "error", "tries"),
     [
         (Fault(lost=True), LostAnswerError, 2),
+        (Fault(nameless=True), LostAnswerError, 1),
         (Fault(status=503), ServerError, 2),
         (Fault(status=500), ServerError, 1),
         (Fault(unreached=True), UnavailableError, 1),
@@ -367,7 +368,7 @@ async def test_creates_are_repeated_so_often_and_no_more(
         with pytest.raises(error):
             await call.start()
         assert len(call.transport.connections) == tries
-        may_exist = fault.lost or fault.status >= 500
+        may_exist = fault.lost or fault.nameless or fault.status >= 500
         assert all(made.rejected is may_exist for made in call.transport.connections)
 
 

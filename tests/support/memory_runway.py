@@ -48,6 +48,8 @@ class Fault:
     """It is done although `status` says otherwise."""
     lost: bool = False
     """The connection is cut after it was done."""
+    nameless: bool = False
+    """The session is made, and its id is not told."""
     unreached: bool = False
     """Nothing is sent."""
     retry_after: float | None = None
@@ -168,6 +170,8 @@ class MemoryRunway:
             if fault.lies in TERMINAL and self.sessions[call.session_id or ""].alive:
                 self.disowned.add(call.session_id or "")
             return state(fault.lies, **({"duration": 5} if fault.lies == "COMPLETED" else {}))
+        if fault.nameless:
+            return {}
         if call.operation == "create":
             assert isinstance(answer, dict)
             self.sessions[answer["id"]].told = True
