@@ -28,6 +28,8 @@ _IN_DOUBT = 0.3
 """The same, where what was heard last is not like the agent's words. On the first 700 cases of
 bench/ear's sample with a sentence: none of 525 of the agent's words, 16 of 20 of others that had
 counted as heard."""
+_SHORT = 1.2
+"""Seconds of speech of a reply that is over before it is known whose words were heard."""
 _NOT_AT_ALL_ALIKE = 0.3
 _ALIKE = 0.6
 """Likeness from which on sounds may be the agent's, though their waveform does not tell."""
@@ -284,8 +286,11 @@ class AvatarRoute:
         unsure = self._spoken(since, clear) / SAMPLE_RATE
         if tracker.words is Words.FOREIGN or (unlike and unsure >= _DOUBTFUL):
             return since
-        least = 0.0 if tracker.words is Words.UNKNOWN else _IN_DOUBT
-        return since if tracker.is_in_doubt and unsure >= least else clear
+        if lost or not tracker.is_in_doubt:
+            return clear
+        if tracker.words is Words.UNKNOWN:
+            return since if unsure <= _SHORT else clear  # of tones nothing else is ever known
+        return since if unsure >= _IN_DOUBT else clear
 
     def _is_silence_over(self, now: float) -> bool:
         """No word has come for so long that none will."""
