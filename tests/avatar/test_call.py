@@ -456,7 +456,7 @@ async def test_closed_at_any_stage_of_the_start_nothing_is_left(
         await call.avatar.aclose()
         await call.simulator.wait_until(lambda: not call.simulator.leaked(), 5.0)
         async with asyncio.timeout(5.0):  # an attempt to join is seen to its end in the background
-            while await others_in(call) != ["user"]:
+            while await others_in(call) != ["user"]:  # noqa: ASYNC110  no event tells
                 await asyncio.sleep(0.1)
 
 
