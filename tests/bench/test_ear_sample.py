@@ -39,6 +39,8 @@ MOST_GIVEN_UP = 0
 MOST_FOREIGN_S, MOST_SLOW = 1.5, 1
 """Seconds of the avatar's own words that are heard until it is given up for them, and cases of a
 part in which it takes longer, or is given up for something else. Goal: 98 % within 1.5 s."""
+MOST_FOREIGN_AT_ALL_S = 2.5
+"""Seconds of them in any case."""
 MOST_UNSAID_S = 0.35
 """Seconds of words that nobody said, in a reply that counts as heard. Goal: 0.3."""
 MOST_LOST_S = 0.3
@@ -63,7 +65,8 @@ def problems(found: list[Outcome]) -> list[str]:
     foreign = [one for one in found if one.truth == "foreign"]
     checks: list[tuple[str, list[Outcome], Callable[[Outcome], bool], int]] = [
         ("given up though it obeys", obeys, lambda one: one.judged != "own", MOST_GIVEN_UP),
-        ("words of its own", foreign, _is_slow, MOST_SLOW),
+        ("words of its own, slowly", foreign, _is_slow, MOST_SLOW),
+        ("words of its own", found, lambda one: one.foreign_heard > MOST_FOREIGN_AT_ALL_S, 0),
         ("words that nobody said", found, lambda one: one.unsaid > MOST_UNSAID_S, 0),
         ("words lost", obeys, lambda one: one.lost > MOST_LOST_S, 0),
         ("words said twice", found, lambda one: one.twice > MOST_TWICE_S, 0),

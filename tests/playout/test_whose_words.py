@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from bench.ear.voices import speech as spoken
+from bench.ear.voices import voices
 from livekit_plugins_runway.playout.hearing.features import hop_levels
 from livekit_plugins_runway.playout.hearing.tracker import SpeechTracker, Words
-from livekit_plugins_runway.playout.resampler import Resampler
 from livekit_plugins_runway.playout.segment import Segment
 from livekit_plugins_runway.testing.tones import Pcm
 from tests.support.chords import HOP, part, silence
-
-sys.path.append(str(Path(__file__).parents[2] / "examples"))
-from offline_speech import SAMPLE_RATE, synthesize
 
 Sound = npt.NDArray[np.floating[Any]]
 
@@ -34,14 +30,10 @@ OTHERS = (
 
 @functools.cache
 def speech(text: str) -> Pcm:
-    """At 48 kHz, whole hops, speech of about -22 dBFS."""
-    resampler = Resampler(SAMPLE_RATE, RATE)
-    raw = resampler.push(synthesize(text)) + resampler.flush()
-    sound = np.frombuffer(raw, np.int16).astype(float)
-    sound *= 2600.0 / np.sqrt(np.mean(sound[np.abs(sound) > 200] ** 2))
-    whole = sound[: len(sound) // HOP * HOP]
-    pcm: Pcm = np.clip(whole, -32768, 32767).astype(np.int16)
-    return pcm
+    """At 48 kHz, whole hops, speech of about -22 dBFS; the same each time, as eSpeak's is not."""
+    (voice, *_) = voices(synthesizer="espeak", language="en", held_out=False)
+    pcm = spoken(text, voice)
+    return pcm[: len(pcm) // HOP * HOP].copy()
 
 
 def described(pcm: Pcm) -> Segment:
