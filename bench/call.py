@@ -63,6 +63,29 @@ class Line:
         return returned
 
 
+@contextlib.asynccontextmanager
+async def staged(
+    delivery: str, log: Path
+) -> AsyncIterator[tuple[LiveKitServer, Child, dict[str, Any]]]:
+    """A server, an agent's process, and where the simulated Runway is, in a process of its own.
+
+    Args:
+        delivery: how its worker takes the agent's speech.
+    """
+    async with LiveKitServer() as server:
+        environment = {
+            "LIVEKIT_URL": server.url,
+            "LIVEKIT_API_KEY": server.api_key,
+            "LIVEKIT_API_SECRET": server.api_secret,
+            "BENCH_DELIVERY": delivery,
+        }
+        async with (
+            Child.running("bench.runway", environment, log) as runway,
+            Child.running("bench.agent", environment, log) as agent,
+        ):
+            yield server, agent, await runway.told("ready")
+
+
 @dataclass
 class Bench:
     server: LiveKitServer

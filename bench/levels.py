@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.call import Line
+from bench.call import Line, staged
 from bench.ear.dsp import Pcm
 from bench.ear.samples import SAMPLES, sample
 from bench.lines import Child, keep_for_good
@@ -79,25 +79,14 @@ async def measure(given: argparse.Namespace, results: list[dict[str, Any]], log:
     options: dict[str, Any] = {"transport": given.transport}
     if given.transport == "direct":
         options["allow_private_livekit_url"] = True
-    async with LiveKitServer() as server:
-        environment = {
-            "LIVEKIT_URL": server.url,
-            "LIVEKIT_API_KEY": server.api_key,
-            "LIVEKIT_API_SECRET": server.api_secret,
-            "BENCH_DELIVERY": given.delivery,
-        }
-        async with (
-            Child.running("bench.runway", environment, log) as runway,
-            Child.running("bench.agent", environment, log) as agent,
-        ):
-            at = await runway.told("ready")
-            for n in range(given.calls):
-                name = given.samples[n % len(given.samples)]
-                try:
-                    await call(server, agent, at, options, name, given.pauses, results.append)
-                except TimeoutError as error:
-                    failures += 1
-                    print(f"call {n}: {error or 'timeout'}", file=sys.stderr)
+    async with staged(given.delivery, log) as (server, agent, at):
+        for n in range(given.calls):
+            name = given.samples[n % len(given.samples)]
+            try:
+                await call(server, agent, at, options, name, given.pauses, results.append)
+            except TimeoutError as error:
+                failures += 1
+                print(f"call {n}: {error or 'timeout'}", file=sys.stderr)
     return failures
 
 

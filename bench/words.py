@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.call import SETTLE, Line
+from bench.call import SETTLE, Line, staged
 from bench.ear.samples import sample
 from bench.lines import Child, keep_for_good
 from bench.unheard import compare
@@ -71,25 +71,14 @@ async def call(
 async def measure(given: argparse.Namespace, results: list[dict[str, Any]], log: Path) -> int:
     """The number of calls that were not heard to their end."""
     failures = 0
-    async with LiveKitServer() as server:
-        environment = {
-            "LIVEKIT_URL": server.url,
-            "LIVEKIT_API_KEY": server.api_key,
-            "LIVEKIT_API_SECRET": server.api_secret,
-            "BENCH_DELIVERY": given.delivery,
-        }
-        async with (
-            Child.running("bench.runway", environment, log) as runway,
-            Child.running("bench.agent", environment, log) as agent,
-        ):
-            at = await runway.told("ready")
-            options = {"runway": at, "options": {"delivery": given.delivery}}
-            for n in range(given.calls):
-                try:
-                    await call(server, agent, options, results)
-                except TimeoutError as error:
-                    failures += 1
-                    print(f"call {n}: {error or 'timeout'}", file=sys.stderr)
+    async with staged(given.delivery, log) as (server, agent, at):
+        options = {"runway": at, "options": {"delivery": given.delivery}}
+        for n in range(given.calls):
+            try:
+                await call(server, agent, options, results)
+            except TimeoutError as error:
+                failures += 1
+                print(f"call {n}: {error or 'timeout'}", file=sys.stderr)
     return failures
 
 
