@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from livekit import rtc
@@ -12,6 +12,7 @@ from livekit.agents import AgentSession, APIConnectOptions
 from prometheus_client import REGISTRY
 
 from livekit_plugins_runway import AvatarSession, CallUsage, SessionEnd
+from tests.support.scripted_room import start_in
 from tests.support.scripted_runway import Reply, ScriptedRunway
 from tests.support.virtual_clock import virtual_clock
 
@@ -82,15 +83,7 @@ async def _start_cancelled_in_mid_create(transport: Nowhere, told: dict[str, lis
         avatar.on("session_ended", told["session_ended"].append)
         avatar.on("usage_updated", told["usage_updated"].append)
         session: AgentSession[Any] = AgentSession()
-        starting = asyncio.create_task(
-            avatar.start(
-                session,
-                cast(rtc.Room, Room()),
-                livekit_url="wss://h",
-                livekit_api_key="k",
-                livekit_api_secret="s" * 32,
-            )
-        )
+        starting = asyncio.create_task(start_in(Room(), avatar, session))
         await transport.joining.wait()  # so the create was sent
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):

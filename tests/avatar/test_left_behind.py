@@ -7,15 +7,15 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from livekit import rtc
 from livekit.agents import AgentSession, APIConnectOptions
 
 from livekit_plugins_runway import AvatarSession, CallUsage, SessionEnd
 from tests.avatar.test_abandoned import Nowhere, Room
 from tests.support.journals import KEY, contents, files, leave, until
+from tests.support.scripted_room import start_in
 from tests.support.scripted_runway import Reply, ScriptedRunway
 
 
@@ -41,15 +41,7 @@ def avatar_at(runway: ScriptedRunway, **options: Any) -> tuple[AvatarSession, li
 async def starting(avatar: AvatarSession) -> AsyncIterator[asyncio.Task[None]]:
     """Within it `start()` waits for Runway's answer; after it the avatar is closed."""
     session: AgentSession[Any] = AgentSession()
-    task = asyncio.create_task(
-        avatar.start(
-            session,
-            cast(rtc.Room, Room()),
-            livekit_url="wss://h",
-            livekit_api_key="k",
-            livekit_api_secret="s" * 32,
-        )
-    )
+    task = asyncio.create_task(start_in(Room(), avatar, session))
     try:
         yield task
     finally:

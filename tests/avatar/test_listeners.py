@@ -15,6 +15,7 @@ from livekit.agents.voice.io import AudioOutput
 from livekit_plugins_runway import AvatarSession, AvatarState, StateChanged
 from livekit_plugins_runway._common.emitter import SafeEmitter
 from livekit_plugins_runway.events import ToolCall
+from tests.support.scripted_room import start_in
 from tests.support.scripted_runway import ScriptedRunway
 from tests.support.virtual_clock import virtual_clock
 
@@ -150,13 +151,7 @@ class AgentRoom(rtc.EventEmitter[Any]):
 
 
 async def start(avatar: AvatarSession, session: AgentSession[Any]) -> None:
-    await avatar.start(
-        session,
-        cast(rtc.Room, AgentRoom()),
-        livekit_url="wss://h",
-        livekit_api_key="k",
-        livekit_api_secret="s" * 32,
-    )
+    await start_in(AgentRoom(), avatar, session)
 
 
 EVENTS = ["state_changed", "stage_reached", "session_ended", "usage_updated", "error"]

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from livekit import rtc
+from livekit.agents import AgentSession
+
+from livekit_plugins_runway import AvatarSession
 
 AUDIO = rtc.TrackKind.KIND_AUDIO
 VIDEO = rtc.TrackKind.KIND_VIDEO
@@ -18,6 +21,17 @@ USER = rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD
 AGENT = rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
 
 RpcHandler = Callable[[rtc.RpcInvocationData], str]
+
+
+async def start_in(room: object, avatar: AvatarSession, session: AgentSession[Any]) -> None:
+    """Start the avatar in what stands for a room, on a server that nobody reaches."""
+    await avatar.start(
+        session,
+        cast(rtc.Room, room),
+        livekit_url="wss://h",
+        livekit_api_key="k",
+        livekit_api_secret="s" * 32,
+    )
 
 
 class ScriptedAudioTrack(rtc.RemoteAudioTrack):
