@@ -65,7 +65,7 @@ class Segment:
     def flush(self) -> None:
         self.flushed = True
 
-    def describe(self, end: int, *, start: int = 0, limit: int | None = None) -> bool:
+    def describe(self, end: int, *, start: int = 0) -> None:
         """Look at the samples before `end`: `hops` and what uses them cover only those.
 
         For speech that is about to be sent, not for speech that comes in: a TTS delivers bursts of
@@ -74,24 +74,19 @@ class Segment:
         Args:
             start: sample before which nothing is asked of the speech any more; what was not looked
                 at before it counts as silence.
-            limit: samples to look at in this call, at most; 0.2 s take about 2 ms.
-
-        Returns:
-            Whether all of it has been looked at.
         """
         whole = self.flushed and end >= self.pushed
         last = -(-end // HOP) if whole else end // HOP
         self._skip(min(start // HOP, last))
-        hops = last if limit is None else min(last, self.hops.count + max(1, limit // HOP))
-        if hops > self.hops.count:
-            raw = np.frombuffer(self.read(self.hops.count * HOP, hops * HOP), dtype=np.int16)
-            missing = (hops - self.hops.count) * HOP - len(raw)
-            samples = np.pad(raw, (0, missing)) if missing else raw
-            self.hops.append(*hop_features(samples))
-            self.waveform.append(samples)
-            if whole and hops == last:
-                self.waveform.append(np.zeros((DELAY + 1) * HOP, np.int16))
-        return self.hops.count >= last
+        if last <= self.hops.count:
+            return
+        raw = np.frombuffer(self.read(self.hops.count * HOP, last * HOP), dtype=np.int16)
+        missing = (last - self.hops.count) * HOP - len(raw)
+        samples = np.pad(raw, (0, missing)) if missing else raw
+        self.hops.append(*hop_features(samples))
+        self.waveform.append(samples)
+        if whole:
+            self.waveform.append(np.zeros((DELAY + 1) * HOP, np.int16))
 
     def _skip(self, first: int) -> None:
         if first > self.hops.count:

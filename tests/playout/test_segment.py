@@ -79,20 +79,6 @@ def test_described_piece_by_piece_it_is_the_same_as_at_once() -> None:
     np.testing.assert_array_equal(pieces.hops.shapes, whole.hops.shapes)
 
 
-def test_long_speech_is_described_in_pieces_of_the_length_that_is_asked_for() -> None:
-    pcm = tone(100)
-    segment = Segment()
-    segment.push(pcm.tobytes())
-    segment.flush()
-    assert not segment.describe(segment.pushed, limit=30 * HOP)
-    assert segment.hops.count == 30
-    while not segment.describe(segment.pushed, limit=30 * HOP):
-        pass
-    assert segment.hops.count == 100
-    np.testing.assert_array_equal(segment.hops.bands, said(pcm).hops.bands)
-    assert segment.describe(segment.pushed, limit=30 * HOP)
-
-
 def test_what_lies_before_the_start_is_not_looked_at_and_counts_as_silence() -> None:
     segment = Segment()
     segment.push(tone(100).tobytes())
