@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
+import os
 import secrets
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.lines import Child
 from bench.report import Figures
-from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
 from livekit_plugins_runway.testing.tones import ToneScript
 from livekit_plugins_runway.testing.user import SimulatedUser
+
+Results = list[dict[str, Any]]
 
 SETTLE = 0.8
 """Seconds of silence at the start of a call, in which jitter buffers find their size."""
@@ -84,6 +90,37 @@ async def staged(
             Child.running("bench.agent", environment, log) as agent,
         ):
             yield server, agent, await runway.told("ready")
+
+
+def run_short(
+    name: str,
+    measure: Callable[[Results, Path], Coroutine[Any, Any, int]],
+    report: Callable[[Results], str],
+    is_right: Callable[[dict[str, Any]], bool],
+) -> int:
+    """The `main()` of a short bench: prints the report, and writes the results to `NAME.json`.
+
+    Args:
+        measure: fills the results; logs to the path; returns how many calls have failed.
+
+    Returns:
+        The exit code: 1 if a call has failed, a result is not right, or there is none.
+    """
+    folder = Path(os.environ.get("BENCH_OUT", "bench-out"))
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{name}.log"
+    logging.basicConfig(filename=log)
+    results: Results = []
+    try:
+        failures = asyncio.run(measure(results, log))
+    except KeyboardInterrupt:
+        return 130
+    except LiveKitServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1))
+    print(report(results))
+    return int(bool(failures) or not results or not all(map(is_right, results)))
 
 
 @dataclass

@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import logging
-import os
 import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.call import Line, staged
+from bench.call import Line, Results, run_short, staged
 from bench.ear.dsp import Pcm
 from bench.ear.samples import SAMPLES, sample
 from bench.lines import Child, keep_for_good
 from livekit_plugins_runway.testing.levels import compare
-from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.user import SimulatedUser
 
@@ -73,7 +71,7 @@ async def call(
             await line.told("hung_up")
 
 
-async def measure(given: argparse.Namespace, results: list[dict[str, Any]], log: Path) -> int:
+async def measure(given: argparse.Namespace, results: Results, log: Path) -> int:
     """The number of calls that were not heard to their end."""
     failures = 0
     options: dict[str, Any] = {"transport": given.transport}
@@ -90,7 +88,7 @@ async def measure(given: argparse.Namespace, results: list[dict[str, Any]], log:
     return failures
 
 
-def report(results: list[dict[str, Any]]) -> str:
+def report(results: Results) -> str:
     """One row for each sound and pause."""
     rows = ["| sound | after | n | as said | loudest excess | clipped | clicks | soft, worst |"]
     rows.append("|---|--:|--:|--:|--:|--:|--:|--:|")
@@ -116,20 +114,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given = arguments()
-    folder = Path(os.environ.get("BENCH_OUT", "bench-out"))
-    folder.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(filename=folder / "levels.log")
-    results: list[dict[str, Any]] = []
-    try:
-        failures = asyncio.run(measure(given, results, folder / "levels.log"))
-    except KeyboardInterrupt:
-        return 130
-    except LiveKitServerError as error:
-        print(error, file=sys.stderr)
-        return 1
-    (folder / "levels.json").write_text(json.dumps(results, indent=1))
-    print(report(results))
-    return int(bool(failures) or not all(r["match"] for r in results))
+    return run_short("levels", partial(measure, given), report, lambda result: result["match"])
 
 
 if __name__ == "__main__":

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import logging
-import os
 import secrets
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.call import SETTLE, Line, staged
+from bench.call import SETTLE, Line, Results, run_short, staged
 from bench.ear.samples import sample
 from bench.lines import Child, keep_for_good
 from bench.unheard import compare
-from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.user import SimulatedUser
 
 CALLS = 4
@@ -48,7 +46,7 @@ async def say(line: Line, stop: float, *, blocked: bool) -> dict[str, Any]:
 
 
 async def call(
-    server: LiveKitServer, agent: Child, options: dict[str, Any], results: list[dict[str, Any]]
+    server: LiveKitServer, agent: Child, options: dict[str, Any], results: Results
 ) -> None:
     room = f"words-{secrets.token_hex(4)}"
     async with SimulatedUser(
@@ -68,7 +66,7 @@ async def call(
             await line.told("hung_up")
 
 
-async def measure(given: argparse.Namespace, results: list[dict[str, Any]], log: Path) -> int:
+async def measure(given: argparse.Namespace, results: Results, log: Path) -> int:
     """The number of calls that were not heard to their end."""
     failures = 0
     async with staged(given.delivery, log) as (server, agent, at):
@@ -82,7 +80,11 @@ async def measure(given: argparse.Namespace, results: list[dict[str, Any]], log:
     return failures
 
 
-def report(results: list[dict[str, Any]]) -> str:
+def is_right(result: dict[str, Any]) -> bool:
+    return max(result["missing"], result["extra"]) <= MOST and result["found"] >= 0.5
+
+
+def report(results: Results) -> str:
     """One row for each stop, with a blocked loop and without."""
     rows = ["| TTS stops for | loop blocked | n | missing, worst | twice, worst | found, least |"]
     rows.append("|--:|--:|--:|--:|--:|--:|")
@@ -101,21 +103,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=CALLS, help=f"of 8 utterances each ({CALLS})")
     parser.add_argument("--delivery", choices=("datastream", "track"), default="datastream")
     given = parser.parse_args()
-    folder = Path(os.environ.get("BENCH_OUT", "bench-out"))
-    folder.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(filename=folder / "words.log")
-    results: list[dict[str, Any]] = []
-    try:
-        failures = asyncio.run(measure(given, results, folder / "words.log"))
-    except KeyboardInterrupt:
-        return 130
-    except LiveKitServerError as error:
-        print(error, file=sys.stderr)
-        return 1
-    (folder / "words.json").write_text(json.dumps(results, indent=1))
-    print(report(results))
-    wrong = any(max(r["missing"], r["extra"]) > MOST or r["found"] < 0.5 for r in results)
-    return int(bool(failures) or not results or wrong)
+    return run_short("words", partial(measure, given), report, is_right)
 
 
 if __name__ == "__main__":
