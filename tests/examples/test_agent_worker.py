@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import secrets
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.user import SimulatedUser
 from tests.support.call import SMALL_PICTURE
+from tests.support.journals import files
 
 pytestmark = pytest.mark.heavy
 
@@ -148,3 +150,18 @@ async def test_a_worker_that_is_terminated_at_any_moment_leaves_no_session(
         there.worker.terminate()
         await there.simulator.wait_until(lambda: not there.simulator.leaked(), 12.0)
         await calling
+
+
+@pytest.mark.timeout(120)
+async def test_the_session_of_a_job_that_is_killed_ends_at_once(
+    livekit_server: LiveKitServer, tmp_path: Path, journals: Path
+) -> None:
+    async with office(livekit_server, tmp_path) as there:
+        await has_a_face_and_a_voice(await there.call())
+        [session] = there.simulator.sessions.values()
+        [journal] = files(journals)
+        job = int(journal.partition("-")[0])  # the process that has made it
+        os.kill(job, signal.SIGKILL)
+        # Long before the simulated Runway gives up a session that nobody is in.
+        await there.simulator.wait_until(lambda: session.status.is_terminal, 5.0)
+        assert session.status.value == "CANCELLED", "not by DELETE"
