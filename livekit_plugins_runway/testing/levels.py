@@ -129,7 +129,9 @@ def _expected(want: _Floats, got: _Floats) -> tuple[_Floats, _Floats]:
     """The highest and the lowest level that was said around the place of each window of `got`."""
     places = _places(want, got)
     highs, lows = _around(want, _AROUND_LOUD).max(axis=1), _around(want, _AROUND).min(axis=1)
-    high, low = _at(highs, places + _AROUND_LOUD), _at(lows, places + _AROUND)
+    # What is late after a hole may be taken for what lies beyond the end: it is held to the end.
+    inner = np.clip(places, _AROUND_LOUD, max(_AROUND_LOUD, len(want) - 1 - _AROUND_LOUD))
+    high, low = _at(highs, inner + _AROUND_LOUD), _at(lows, places + _AROUND)
     # What sounds where nothing was said is late, or there twice; that is not its level.
     return np.where(high > _SILENT, high, want.max(initial=0.0)), low
 

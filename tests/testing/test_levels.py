@@ -53,6 +53,16 @@ def test_what_a_receiver_stretches_or_cuts_a_little_matches(said: Pcm, pace: flo
     assert levels_match(said, heard, RATE), compare(said, heard, RATE)
 
 
+@pytest.mark.parametrize("hole_s", [0.1, 0.3, 0.5, 0.7])
+def test_what_is_late_after_a_hole_is_not_taken_for_too_loud(hole_s: float) -> None:
+    said = SOUNDS["tones"]
+    hole = np.zeros(round(hole_s * RATE), np.int16)
+    for slot in range(1, 12):  # steady levels tell no slot from the next
+        at = round(slot * 0.25 * RATE)
+        heard = late(np.concatenate([said[:at], hole, said[at:]]))
+        assert compare(said, heard, RATE).louder == 0, slot
+
+
 @every_sound
 @pytest.mark.parametrize("start_s", [0.0, 0.5])
 def test_a_tenth_of_a_second_that_is_twice_as_loud_does_not(said: Pcm, start_s: float) -> None:
