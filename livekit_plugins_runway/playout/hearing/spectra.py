@@ -8,13 +8,15 @@ import numpy as np
 from ..segment import Segment
 from .features import AUDIBLE_DB
 from .history import History
-from .likeness import is_steady, likeness, likeness_along
+from .likeness import is_monotone, is_steady, likeness, likeness_along
 
 _MATCH_HOPS = 60
 _MATCH_REACH_HOPS = 150
 _MATCH_MIN_SCORE = 0.75
 _MIN_SOUND_HOPS = 20
 _ALONG_HOPS = 100
+_NOISE_BELOW_DB = 15.0
+"""What is so much softer than the loudest sound may be noise."""
 
 
 def find_place(history: History, segment: Segment, start_hop: int) -> int | None:
@@ -40,7 +42,7 @@ def find_place(history: History, segment: Segment, start_hop: int) -> int | None
 
 
 def likeness_at_places(history: History, segment: Segment) -> tuple[float, bool] | None:
-    """Of the last second of sounds to the speech at their places, -1 to 1, and whether both hardly
+    """Of the last second of sounds to the speech at their places, -1 to 1, and whether they hardly
     change, so that it tells nothing; None while there are too few."""
     heard, said = history.hops, segment.hops
     with_place = slice(max(0, heard.count - len(history.places)), heard.count)
@@ -49,6 +51,11 @@ def likeness_at_places(history: History, segment: Segment) -> tuple[float, bool]
     sounds = np.flatnonzero(sounding)[-_ALONG_HOPS:]
     if len(sounds) < _MIN_SOUND_HOPS:
         return None
-    there = said.bands[np.minimum(places[sounds], said.count - 1)]
-    here = heard.bands[with_place][sounds]
-    return likeness_along(here, there), is_steady(here, there)
+    at = np.minimum(places[sounds], said.count - 1)
+    there, here = said.bands[at], heard.bands[with_place][sounds]
+    # A ring tone goes on and off: with what is heard in its pauses it would look as if it changed.
+    levels = heard.levels[with_place][sounds]
+    loud = levels > levels.max() - _NOISE_BELOW_DB
+    spoken = loud & (said.levels[at] > AUDIBLE_DB)
+    clear = spoken if np.count_nonzero(spoken) >= _MIN_SOUND_HOPS else loud
+    return likeness_along(here, there), is_steady(here, there) or is_monotone(here[clear])
