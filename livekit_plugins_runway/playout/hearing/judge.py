@@ -24,6 +24,7 @@ _AGREEMENT_WEIGHT = 0.06
 _CEASED_HOPS, _CEASED_WAITING_HOPS = 96, 160
 _CEASED, _CEASED_ALONG = 0.7, 0.6
 _CEASING, _CEASING_ALONG = 0.8, 0.72
+_GOES_ON, _RESUMED = 4.0, 8.0  # gained within `_RECENT_BLOCKS`
 _NEVER_BEGUN, _NEVER_BEGUN_ALONG = 7.0, 0.5
 _WAITS_HOPS = 250
 _LAST_BLOCKS = 25  # a second of sound
@@ -127,7 +128,9 @@ class WordJudge:
         if self.along is None or not self._recent:
             return False
         if self.words is Words.OWN:
-            ceasing = self._recent[-1] < _CEASING * self._own_peak
+            evidence = self._recent[-1]
+            goes_on = evidence >= _OWN and evidence - min(self._recent) >= _GOES_ON
+            ceasing = evidence < _CEASING * self._own_peak and not goes_on
             return ceasing and self.along < _CEASING_ALONG
         never_begun = self.words is Words.UNKNOWN and self._best < _NEVER_BEGUN
         return never_begun and self.along < _NEVER_BEGUN_ALONG
@@ -138,6 +141,8 @@ class WordJudge:
 
     def _note_own(self, own: Trace) -> None:
         self.alike, self._judged = True, 0
+        if own.evidence - min(self._recent) >= _RESUMED:  # noise came between
+            self._own_peak = own.evidence
         self._own_peak = max(own.evidence, _PEAK_FADE * self._own_peak)
         if own.evidence >= _STILL_OWN * self._own_peak:
             self.words, self.own_place, self._ceased_for = Words.OWN, own.place, 0
