@@ -107,10 +107,14 @@ class Progress:
         """When the next word has to be heard: after the pause that is said before it, and not
         before what was sent so late has come."""
         position, since = self._place
-        delay = self.expected if self.latency is None else self.latency
         # Of its last sample: a hop may have begun before the source ran dry.
         turn = self._pacer.turn_of(following + HOP - 1)
-        return max(since + (following - position) / SAMPLE_RATE, turn + delay)
+        return max(since + (following - position) / SAMPLE_RATE, turn + self._delay)
+
+    @property
+    def _delay(self) -> float:
+        """Seconds in which an answer may come."""
+        return self.expected if self.latency is None else self.latency
 
     def is_silence_past(self, now: float) -> bool:
         """The silence and noise that the segment ends with cannot be heard: their time has
@@ -126,7 +130,10 @@ class Progress:
         if segment.spoken_after(position, max(position, owed)) < _OWED:
             self._owed_since = None
             return False
-        if self._owed_since is None or self._place[1] > self._owed_since:
+        if self._owed_since is None:
+            # What the worker had kept back comes with what was sent now, or with the end.
+            self._owed_since = max(now + self._delay, self._owed_from(position, now))
+        elif self._place[1] > self._owed_since:
             self._owed_since = max(now, self._owed_from(position, now))
         return now - self._owed_since > timeout
 
