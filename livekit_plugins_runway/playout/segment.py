@@ -116,6 +116,10 @@ class Segment:
         stop = None if end is None else end // HOP
         return int(np.count_nonzero(self.hops.levels[start // HOP : stop] > SPOKEN_DB)) * HOP
 
+    def silent_hops(self, first: int, count: int) -> int:
+        """How many of `count` hops from hop `first` on need not be heard."""
+        return int(np.count_nonzero(self.hops.levels[first : first + count] <= SPOKEN_DB))
+
     def restart_point(self, position: int, *, margin: float, reach: float = 0.12) -> int:
         """Where to speak on after a loss at `position`: at least `margin` seconds before it, and at
         the quietest 10 ms of the `reach` seconds before that, so that a syllable is not cut."""

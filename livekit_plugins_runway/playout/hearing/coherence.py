@@ -9,6 +9,7 @@ words correlate anywhere, and what they find does not last.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,7 @@ _HASTE, _DELAY = 0.35, 0.12  # cost of each step too many, or missing
 _SLACK = 2
 _LEAST_LEAP = 1
 _LONGEST_LEAP = 320  # over a pause that is said
+_LONG_HOLE = 30  # hops; what is shorter may have been lost on the way
 _NO_HOLE = 2 * STRIDE  # hops from block to block
 _NEXT = STRIDE + 4  # steps before and after the last block in which one that goes on begins
 _GOES_ON = 0.15  # likeness by which its place stands out
@@ -369,10 +371,18 @@ class Trace:
     """Where in a piece of speech the sounds heard go on as the speech does, and how surely.
 
     All of it is written by `hear` and `go_on`.
+
+    Args:
+        went_on: given a place, the hop heard since when it is that, and the hops since then, by how
+            many of them the speech has gone on: not while a worker had no more to say. None: by
+            all.
     """
 
-    def __init__(self, waveform: Waveform) -> None:
+    def __init__(
+        self, waveform: Waveform, went_on: Callable[[int, int, int], int] | None = None
+    ) -> None:
         self._waveform = waveform
+        self._went_on = went_on
         self._scored: tuple[int, Signal] = 0, np.zeros(0, np.float32)
         """A hop of the speech, and for each from there on the evidence that the last block began
         with it."""
@@ -448,7 +458,7 @@ class Trace:
 
     def _add(self, block: Block, begin: int, likeness: Signal, *, blocks: int) -> None:
         """A block that stands for so many counts as these."""
-        elapsed, self._ended = max(STRIDE, block.last - self._ended), block.last
+        elapsed, self._ended = self._elapsed(block), block.last
         gained = np.float32(_GAIN * blocks) * (likeness - np.float32(self._background))
         np.minimum(gained, np.float32(_FOR * blocks), out=gained)
         np.maximum(gained, np.float32(_AGAINST * blocks), out=gained)
@@ -460,6 +470,13 @@ class Trace:
         before, self.evidence = self.evidence, float(gained[best])
         self.idle = 0 if self.evidence > before * memory else self.idle + 1
         self.place = begin + best + BLOCK
+
+    def _elapsed(self, block: Block) -> int:
+        """Hops by which the speech may have gone on since the last block."""
+        elapsed = max(STRIDE, block.last - self._ended)
+        if elapsed <= _LONG_HOLE or self._went_on is None:
+            return elapsed
+        return min(elapsed, 2 * BLOCK + self._went_on(self.place, self._ended, elapsed))
 
     def evidence_at(self, place: int) -> float:
         """For these words, if the block ended about there: within 20 ms."""

@@ -48,6 +48,7 @@ _NEAR_BY_HOPS = 8
 _ASTRAY_HOPS = 5
 _PLACED, _SURER = 7.0, 5.0
 _PIECES_HOPS = 16
+_PAUSE_IS_NEXT = 12 * HOP  # samples of speech, at most, before a pause that follows
 
 
 class SpeechTracker:
@@ -78,7 +79,7 @@ class SpeechTracker:
         self._history = History()
         self._onset = Onset(segment, self._start_hop)
         self._sounds = Sounds()
-        self._own = Trace(segment.waveform)
+        self._own = Trace(segment.waveform, self._went_on)
         self._former = None if former is None else Trace(former.waveform)
         self._former_place = 0 if former is None else former.heard // HOP
         self._judge = WordJudge(self._start_hop, trusted=trusted)
@@ -271,11 +272,24 @@ class SpeechTracker:
         if not (goes_on and own.go_on(block)):
             near = own.place if own.evidence > _LOCKED else place
             before, after = _NEAREST_HOPS if own.evidence > _SURE else _NEAR_HOPS
-            last = self._after_pause(near) + after
-            own.hear(block, max(self._start_hop - BLOCK, near - before), last)
+            own.hear(block, max(self._start_hop - BLOCK, near - before), self._reach(near, after))
         if (former := self._former) is not None:
             near = former.place if former.evidence > STALE else self._former_place
             former.hear(block, near - _NEAR_HOPS[0], near + _NEAR_HOPS[1])
+
+    def _went_on(self, place: int, since: int, elapsed: int) -> int:
+        """As `Trace` asks: sounds that were heard, and silences that are said."""
+        sounds = self._history.sounds_since(since + 1)
+        return sounds + self._segment.silent_hops(place, elapsed)
+
+    def _reach(self, place: int, hops: int) -> int:
+        """Up to where what is heard may be, so many hops of speech after this one: where only a
+        pause follows, which may be followed by a word at any time, also those after it."""
+        last = self._after_pause(place) + hops
+        going_on = self._after_pause(last - END_HOPS)
+        if going_on <= last or self._segment.spoken_after(place * HOP, last * HOP) > _PAUSE_IS_NEXT:
+            return last
+        return going_on + hops // 2
 
     def _after_pause(self, place: int) -> int:
         """Where the speech goes on after a pause that is said at this hop."""
