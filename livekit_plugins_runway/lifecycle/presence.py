@@ -7,11 +7,8 @@ import contextlib
 
 from livekit import rtc
 
-_USERS = {
-    rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD,
-    rtc.ParticipantKind.PARTICIPANT_KIND_SIP,
-    rtc.ParticipantKind.PARTICIPANT_KIND_CONNECTOR,
-}
+from ..media.listeners import is_user
+
 _EVENTS: tuple[rtc.room.EventTypes, ...] = (
     "participant_connected",
     "participant_disconnected",
@@ -37,11 +34,11 @@ class UserPresence:
 
     @property
     def present(self) -> bool:
-        return any(p.kind in _USERS for p in self._room.remote_participants.values())
+        return any(map(is_user, self._room.remote_participants.values()))
 
     def _on_change(self, participant: object = None) -> None:
         # Who was there when this room was joined is announced only by leaving.
-        came_or_left = isinstance(participant, rtc.Participant) and participant.kind in _USERS
+        came_or_left = isinstance(participant, rtc.Participant) and is_user(participant)
         self._seen = self._seen or came_or_left or self.present
         self._changed.set()
 

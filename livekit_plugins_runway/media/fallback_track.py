@@ -11,6 +11,7 @@ from livekit.rtc.participant import PublishTrackError
 from ..errors import UnavailableError
 from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
+from .listeners import Listeners
 from .subscription import TrackSubscription
 
 _PUBLISH_TIMEOUT = 10.0
@@ -32,6 +33,8 @@ class FallbackTrack:
         self._source: rtc.AudioSource | None = None
         self._track: rtc.LocalAudioTrack | None = None
         self._subscription = TrackSubscription()
+        self._listeners: Listeners | None = None
+        """From `publish()` to `aclose()`."""
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None
         self._closed = False
         self.speaking_avatars: set[str] = set()
@@ -46,7 +49,8 @@ class FallbackTrack:
 
     @property
     def subscribed(self) -> bool:
-        """True once somebody has subscribed to the track."""
+        """See `TrackSubscription.subscribed`. Nobody tells who has subscribed to the avatar's own
+        track: whoever hears this one is taken to hear that, too."""
         return self._subscription.subscribed
 
     @property
@@ -63,6 +67,8 @@ class FallbackTrack:
         """
         for event, handler in self._handlers.items():
             self._room.on(event, handler)
+        self._listeners = Listeners(self._room, self._on_listeners)
+        self._listeners.look()
         # Not before: it takes 2 ms, for which the request to Runway would wait. A source with a
         # queue sends silence by itself (livekit 1.1.21), so that no receiver loses the first words.
         self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
@@ -112,6 +118,8 @@ class FallbackTrack:
         self._closed = True
         for event, handler in self._handlers.items():
             self._room.off(event, handler)
+        if self._listeners is not None:
+            self._listeners.close()
         try:
             # The SDK never answers if the room is lost meanwhile (livekit 1.1.21).
             async with asyncio.timeout(_SETTLE_TIMEOUT):
@@ -130,6 +138,9 @@ class FallbackTrack:
         publication = await self._publishing
         if self._room.isconnected():
             await self._room.local_participant.unpublish_track(publication.sid)
+
+    def _on_listeners(self, present: frozenset[str]) -> None:
+        self._subscription.on_listeners(bool(present))
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_DISCONNECTED:

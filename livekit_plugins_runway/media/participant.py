@@ -12,6 +12,7 @@ from livekit.rtc.participant import PublishTrackError
 from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of
 from ..errors import UnavailableError
 from ..log import logger
+from .admission import Admission
 from .connect import connect, leave
 from .microphone import LiveMicrophone
 from .subscription import TrackSubscription
@@ -73,6 +74,8 @@ class AvatarParticipant:
         self._make_token: Callable[[], str] = str
         """Both as given to `join()`; before it nothing uses them."""
         self._subscription = TrackSubscription()
+        self._admission: Admission | None = None
+        """To the tracks in `_room`, while it is joined."""
         self._published_at = float("-inf")
         """Loop time at which the microphone was last published."""
         self._lost = asyncio.Event()
@@ -89,7 +92,7 @@ class AvatarParticipant:
 
     @property
     def subscribed(self) -> bool:
-        """True once somebody has subscribed to the microphone track."""
+        """See `TrackSubscription.subscribed`, of the microphone track."""
         return self._subscription.subscribed
 
     @property
@@ -122,6 +125,8 @@ class AvatarParticipant:
         )
         try:
             await connect(room, self._url, self._make_token(), self._background)
+            self._admission = Admission(room, self._subscription.on_listeners)
+            self._admission.begin()
             await self._publish(room, self._microphone_track, options)
             self._published_at = asyncio.get_running_loop().time()
         except (rtc.ConnectError, PublishTrackError, TimeoutError) as error:
@@ -153,6 +158,8 @@ class AvatarParticipant:
     def _on_subscribed(self, track: rtc.Track) -> None:
         if track.sid == self._microphone_track.sid:
             self._subscription.on_subscribed()
+            if self._admission is not None:
+                self._admission.open()
 
     def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
         if publication.track is self._microphone_track:
@@ -164,6 +171,7 @@ class AvatarParticipant:
             return
         name = rtc.DisconnectReason.Name(reason)
         self._lost.set()
+        self._close_admission()
         present, self._present = self._present, False
         if reason in _FOR_GOOD:
             logger.error("the avatar participant was put out of the room", extra={"reason": name})
@@ -175,6 +183,11 @@ class AvatarParticipant:
         self._subscription.on_lost()
         if present:  # else whoever is about to enter it goes on, or gives up
             self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
+
+    def _close_admission(self) -> None:
+        if self._admission is not None:
+            self._admission.close()
+            self._admission = None
 
     async def _rejoin(self) -> None:
         """Until it is in the room again, or closed. The tracks are published anew."""
@@ -195,6 +208,7 @@ class AvatarParticipant:
                 level = logging.DEBUG if usual else logging.ERROR
                 told = {"error": type(error).__name__}
                 logger.log(level, "not in the room yet", exc_info=not usual, extra=told)
+                self._close_admission()
                 await leave(room)
 
     def _voice_track(self) -> rtc.LocalAudioTrack:
@@ -298,6 +312,7 @@ class AvatarParticipant:
             return
         self._closed = True
         await cancel_and_wait(self._rejoining, self._opening)
+        self._close_admission()
         since = asyncio.get_running_loop().time() - self._published_at
         await asyncio.sleep(max(0.0, _NEGOTIATION - since))
         await leave(self._room)

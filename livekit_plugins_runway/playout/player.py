@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from ..errors import LossReason
+from ..log import logger
 from .audio import SAMPLE_RATE
 from .ports import Microphone
 from .reporter import PlaybackReporter
@@ -19,8 +20,6 @@ from .seat import AvatarSeat, Speaker
 from .segment import Segment
 from .segment_queue import SegmentQueue
 
-SUBSCRIBE_TIMEOUT = 10.0
-"""Seconds that the first speech waits for somebody to subscribe to the microphone track."""
 _CLEAR_FLUSH_TIMEOUT = 1.0
 _HURRY = 2.0
 """Seconds in which a gap between words must come where a change of speakers is urgent."""
@@ -57,8 +56,8 @@ class SegmentPlayer:
         """Where an avatar may go on with what the voice says; None while none may."""
         self._cleared_at: float | None = None
         """The last barge-in; known wherever a segment is cleared."""
-        self._unsubscribed_since: float | None = None
-        """Since when speech waits for a listener; None while there is one."""
+        self._waits_for_listeners = False
+        """Speech is kept until somebody listens. Tells it once."""
 
     # -- one step -------------------------------------------------------------------------------
 
@@ -141,7 +140,7 @@ class SegmentPlayer:
         return not heard
 
     def _begin_if_possible(self, segment: Segment, now: float) -> None:
-        if self._current.route is not None or not self._is_listened_to(now):
+        if self._current.route is not None or not self._is_listened_to():
             return
         speaker = self._speaker(now, segment)
         if self._seat.never_settles:
@@ -150,14 +149,12 @@ class SegmentPlayer:
             self._takeover = None
             self._current.begin(speaker, now)
 
-    def _is_listened_to(self, now: float) -> bool:
-        """Somebody has subscribed, or was waited for."""
-        if self._microphone.subscribed:
-            self._unsubscribed_since = None
-            return True
-        if self._unsubscribed_since is None:
-            self._unsubscribed_since = now
-        return now - self._unsubscribed_since >= SUBSCRIBE_TIMEOUT
+    def _is_listened_to(self) -> bool:
+        waits = not self._microphone.subscribed
+        if waits and not self._waits_for_listeners:
+            logger.info("the agent's speech waits until somebody is in the room who listens")
+        self._waits_for_listeners = waits
+        return not waits
 
     # -- the avatar's route ---------------------------------------------------------------------
 

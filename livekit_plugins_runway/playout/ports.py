@@ -24,7 +24,7 @@ class Microphone(Protocol):
 
     @property
     def subscribed(self) -> bool:
-        """Somebody listens."""
+        """Somebody listens, or was waited for as long as is sensible."""
 
     @property
     def reachable(self) -> bool:

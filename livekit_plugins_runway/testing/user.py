@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from livekit import api, rtc
@@ -50,8 +50,7 @@ class _Ears:
 
 
 class SimulatedUser:
-    """Joins a room as a standard participant with a silent microphone, subscribes to everything,
-    and keeps a record.
+    """Joins a room with a silent microphone, subscribes to everything, and keeps a record.
 
     Use it as an async context manager. What is heard and seen is that of `listen_to`; without it,
     that of the participants who publish on behalf of an agent, and as long as there are none, that
@@ -64,6 +63,9 @@ class SimulatedUser:
         identity: of the user.
         listen_to: identity of the participant to listen to and look at, or several.
         hidden: join without being seen by anybody, and publish nothing: a spectator.
+        kind: "sip" for a caller by phone.
+        attributes: of the participant, as `{"sip.callStatus": "ringing"}`; it may change them.
+        auto_subscribe: False for a client that subscribes to tracks by itself, or never.
         on_picture: called with each picture and the time of its arrival; must be quick.
         record_video: keep a film for `write_mp4()`; costs some CPU.
         video_size: of the film, even numbers of pixels.
@@ -80,18 +82,27 @@ class SimulatedUser:
         identity: str = "user",
         listen_to: str | Collection[str] | None = None,
         hidden: bool = False,
+        kind: Literal["standard", "sip"] = "standard",
+        attributes: dict[str, str] | None = None,
+        auto_subscribe: bool = True,
         on_picture: Callable[[float, rtc.VideoFrame], None] | None = None,
         record_video: bool = False,
         video_size: tuple[int, int] = (544, 352),
         max_seconds: float = 600.0,
     ) -> None:
         self._url = url
+        grants = api.VideoGrants(
+            room_join=True, room=room, hidden=hidden, can_update_own_metadata=True
+        )
         self._token = (
             api.AccessToken(api_key, api_secret)
             .with_identity(identity)
-            .with_grants(api.VideoGrants(room_join=True, room=room, hidden=hidden))
+            .with_kind(kind)
+            .with_attributes(attributes or {})
+            .with_grants(grants)
             .to_jwt()
         )
+        self._options = rtc.RoomOptions(auto_subscribe=auto_subscribe)
         self._hidden = hidden
         self._on_picture = on_picture
         self._listen_to = {listen_to} if isinstance(listen_to, str) else listen_to
@@ -152,7 +163,7 @@ class SimulatedUser:
     async def __aenter__(self) -> Self:
         self._listen_for_events()
         try:
-            await self._room.connect(self._url, self._token, rtc.RoomOptions(auto_subscribe=True))
+            await self._room.connect(self._url, self._token, self._options)
             self.joined_at = time.monotonic()
             self._log.look_around()
             if self._record_video:

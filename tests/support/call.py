@@ -88,6 +88,12 @@ class Call:
     """RMS of the loudest 100 ms that `say()` was given, 1.0 = full scale."""
     close_on_disconnect: bool = True
     """The framework's own answer to a user who leaves."""
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack, repr=False)
+    """What is closed with the call."""
+
+    async def join_user(self) -> None:
+        """Let the user come, of a call that was begun with `late`."""
+        await self.stack.enter_async_context(self.user)
 
     @property
     def livekit(self) -> dict[str, Any]:
@@ -176,10 +182,22 @@ class Call:
 
 @asynccontextmanager
 async def calling(
-    server: LiveKitServer, *, simulated: dict[str, Any] | None = None, **options: Any
+    server: LiveKitServer,
+    *,
+    simulated: dict[str, Any] | None = None,
+    late: bool = False,
+    user: dict[str, Any] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Call]:
     """A call whose avatar is not started yet. On leaving all is closed, no session is left, and the
-    user has heard nothing that was clipped, or louder than what was said."""
+    user has heard nothing that was clipped, or louder than what was said.
+
+    Args:
+        simulated: `SimulatorOptions`.
+        late: the user is not there yet: `join_user()`.
+        user: options of the `SimulatedUser`.
+        options: of the avatar.
+    """
     name = f"call-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(
@@ -190,16 +208,17 @@ async def calling(
                 options=SimulatorOptions(**{**QUICK, **(simulated or {})}),
             )
         )
-        user = await stack.enter_async_context(
-            SimulatedUser(
-                server.url,
-                name,
-                api_key=server.api_key,
-                api_secret=server.api_secret,
-                # The plain voice is then on the agent's own participant, and heard all the same.
-                listen_to=["agent", *WORKERS] if options.get("transport") == "direct" else None,
-            )
+        caller = SimulatedUser(
+            server.url,
+            name,
+            api_key=server.api_key,
+            api_secret=server.api_secret,
+            # The plain voice is then on the agent's own participant, and heard all the same.
+            listen_to=["agent", *WORKERS] if options.get("transport") == "direct" else None,
+            **(user or {}),
         )
+        if not late:
+            await stack.enter_async_context(caller)
         room = rtc.Room()
         await room.connect(server.url, server.token(name, "agent", kind="agent"))
         stack.push_async_callback(room.disconnect)
@@ -216,7 +235,7 @@ async def calling(
             }
         )
         stack.push_async_callback(avatar.aclose)
-        call = Call(server, simulator, room, user, session, avatar)
+        call = Call(server, simulator, room, caller, session, avatar, stack=stack)
         avatar.on("state_changed", call.states.append)
         avatar.on("error", call.errors.append)
         avatar.on("session_ended", call.ends.append)
@@ -224,7 +243,7 @@ async def calling(
         avatar.on("gave_up", call.gave_up.append)
         yield call
         if call.loudest:  # something was said by `say()`, and nothing else is louder
-            wrong = too_loud(call.loudest, user.heard(), RATE)
+            wrong = too_loud(call.loudest, caller.heard(), RATE)
             assert wrong is None, wrong
         await avatar.aclose()
         # Runway needs a while to settle what it was told.

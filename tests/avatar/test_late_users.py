@@ -1,0 +1,108 @@
+"""The agent greets, and its user is not there yet: nothing is said to an empty room."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from livekit import rtc
+
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.tones import ToneScript, missing
+from tests.support.call import DIRECT, Call, calling, now
+
+GREETING = ToneScript(12)
+TRANSPORTS = pytest.mark.parametrize("options", [{}, DIRECT], ids=["bridge", "direct"])
+
+
+async def greeted(call: Call, handle: Any) -> None:
+    """The user has heard the greeting whole, and the history says no more than that."""
+    await asyncio.wait_for(handle, 20.0)
+    await call.user.wait_for_silence(0.4, 5.0)
+    assert missing(GREETING, call.heard(call.user.joined_at)) == []
+    assert call.history() == [(GREETING.text, False)]
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("avatar_first", [True, False], ids=["avatar first", "session first"])
+@pytest.mark.parametrize("after", [2.0, 12.0])
+async def test_the_greeting_waits_for_a_user_who_comes_late(
+    livekit_server: LiveKitServer, options: dict[str, Any], avatar_first: bool, after: float
+) -> None:
+    async with calling(livekit_server, late=True, **options) as call:
+        await call.start(avatar_first=avatar_first)
+        handle = call.say(GREETING)
+        await asyncio.sleep(after)
+        assert call.avatar.playout.heard == 0
+        assert sum(call.runway.speech_received) == 0
+        await call.join_user()
+        await greeted(call, handle)
+
+
+@TRANSPORTS
+async def test_the_greeting_waits_for_a_caller_to_pick_up(
+    livekit_server: LiveKitServer, options: dict[str, Any]
+) -> None:
+    phone = {"kind": "sip", "attributes": {"sip.callStatus": "ringing"}}
+    async with calling(livekit_server, user=phone, **options) as call:
+        await call.start()
+        handle = call.say(GREETING)
+        await asyncio.sleep(4.0)
+        assert call.avatar.playout.heard == 0
+        call.user.joined_at = now()
+        await call.user.room.local_participant.set_attributes({"sip.callStatus": "active"})
+        await greeted(call, handle)
+
+
+async def test_the_greeting_waits_for_a_user_who_subscribes_late(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server, user={"auto_subscribe": False}) as call:
+        await call.start()
+        handle = call.say(GREETING)
+        await asyncio.sleep(12.0)
+        assert call.avatar.playout.heard == 0
+        avatar = call.user.room.remote_participants[call.avatar.avatar_identity]
+        for publication in avatar.track_publications.values():
+            publication.set_subscribed(True)
+        await greeted(call, handle)
+
+
+async def test_a_user_who_leaves_before_the_greeting_is_not_greeted_but_the_next_one(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server, late=True) as call:
+        call.close_on_disconnect = False
+        await call.start()
+        passer_by = rtc.Room()
+        url, room = livekit_server.url, call.room.name
+        options = rtc.RoomOptions(auto_subscribe=False)
+        await passer_by.connect(url, livekit_server.token(room, "passer-by"), options)
+        await asyncio.sleep(4.0)
+        await passer_by.disconnect()
+        handle = call.say(GREETING)
+        await asyncio.sleep(4.0)
+        assert call.avatar.playout.heard == 0
+        await call.join_user()
+        await greeted(call, handle)
+
+
+async def test_whoever_comes_after_the_first_listener_hears_and_sees_the_avatar_too(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server) as call:
+        await call.start()
+        await call.say(GREETING)
+        arrived: asyncio.Queue[str] = asyncio.Queue()
+        recorder = rtc.Room()
+        recorder.on("track_subscribed", lambda track, *_: arrived.put_nowait(track.name))
+        token = livekit_server.token(call.room.name, "recorder", kind="agent")
+        await recorder.connect(livekit_server.url, token)
+        try:
+            names: set[str] = set()
+            async with asyncio.timeout(10.0):
+                while not {"avatar-voice", "avatar-camera"} <= names:
+                    names.add(await arrived.get())
+        finally:
+            await recorder.disconnect()
