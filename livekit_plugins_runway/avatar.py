@@ -47,6 +47,7 @@ from .runway.models import Tool
 from .runway.requests import realtime_request
 from .transport.base import Transport
 from .transport.factory import TransportKind, check_transport, make_transport, worker_token_ttl
+from .transport.identity import DEFAULT_IDENTITY, free_identity
 from .transport.tokens import RoomCredentials
 from .transport.worker_protocol import DeliveryKind, DeliveryOption
 
@@ -57,7 +58,6 @@ _LEAVE_PATIENCE = 3.0
 answer: it is left in the background."""
 PlayoutOption = Literal["ear", "clock"]
 """What tells how far the avatar is in what it says."""
-_IDENTITY = "runway-avatar-agent"
 _FrameworkEvent = Literal["metrics_collected"]
 """Emitted by the base class."""
 
@@ -76,7 +76,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         api_url: default `RUNWAYML_BASE_URL`, else Runway's production API.
         api_key: default `RUNWAYML_API_SECRET`.
         avatar_participant_identity: identity of the participant that the user sees; unique in the
-            room.
+            room. The default, "runway-avatar-agent", gets a suffix where another agent's avatar has
+            it.
         avatar_participant_name: its display name.
         conn_options: retries and connect timeout of the calls to Runway.
         personality: overrides the avatar's, 1 to 10,000 characters.
@@ -178,7 +179,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             journal=self._keeper.journal,
         )
         """Its sessions are the call's, which closes it."""
-        self._identity = avatar_participant_identity or _IDENTITY
+        self._identity = avatar_participant_identity or DEFAULT_IDENTITY
         self._name = avatar_participant_name or self._identity
         self._transport_kind = transport
         self._allow_private_livekit_url = allow_private_livekit_url
@@ -402,15 +403,11 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         )
         if room.isconnected():
             room_name, agent_identity = room.name, room.local_participant.identity
-            if self._identity in room.remote_participants:
-                raise ConfigurationError(
-                    f"There is a participant {self._identity!r} in the room: pass another "
-                    "avatar_participant_identity."
-                )
         elif job is not None:  # its room is connected by the agent session
             room_name, agent_identity = job.job.room.name, job.local_participant_identity
         else:
             raise ConfigurationError("Outside a job the room must be connected before start().")
+        self._identity = free_identity(self._identity, room, agent_identity)
         return RoomCredentials(url, key, secret, room_name, agent_identity)
 
     def _make_transport(self, room: rtc.Room, credentials: RoomCredentials) -> Transport:

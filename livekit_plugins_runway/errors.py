@@ -20,6 +20,7 @@ RunwayException
 ├── SessionNotReadyError      (APITimeoutError)     READY did not come in time
 ├── AvatarJoinError           (APIConnectionError)  the avatar worker never joined the room
 ├── AvatarLostError           (APIConnectionError)  the avatar was there, and is gone
+├── AvatarEvictedError        (APIConnectionError)  its participant was put out of the room
 └── RoomTokenError                                  a room token forbids what is needed
 ```
 
@@ -501,6 +502,44 @@ class AvatarLostError(RunwayException, APIConnectionError):
             self, message or f"The avatar was lost ({reason}); the agent goes on by voice."
         )
         self.reason = reason
+
+
+class AvatarEvictedError(RunwayException, APIConnectionError):
+    """The avatar participant was put out of the agent's room. What left through it, and could not
+    arrive any more, does not count as heard.
+
+    Attributes:
+        reason: "replaced": somebody has joined with its identity; it joins again with another one,
+            and the face goes on. "removed": by a moderator, or the server's API; the face ends, and
+            the agent goes on by a track of its own participant. "room_over": the room was deleted,
+            or closed; the avatar closes.
+        identity: the one that it had.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        reason: Literal["replaced", "removed", "room_over"] = "removed",
+        identity: str = "",
+    ) -> None:
+        APIConnectionError.__init__(self, message or _evicted(reason, identity))
+        self.reason = reason
+        self.identity = identity
+
+
+def _evicted(reason: str, identity: str) -> str:
+    if reason == "replaced":
+        return (
+            f"Somebody has joined the agent's room as {identity!r}, which puts the avatar out; it "
+            "joins again with another identity. Is the agent dispatched twice?"
+        )
+    if reason == "removed":
+        return (
+            f"The avatar participant {identity!r} was removed from the agent's room; the agent "
+            "goes on by voice."
+        )
+    return "The agent's room is over; the avatar closes."
 
 
 class RoomTokenError(RunwayException):

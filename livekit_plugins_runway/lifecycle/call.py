@@ -14,7 +14,7 @@ from livekit.agents import AgentSession
 from livekit.agents.voice.io import AudioOutput
 
 from .._common.tasks import BackgroundTasks, cancel_and_wait
-from ..errors import AvatarClosedError
+from ..errors import AvatarClosedError, AvatarEvictedError
 from ..events import AvatarState, CallEvents, PlayoutForced
 from ..log import logger
 from ..playout.output import AvatarAudioOutput
@@ -258,7 +258,7 @@ class AvatarCall:
 
     async def _open(self) -> None:
         if self.supervisor.waits_for_a_user:
-            await self.transport.join()
+            await self.transport.join(self._on_evicted)
         else:
             await self._create_and_join()
         if self._states.state is AvatarState.CLOSED:
@@ -272,7 +272,7 @@ class AvatarCall:
 
         async def join() -> None:
             await sent.wait()
-            await self.transport.join()
+            await self.transport.join(self._on_evicted)
 
         joining = asyncio.create_task(join(), name="runway_join")
         try:
@@ -291,6 +291,15 @@ class AvatarCall:
         logger.error("the avatar is given up", exc_info=error)
         self.output.detach_avatar()
         self._states.move_to(AvatarState.VOICE_ONLY, "internal error")
+
+    def _on_evicted(self, error: AvatarEvictedError) -> None:
+        match error.reason:
+            case "replaced":  # and it joins again
+                self._events.error(error)
+            case "removed":
+                self.supervisor.remove_face(error)
+            case "room_over":
+                self._on_over()
 
     async def swap(self, request: CreateRealtimeSession) -> None:
         """As `SwapRequests.ask()`."""

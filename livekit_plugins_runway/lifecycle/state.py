@@ -12,7 +12,7 @@ ALLOWED = {
     AvatarState.LIVE: {AvatarState.RENEWING} | _HOLDS_A_CALL,
     AvatarState.RENEWING: {AvatarState.LIVE} | _HOLDS_A_CALL,
     AvatarState.VOICE_ONLY: {AvatarState.LIVE, AvatarState.PAUSED, AvatarState.CLOSED},
-    AvatarState.PAUSED: {AvatarState.STARTING, AvatarState.CLOSED},
+    AvatarState.PAUSED: {AvatarState.STARTING, AvatarState.VOICE_ONLY, AvatarState.CLOSED},
     AvatarState.CLOSED: set[AvatarState](),
 }
 

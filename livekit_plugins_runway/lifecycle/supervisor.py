@@ -44,12 +44,12 @@ class Phase(enum.Enum):
 
 _ENDS = {Phase.PAUSED, Phase.OVER}
 _ALLOWED = {
-    Phase.NEW: {Phase.OPENING} | _ENDS,
-    Phase.PAUSED: {Phase.OPENING, Phase.OVER},
+    Phase.NEW: {Phase.OPENING, Phase.AT_VOICE} | _ENDS,
+    Phase.PAUSED: {Phase.OPENING, Phase.AT_VOICE, Phase.OVER},
     Phase.OPENING: {Phase.HOLDING, Phase.WAITING, Phase.AT_VOICE} | _ENDS,
     Phase.HOLDING: {Phase.REPLACING, Phase.WAITING, Phase.AT_VOICE} | _ENDS,
     Phase.REPLACING: {Phase.HOLDING, Phase.WAITING, Phase.AT_VOICE} | _ENDS,
-    Phase.WAITING: {Phase.OPENING} | _ENDS,
+    Phase.WAITING: {Phase.OPENING, Phase.AT_VOICE} | _ENDS,
     Phase.AT_VOICE: {Phase.OPENING} | _ENDS,
     Phase.OVER: set[Phase](),
 }
@@ -100,6 +100,8 @@ class Supervisor:
         self._on_stage = on_stage
         self._made: AvatarInstance | None = None
         """By `create()`, until `run()` opens it."""
+        self._removed: asyncio.Future[RunwayException] = asyncio.get_running_loop().create_future()
+        """Set once, by `remove_face()`."""
         self.phase = Phase.NEW
         """Written by `_enter()` alone."""
 
@@ -135,13 +137,33 @@ class Supervisor:
         """
         self._made = await self._maker.make(self._request, on_sent)
 
+    def remove_face(self, error: RunwayException) -> None:
+        """There is no participant any more that could show one. The first error counts."""
+        if not self._removed.done():
+            self._removed.set_result(error)
+
     async def run(self) -> None:
         """Keep a face behind the participant; returns if the options say that this is to end."""
         try:
-            await self._run()
+            if await first_of(self._run(), self._removed) == 1:
+                await self._go_on_without(self._removed.result())
         finally:
             self._faces.retire_all()
             self._enter(Phase.OVER)
+
+    async def _go_on_without(self, error: RunwayException) -> None:
+        """By voice, for the rest of the call. Returns if that is to end it."""
+        self._faces.retire_all()
+        self._endings.retire(self._made)
+        self._made = None
+        self._faces.leave_to_voice()
+        self._swaps.close()
+        self._states.move_to(AvatarState.VOICE_ONLY, str(error))
+        self._enter(Phase.AT_VOICE)
+        self._events.error(error)
+        self._events.gave_up(error)
+        if self._recovery.on_loss != "close":
+            await asyncio.get_running_loop().create_future()
 
     async def _run(self) -> None:
         recovery, presence = self._recovery, self._presence

@@ -28,11 +28,18 @@ class FallbackTrack:
     instead of the avatar's voice. What plays a room's sound plays it all the same.
     """
 
-    def __init__(self, room: rtc.Room) -> None:
+    def __init__(self, room: rtc.Room, *, anew: bool = False) -> None:
+        """
+        Args:
+            room: of the agent's own participant.
+            anew: it comes in place of a track that was listened to, and is gone.
+        """
         self._room = room
         self._source: rtc.AudioSource | None = None
         self._track: rtc.LocalAudioTrack | None = None
         self._subscription = TrackSubscription()
+        if anew:
+            self._subscription.on_lost()
         self._listeners: Listeners | None = None
         """From `publish()` to `aclose()`."""
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from livekit.rtc.participant import PublishTrackError
 from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of
 from ..errors import UnavailableError
 from ..log import logger
+from ..playout.ports import Microphone
 from .admission import Admission
 from .connect import connect, leave
 from .microphone import LiveMicrophone
@@ -26,13 +28,26 @@ _FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
 _PUBLISH_TIMEOUT = 10.0
 """Seconds for the room to take a track. Where a room is lost, answers are not to be relied on: that
 to an unpublication never comes (`transport/delivery.py`)."""
-_FOR_GOOD = {
-    rtc.DisconnectReason.DUPLICATE_IDENTITY,
-    rtc.DisconnectReason.PARTICIPANT_REMOVED,
-    rtc.DisconnectReason.ROOM_DELETED,
-    rtc.DisconnectReason.ROOM_CLOSED,
-    rtc.DisconnectReason.USER_REJECTED,
+
+
+class Eviction(enum.Enum):
+    """Why the participant was put out of the room."""
+
+    REPLACED = "replaced"  # by another one with its identity
+    REMOVED = "removed"
+    ROOM_OVER = "room_over"
+
+
+_EVICTIONS: dict[rtc.DisconnectReason.ValueType, Eviction] = {
+    rtc.DisconnectReason.DUPLICATE_IDENTITY: Eviction.REPLACED,
+    rtc.DisconnectReason.PARTICIPANT_REMOVED: Eviction.REMOVED,
+    rtc.DisconnectReason.USER_REJECTED: Eviction.REMOVED,
+    rtc.DisconnectReason.ROOM_DELETED: Eviction.ROOM_OVER,
+    rtc.DisconnectReason.ROOM_CLOSED: Eviction.ROOM_OVER,
 }
+
+
+def _tell_nobody(_: Eviction) -> None: ...
 
 
 class AvatarParticipant:
@@ -72,7 +87,10 @@ class AvatarParticipant:
         """Of `_camera`, in `_room`. Muted while there are no pictures."""
         self._url = ""
         self._make_token: Callable[[], str] = str
-        """Both as given to `join()`; before it nothing uses them."""
+        self._on_evicted: Callable[[Eviction], None] = _tell_nobody
+        """As given to `join()`; before it nothing uses them."""
+        self._stand_in: Microphone | None = None
+        """Where the voice speaks instead, once the participant was removed. See `speak_by()`."""
         self._subscription = TrackSubscription()
         self._admission: Admission | None = None
         """To the tracks in `_room`, while it is joined."""
@@ -93,24 +111,40 @@ class AvatarParticipant:
     @property
     def subscribed(self) -> bool:
         """See `TrackSubscription.subscribed`, of the microphone track."""
+        if self._stand_in is not None:
+            return self._stand_in.subscribed
         return self._subscription.subscribed
 
     @property
     def reachable(self) -> bool:
         """See `TrackSubscription.reachable`."""
+        if self._stand_in is not None:
+            return self._stand_in.reachable
         return self._subscription.reachable
 
-    async def join(self, url: str, make_token: Callable[[], str]) -> None:
+    def speak_by(self, stand_in: Microphone) -> None:
+        """From now on the plain voice speaks there: the participant will not be back."""
+        self._stand_in = stand_in
+
+    async def join(
+        self,
+        url: str,
+        make_token: Callable[[], str],
+        on_evicted: Callable[[Eviction], None] | None = None,
+    ) -> None:
         """Join the agent room and publish the microphone.
 
         Args:
             make_token: called for each attempt to join; a connection that the SDK could not restore
-                is made anew.
+                is made anew, and so is one that another participant of its identity has ended.
+            on_evicted: called when it was put out. If it was replaced, `make_token` is to give
+                another identity from then on.
 
         Raises:
             UnavailableError: the server refused, or could not be reached.
         """
         self._url, self._make_token = url, make_token
+        self._on_evicted = on_evicted or _tell_nobody
         await self._enter(self._room)
         self._present = True
 
@@ -173,15 +207,19 @@ class AvatarParticipant:
         self._lost.set()
         self._close_admission()
         present, self._present = self._present, False
-        if reason in _FOR_GOOD:
-            logger.error("the avatar participant was put out of the room", extra={"reason": name})
+        eviction = _EVICTIONS.get(reason)
+        if eviction is Eviction.ROOM_OVER:
+            logger.info("the avatar participant's room is over", extra={"reason": name})
             self._subscription.on_over()
+        else:
+            logger.warning("the avatar participant has lost its room", extra={"reason": name})
+            self._subscription.on_lost()
+        if eviction is not None:
+            self._on_evicted(eviction)
+        if eviction in (Eviction.REMOVED, Eviction.ROOM_OVER):
             if self._rejoining is not None:
                 self._rejoining.cancel()
-            return
-        logger.warning("the avatar participant has lost its room", extra={"reason": name})
-        self._subscription.on_lost()
-        if present:  # else whoever is about to enter it goes on, or gives up
+        elif present:  # else whoever is about to enter it goes on, or gives up
             self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
 
     def _close_admission(self) -> None:
@@ -216,11 +254,17 @@ class AvatarParticipant:
 
     async def push_audio(self, pcm: bytes) -> None:
         """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect after `aclose()`."""
-        self.microphone.write(pcm)
+        if self._stand_in is not None:
+            await self._stand_in.push_audio(pcm)
+        else:
+            self.microphone.write(pcm)
 
     def keep_alive(self) -> None:
         """See `LiveMicrophone.keep_alive`."""
-        self.microphone.keep_alive()
+        if self._stand_in is not None:
+            self._stand_in.keep_alive()
+        else:
+            self.microphone.keep_alive()
 
     async def open_camera(self, frame: rtc.VideoFrame, timestamp_us: int) -> bool:
         """Publish the camera with its first picture. As `push_video`.

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from livekit import rtc
 
-from ..errors import LossReason
+from ..errors import AvatarEvictedError, LossReason
 from ..events import Stage
 from ..playout.ports import AvatarListener, Microphone, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
@@ -126,8 +126,12 @@ class Transport(Protocol):
     def identity(self) -> str:
         """Of the participant that has the face now."""
 
-    async def join(self) -> None:
-        """Be ready to speak in the agent's room. Raises `UnavailableError`."""
+    async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
+        """Be ready to speak in the agent's room. Raises `UnavailableError`.
+
+        Args:
+            on_evicted: called from the event loop when what the user sees was put out of that room.
+        """
 
     def connection(self, listener: AvatarListener) -> AvatarConnection:
         """For one more session. Raises `UnavailableError` where the agent's room is lost."""

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from livekit import rtc
 
 from .._common.tasks import BackgroundTasks
-from ..errors import LossReason
+from ..errors import AvatarEvictedError, LossReason
 from ..events import Stage
-from ..media.participant import AvatarParticipant
+from ..media.fallback_track import FallbackTrack
+from ..media.participant import AvatarParticipant, Eviction
 from ..media.relay import Relay
 from ..media.video import VideoOptions
 from ..playout.ports import AvatarListener, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
+from .identity import another
 from .runway_room import WORKER_PREFIX, RunwayRoom
 from .tokens import RoomCredentials
 from .worker_protocol import DeliveryKind, DeliveryOption
@@ -38,11 +40,14 @@ class Bridge:
     ) -> None:
         self._agent_room = room
         self._credentials = credentials
-        self._identity = identity
+        self._first_identity = self._identity = identity
+        """The second: of the participant now. Changed when another one has taken it."""
         self._name = name
         self._stall_timeout = stall_timeout
-        self._background = background
+        self._background = background or BackgroundTasks()
         self.participant = AvatarParticipant(video, background=background)
+        self._voice: FallbackTrack | None = None
+        """Once the participant was removed."""
 
     @property
     def microphone(self) -> AvatarParticipant:
@@ -52,12 +57,29 @@ class Bridge:
     def identity(self) -> str:
         return self._identity
 
-    async def join(self) -> None:
+    async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
         credentials = self._credentials
         self._agent_room.on("track_subscribed", self._on_track_subscribed)
+
+        def on_put_out(eviction: Eviction) -> None:
+            error = AvatarEvictedError(reason=eviction.value, identity=self._identity)
+            if eviction is Eviction.REPLACED:
+                self._identity = another(self._first_identity)
+            elif eviction is Eviction.REMOVED:
+                self._speak_by_the_agent()
+            on_evicted(error)
+
         await self.participant.join(
-            credentials.url, lambda: credentials.participant_token(self._identity, self._name)
+            credentials.url,
+            lambda: credentials.participant_token(self._identity, self._name),
+            on_put_out,
         )
+
+    def _speak_by_the_agent(self) -> None:
+        """The plain voice goes on by the agent's own participant."""
+        self._voice = voice = FallbackTrack(self._agent_room, anew=True)
+        self.participant.speak_by(voice)
+        self._background.start(voice.publish(), "runway_publish_voice_instead")
 
     def connection(self, listener: AvatarListener) -> BridgeConnection:
         return BridgeConnection(self.participant, listener, self._stall_timeout, self._background)
@@ -80,6 +102,8 @@ class Bridge:
     async def aclose(self) -> None:
         self._agent_room.off("track_subscribed", self._on_track_subscribed)
         await self.participant.aclose()
+        if self._voice is not None:
+            await self._voice.aclose()
 
 
 @dataclass(frozen=True)

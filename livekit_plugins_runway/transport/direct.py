@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from livekit import rtc
 
 from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of, watched
-from ..errors import LossReason, UnavailableError
+from ..errors import AvatarEvictedError, LossReason, UnavailableError
 from ..events import Stage
 from ..log import logger
 from ..media.fallback_track import FallbackTrack
@@ -71,8 +71,9 @@ class Direct:
     def microphone(self) -> FallbackTrack:
         return self.fallback
 
-    async def join(self) -> None:
-        """In a room that is not connected yet, as soon as it is."""
+    async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
+        """In a room that is not connected yet, as soon as it is. Nothing is told of evictions: a
+        worker that was put out is lost, and another one comes; the room is the agent's own."""
         if self._room.isconnected():
             await self._enter()
         else:

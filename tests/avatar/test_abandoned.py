@@ -39,7 +39,7 @@ class Nowhere:
     def connection(self, _listener: object) -> Any:
         return SimpleNamespace(body=lambda request: request, reject=lambda: None)
 
-    async def join(self) -> None:
+    async def join(self, on_evicted: Any = None) -> None:
         self.joining.set()
 
     async def push_audio(self, pcm: bytes) -> None: ...

@@ -123,7 +123,7 @@ class Nobody:
     def body(self, request: Any) -> Any:
         return request
 
-    async def join(self) -> None: ...
+    async def join(self, on_evicted: Any = None) -> None: ...
 
     async def open(self, *_args: object, **_options: object) -> None:
         await asyncio.Event().wait()

@@ -93,9 +93,10 @@ ROOMS = [
     Manners(first_frame=NEVER),
     Manners(refuses=True),
 ]
+EVICTIONS = ("replaced", "removed", "room_over")
 ACTS = [
     "crash", "crash", "stall", "foreign", "media", "ended by runway", "swap", "swap given up",
-    "user leaves", "user is back",
+    "user leaves", "user is back", *EVICTIONS,
 ]  # fmt: skip
 ENDS = ["aclose", "agent session", "twice", "given up and again", "start cancelled"]
 
@@ -228,6 +229,8 @@ class Play:
         elif act == "user leaves":
             for participant in list(call.room.remote_participants.values()):
                 call.room.leave(participant)
+        elif act in EVICTIONS:
+            call.transport.evict(cast(Any, act))
         elif act.startswith("swap"):
             work = call.avatar.swap_avatar(preset_id="cat-character")
             self.swaps.append(asyncio.create_task(work, name="the_swap"))

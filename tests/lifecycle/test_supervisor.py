@@ -19,7 +19,14 @@ from livekit_plugins_runway.errors import (
 from livekit_plugins_runway.lifecycle.supervisor import Phase
 from livekit_plugins_runway.runway.requests import realtime_request
 from tests.support.memory_runway import Fault, now
-from tests.support.scripted_call import NEVER, Manners, calling, in_virtual_time, live
+from tests.support.scripted_call import (
+    NEVER,
+    Manners,
+    ScriptedCall,
+    calling,
+    in_virtual_time,
+    live,
+)
 
 RESTART = RecoveryOptions(session_cap=None, backoff=1.0)
 CAPPED = RecoveryOptions(session_cap=60.0)
@@ -31,6 +38,7 @@ STARTING, PAUSED, CLOSED = AvatarState.STARTING, AvatarState.PAUSED, AvatarState
 async def test_a_call_comes_to_its_face_and_ends() -> None:
     async with calling() as call:
         await call.start()
+        await asyncio.sleep(0)
         assert repr(call.supervisor) == "Supervisor(phase='opening')"
         await call.until_live()
         assert repr(call.supervisor) == "Supervisor(phase='holding')"
@@ -304,3 +312,88 @@ async def test_a_fault_of_ours_leaves_the_voice_and_ends_the_session() -> None:
             await call.until(lambda: call.avatar.state is VOICE)
         assert call.supervisor.phase is Phase.OVER
         await call.until(lambda: not call.runway.alive)
+
+
+# -- the participant is put out of the room --------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_participant_that_was_replaced_keeps_its_face_and_tells() -> None:
+    async with live(recovery=RESTART) as call:
+        call.transport.evict("replaced")
+        await asyncio.sleep(30.0)
+        assert [error.reason for error in call.of("error")] == ["replaced"]
+        assert call.states == [STARTING, LIVE]
+        assert len(call.runway.sessions) == 1
+
+
+async def _remove(call: ScriptedCall) -> None:
+    """And see that nothing is paid for any more, and that the voice is left."""
+    call.transport.evict("removed")
+    call.transport.evict("removed")
+    await asyncio.sleep(10.0)
+    assert [error.reason for error in call.of("error")] == ["removed"]
+    assert call.of("gave_up") == call.of("error")
+    assert call.avatar.state is VOICE
+    assert call.supervisor.phase is Phase.AT_VOICE
+    assert call.runway.alive == []
+    made = len(call.runway.sessions)
+    with pytest.raises(AvatarClosedError):
+        await call.avatar.swap_avatar(preset_id="cat-character")
+    await asyncio.sleep(600.0)
+    assert len(call.runway.sessions) == made
+
+
+@in_virtual_time
+async def test_of_a_participant_that_was_removed_the_session_ends_and_none_follows() -> None:
+    async with live(recovery=RESTART) as call:
+        await _remove(call)
+
+
+@in_virtual_time
+async def test_removed_before_the_face_is_there() -> None:
+    async with calling(recovery=RESTART) as call:
+        await call.start()
+        await _remove(call)
+
+
+@in_virtual_time
+async def test_removed_while_the_next_session_is_waited_for() -> None:
+    async with live(recovery=RecoveryOptions(session_cap=None, backoff=50.0)) as call:
+        call.transport.manners = Manners(worker=NEVER)
+        call.connection.crash()
+        await call.until(lambda: len(call.of("restarting")) == 2)
+        call.told[:] = [told for told in call.told if told[0] != "error"]
+        await _remove(call)
+
+
+@in_virtual_time
+async def test_removed_during_a_renewal() -> None:
+    async with live(recovery=CAPPED) as call:
+        call.transport.manners = Manners(worker=6.0)
+        await call.until(lambda: call.supervisor.phase is Phase.REPLACING)
+        await _remove(call)
+
+
+@in_virtual_time
+async def test_removed_while_the_call_is_paused() -> None:
+    async with live(recovery=RecoveryOptions(on_user_left="pause", user_left_grace=0.0)) as call:
+        for participant in list(call.room.remote_participants.values()):
+            call.room.leave(participant)
+        await call.until(lambda: call.supervisor.phase is Phase.PAUSED)
+        await _remove(call)
+
+
+@in_virtual_time
+async def test_removed_with_on_loss_close_the_avatar_closes() -> None:
+    async with live(recovery=RecoveryOptions(on_loss="close")) as call:
+        call.transport.evict("removed")
+        await call.until(lambda: call.avatar.state is CLOSED)
+
+
+@in_virtual_time
+async def test_a_room_that_is_over_closes_the_avatar_without_an_error() -> None:
+    async with live(recovery=RESTART) as call:
+        call.transport.evict("room_over")
+        await call.until(lambda: call.avatar.state is CLOSED)
+        assert call.of("error") == []

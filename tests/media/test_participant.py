@@ -15,7 +15,8 @@ from livekit.rtc.participant import PublishTrackError
 from livekit_plugins_runway.errors import UnavailableError
 from livekit_plugins_runway.media import participant as participants
 from livekit_plugins_runway.media.connect import LEAVE_TIMEOUT
-from livekit_plugins_runway.media.participant import AvatarParticipant
+from livekit_plugins_runway.media.participant import AvatarParticipant, Eviction
+from livekit_plugins_runway.media.subscription import SUBSCRIBE_TIMEOUT
 from livekit_plugins_runway.media.ways import MediaWay
 from tests.support.scripted_room import settle
 from tests.support.virtual_clock import timers_only
@@ -27,8 +28,13 @@ FIRST = participants._FIRST_REJOIN
 NEVER = "never"
 """For an answer that does not come."""
 
+STANDARD, AGENT = (
+    rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD,
+    rtc.ParticipantKind.PARTICIPANT_KIND_AGENT,
+)
 LOST = rtc.DisconnectReason.SIGNAL_CLOSE
 PUT_OUT = rtc.DisconnectReason.PARTICIPANT_REMOVED
+REPLACED = rtc.DisconnectReason.DUPLICATE_IDENTITY
 
 
 class Server:
@@ -52,6 +58,9 @@ class Room(rtc.EventEmitter[Any]):
         self.server = server
         self.published: list[str] = []
         self.connected = False
+        self.remote_participants: dict[str, Any] = {}
+        self.allowed: list[set[str] | None] = []
+        """Who may subscribe, each time that was said; None: everybody."""
         server.rooms.append(self)
 
     @property
@@ -60,6 +69,24 @@ class Room(rtc.EventEmitter[Any]):
 
     async def connect(self, *_: object) -> None:
         self.connected = True
+
+    def isconnected(self) -> bool:
+        return self.connected
+
+    def set_track_subscription_permissions(
+        self, *, allow_all_participants: bool, participant_permissions: Any = ()
+    ) -> None:
+        assert self.connected
+        named = {one.participant_identity for one in participant_permissions}
+        self.allowed.append(None if allow_all_participants else named)
+
+    def enter(self, identity: str, kind: Any = STANDARD, **attributes: str) -> None:
+        somebody = SimpleNamespace(identity=identity, kind=kind, attributes=attributes)
+        self.remote_participants[identity] = somebody
+        self.emit("participant_connected", somebody)
+
+    def subscribe(self) -> None:
+        self.emit("local_track_subscribed", SimpleNamespace(sid=VOICE))
 
     async def publish_track(self, track: Any, _options: object) -> None:
         answers = self.server.answers[track.name]
@@ -324,6 +351,86 @@ async def test_put_out_while_it_joins_again_it_stays_away(server: Server, moment
     assert len(server.rooms) == (2 if moment else 1)
     assert not await avatar.open_camera(picture(), 1)
     await avatar.aclose()
+
+
+@timers_only
+async def _evicted(
+    server: Server, reason: rtc.DisconnectReason.ValueType, told: Eviction, rooms: int
+) -> None:
+    avatar, evictions, tokens = participant(), list[Eviction](), list[str]()
+
+    def make() -> str:
+        tokens.append("another" if evictions else "first")
+        return tokens[-1]
+
+    await avatar.join("ws://h", make, evictions.append)
+    server.rooms[0].enter("user")
+    server.rooms[0].subscribe()
+    assert (avatar.subscribed, avatar.reachable) == (True, True)
+    server.rooms[0].lose(reason)
+    assert evictions == [told]
+    assert avatar.reachable is (told is Eviction.ROOM_OVER)
+    await asyncio.sleep(10.0)
+    assert tokens == ["first", "another"][:rooms]
+    assert len(server.rooms) == rooms
+    await avatar.aclose()
+
+
+@pytest.mark.parametrize(
+    ("reason", "told", "rooms"),
+    [
+        (REPLACED, Eviction.REPLACED, 2),
+        (PUT_OUT, Eviction.REMOVED, 1),
+        (rtc.DisconnectReason.USER_REJECTED, Eviction.REMOVED, 1),
+        (rtc.DisconnectReason.ROOM_DELETED, Eviction.ROOM_OVER, 1),
+        (rtc.DisconnectReason.ROOM_CLOSED, Eviction.ROOM_OVER, 1),
+    ],
+)
+def test_an_eviction_is_told_and_only_who_was_replaced_joins_again(
+    server: Server, reason: rtc.DisconnectReason.ValueType, told: Eviction, rooms: int
+) -> None:
+    _evicted(server, reason, told, rooms)
+
+
+# -- who may subscribe
+
+
+@timers_only
+async def _admission(server: Server) -> None:
+    avatar = await joined()
+    room = server.rooms[0]
+    assert room.allowed == [set()]
+    room.enter("agent", AGENT)
+    assert room.allowed == [set()]
+    room.enter("user")
+    assert room.allowed == [set(), {"user"}]
+    assert not avatar.subscribed
+    room.subscribe()
+    assert room.allowed[-1] is None
+    assert avatar.subscribed
+    count = len(room.allowed)
+    room.enter("user-2")
+    room.subscribe()
+    assert len(room.allowed) == count, "everybody may by now"
+    await avatar.aclose()
+
+
+def test_until_a_listener_has_subscribed_nobody_else_may(server: Server) -> None:
+    _admission(server)
+
+
+@timers_only
+async def _nobody_subscribes(server: Server) -> None:
+    avatar = await joined()
+    server.rooms[0].enter("reader")
+    await asyncio.sleep(SUBSCRIBE_TIMEOUT + 0.1)
+    assert server.rooms[0].allowed[-1] is None
+    assert avatar.subscribed
+    await avatar.aclose()
+
+
+def test_once_a_listener_was_waited_for_everybody_may_subscribe(server: Server) -> None:
+    _nobody_subscribes(server)
 
 
 @timers_only

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 from unittest import mock
 
 from livekit import rtc
@@ -19,7 +19,12 @@ from livekit.agents import APIConnectOptions
 from livekit.agents.voice.io import AgentOutput
 
 from livekit_plugins_runway import AvatarSession, AvatarState
-from livekit_plugins_runway.errors import AvatarJoinError, LossReason, UnavailableError
+from livekit_plugins_runway.errors import (
+    AvatarEvictedError,
+    AvatarJoinError,
+    LossReason,
+    UnavailableError,
+)
 from livekit_plugins_runway.lifecycle.instance import AvatarInstance
 from livekit_plugins_runway.lifecycle.supervisor import Supervisor
 from livekit_plugins_runway.lifecycle.telemetry import Telemetry
@@ -246,6 +251,13 @@ class ScriptedTransport:
         """Who of ours is in a room, or about to be."""
         self.end_calls: list[tuple[float, str]] = []
         """Loop time of sending, and the session."""
+        self._on_evicted: Callable[[AvatarEvictedError], None] | None = None
+        """From `join()` on."""
+
+    def evict(self, reason: Literal["replaced", "removed", "room_over"]) -> None:
+        """As the agent's room does. Nothing happens before it is joined."""
+        if self._on_evicted is not None:
+            self._on_evicted(AvatarEvictedError(reason=reason, identity=self.identity))
 
     @property
     def microphone(self) -> ScriptedTransport:
@@ -257,7 +269,8 @@ class ScriptedTransport:
 
     def hide_face(self) -> None: ...
 
-    async def join(self) -> None:
+    async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
+        self._on_evicted = on_evicted
         self.people.add(self)
         await asyncio.sleep(self.agent_room.connect)
         if self.agent_room.refuses:

@@ -1,0 +1,205 @@
+"""The avatar participant is put out of the room: no word is lost, no session is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from livekit import api, rtc
+from livekit.agents import AgentSession
+
+from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions
+from livekit_plugins_runway.errors import AvatarEvictedError, ConfigurationError
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
+from tests.support.call import Call, calling, now
+
+LONG = ToneScript(24)
+SHORT = ToneScript(6, offset=30)
+AVATAR = "runway-avatar-agent"
+LOGGER = "livekit.plugins.runway_bridge"
+
+
+@asynccontextmanager
+async def livekit_api(server: LiveKitServer) -> AsyncIterator[api.LiveKitAPI]:
+    async with api.LiveKitAPI(server.http_url, server.api_key, server.api_secret) as livekit:
+        yield livekit
+
+
+async def remove(call: Call, identity: str) -> None:
+    async with livekit_api(call.server) as livekit:
+        await livekit.room.remove_participant(
+            api.RoomParticipantIdentity(room=call.room.name, identity=identity)
+        )
+
+
+def evictions(call: Call) -> list[str]:
+    return [error.reason for error in call.errors if isinstance(error, AvatarEvictedError)]
+
+
+@asynccontextmanager
+async def in_the_room(call: Call, identity: str) -> AsyncIterator[rtc.Room]:
+    """Somebody else, as an agent."""
+    room = rtc.Room()
+    token = call.server.token(call.room.name, identity, kind="agent")
+    await room.connect(call.server.url, token, rtc.RoomOptions(auto_subscribe=False))
+    try:
+        yield room
+    finally:
+        await room.disconnect()
+
+
+async def seen(room: rtc.Room, identity: str) -> None:
+    """The server shows somebody who publishes nothing 3 s after the join."""
+    async with asyncio.timeout(10.0):
+        while identity not in room.remote_participants:  # noqa: ASYNC110  it may be there already
+            await asyncio.sleep(0.05)
+
+
+def hears(call: Call, script: ToneScript, since: float) -> None:
+    heard = call.heard(since)
+    assert missing(script, heard) == []
+    assert in_order(script, heard)
+
+
+@pytest.mark.parametrize("speaking", [True, False], ids=["in mid-utterance", "between utterances"])
+async def test_removed_from_the_room_the_agent_goes_on_by_its_own_participant(
+    livekit_server: LiveKitServer, speaking: bool
+) -> None:
+    user = {"listen_to": ["agent", AVATAR]}
+    async with calling(livekit_server, user=user, recovery=RecoveryOptions()) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        began = now()
+        handle = call.say(LONG)
+        if speaking:
+            await call.until_heard(8)
+        else:
+            await handle
+        await remove(call, AVATAR)
+        await handle
+        await call.say(SHORT)
+        await call.user.wait_for_silence(0.4, 5.0)
+        hears(call, LONG, began)
+        hears(call, SHORT, began)
+        assert call.history() == [(LONG.text, False), (SHORT.text, False)]
+        assert evictions(call) == ["removed"]
+        assert [type(error) for error in call.gave_up] == [AvatarEvictedError]
+        assert call.avatar.state is AvatarState.VOICE_ONLY
+        await call.simulator.wait_until(lambda: not call.simulator.leaked(), 8.0)
+        assert len(call.simulator.sessions) == 1
+
+
+async def test_replaced_by_its_own_name_it_joins_again_under_another(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        began = now()
+        handle = call.say(LONG)
+        await call.until_heard(8)
+        async with in_the_room(call, AVATAR):
+            await handle
+            await call.user.wait_for_silence(0.4, 5.0)
+            hears(call, LONG, began)
+            assert call.history() == [(LONG.text, False)]
+            assert evictions(call) == ["replaced"]
+            assert call.avatar.state is AvatarState.LIVE
+            assert call.avatar.avatar_identity.startswith(f"{AVATAR}-")
+            await call.user.wait_for_video(5.0)
+        assert len(call.simulator.sessions) == 1
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
+async def test_two_agents_in_one_room_have_each_a_face_and_a_voice(
+    livekit_server: LiveKitServer, at_once: bool
+) -> None:
+    async with calling(livekit_server) as call, in_the_room(call, "agent-2") as room:
+        session: AgentSession[Any] = AgentSession(turn_handling={"turn_detection": None}, vad=None)
+        second = AvatarSession(
+            preset_id="influencer",
+            api_url=call.simulator.url,
+            api_key=call.simulator.api_secret,
+        )
+        other = Call(
+            call.server, call.simulator, room, call.user, session, second, stack=call.stack
+        )
+        try:
+            if at_once:
+                await asyncio.gather(call.start(), other.start())
+            else:
+                await call.start()
+                await call.until(AvatarState.LIVE)
+                await other.start()
+            await asyncio.gather(call.until(AvatarState.LIVE), other.until(AvatarState.LIVE))
+            assert call.avatar.avatar_identity != second.avatar_identity
+            began = now()
+            await call.say(SHORT)
+            await other.say(LONG)
+            await call.user.wait_for_silence(0.4, 5.0)
+            hears(call, SHORT, began)
+            hears(call, LONG, began)
+            cameras = {t.identity for t in call.user.tracks if t.source == "camera"}
+            assert {call.avatar.avatar_identity, second.avatar_identity} <= cameras
+        finally:
+            await second.aclose()
+            await session.aclose()
+
+
+async def test_what_a_killed_job_has_left_in_the_room_is_replaced(
+    livekit_server: LiveKitServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with calling(livekit_server) as call:
+        ghost = rtc.Room()
+        token = (
+            api.AccessToken(call.server.api_key, call.server.api_secret)
+            .with_kind("agent")
+            .with_identity(AVATAR)
+            .with_attributes({"lk.publish_on_behalf": "agent-of-a-killed-job"})
+            .with_grants(api.VideoGrants(room_join=True, room=call.room.name))
+        )
+        await ghost.connect(call.server.url, token.to_jwt(), rtc.RoomOptions(auto_subscribe=False))
+        await seen(call.room, AVATAR)
+        began = now()
+        await call.start()
+        assert call.avatar.avatar_identity == AVATAR
+        await call.say(SHORT)
+        await call.user.wait_for_silence(0.4, 5.0)
+        hears(call, SHORT, began)
+        assert "is replaced" in caplog.text
+        await ghost.disconnect()
+
+
+@pytest.mark.parametrize("identity", ["agent", "somebody"])
+async def test_an_identity_that_somebody_has_is_refused_before_anything_is_made(
+    livekit_server: LiveKitServer, identity: str
+) -> None:
+    async with (
+        calling(livekit_server, avatar_participant_identity=identity) as call,
+        in_the_room(call, "somebody"),
+    ):
+        await seen(call.room, "somebody")
+        with pytest.raises(ConfigurationError, match=repr(identity)):
+            await call.start_avatar()
+        assert call.simulator.sessions == {}
+        assert call.room.isconnected()
+
+
+async def test_a_room_that_is_deleted_ends_the_avatar_without_an_error(
+    livekit_server: LiveKitServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with calling(livekit_server) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        async with livekit_api(call.server) as livekit:
+            await livekit.room.delete_room(api.DeleteRoomRequest(room=call.room.name))
+        await call.until(AvatarState.CLOSED)
+        await call.simulator.wait_until(lambda: not call.simulator.leaked(), 8.0)
+        assert call.errors == []
+        errors = [r for r in caplog.records if r.levelno >= logging.ERROR and r.name == LOGGER]
+        assert errors == []
