@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import threading
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from livekit.agents import (
     Plugin,
     get_job_context,
 )
-from livekit.agents.utils import is_given
+from livekit.agents.utils import http_context, is_given
 from livekit.agents.voice.avatar import AvatarSession as BaseAvatarSession
 
 from . import __version__
@@ -108,7 +109,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             With "bridge" only.
         guardian: start a small process beside this one that ends the Runway sessions at once when
             this one is killed. Without it the next start on this machine does.
-        http_session: an aiohttp session to use and not to close.
+        http_session: an aiohttp session to use and not to close. None: that of the job, with the
+            worker's proxy; outside a job an own one, with the proxy that the environment names.
 
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
     `restarting` (`Restarting`), `gave_up` (`RunwayException`), `replaced` (`AvatarReplaced`),
@@ -174,7 +176,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         self._client = RunwayClient(
             api_secret,
             base_url=base_url,
-            http_session=http_session,
+            http_session=http_session or functools.cache(_http_session_of_job),
             conn_options=conn_options,
             journal=self._keeper.journal,
         )
@@ -279,7 +281,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     # -- what it does ---------------------------------------------------------------------------
 
     def prewarm(self) -> None:
-        """Open the connection to Runway now, so that `start()` within the next 15 s need not.
+        """Open the connection to Runway now, so that `start()` within the next 120 s need not.
 
         Returns at once; wants a running event loop. Nothing bills, and no key is sent unless a
         killed process has left sessions, which are ended; that Runway cannot be reached is left to
@@ -478,6 +480,14 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     async def _close_client(self) -> None:
         """Of an avatar that was never started."""
         await self._client.aclose()
+
+
+def _http_session_of_job() -> aiohttp.ClientSession | None:
+    """To be asked once: the framework would make another one where the job has closed its own."""
+    try:
+        return http_context.http_session()
+    except RuntimeError:  # not in a job
+        return None
 
 
 def _in_console() -> bool:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
+from .._common.http import new_session
 from ..errors import ConfigurationError, ProtocolError, RunwayException, UnavailableError
 from .account import iso
 from .calls import Request, run, send
@@ -154,7 +155,7 @@ async def _save_recording(url: str, stem: Path, force: bool) -> Path:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_STALLED)
     part = stem.with_name(stem.name + ".part")
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as response:
+        async with new_session(timeout=timeout) as http, http.get(url) as response:
             if response.status != 200:
                 raise _refused(response.status)
             path = stem.with_name(stem.name + _suffix(response.content_type))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import typer
 
+from .._common.http import new_session
 from ..errors import ConfigurationError, RunwayException, UnavailableError
 from .calls import run
 from .exits import CredentialsError
@@ -166,7 +167,10 @@ async def _dispatch(
 
     limit = aiohttp.ClientTimeout(total=_TIMEOUT)
     try:
-        async with api.LiveKitAPI(address, key, secret, timeout=limit) as livekit:
+        async with (
+            new_session(timeout=limit) as http,
+            api.LiveKitAPI(address, key, secret, session=http) as livekit,
+        ):
             return await livekit.agent_dispatch.create_dispatch(request)
     except api.TwirpError as error:
         raise refusal(error) from None

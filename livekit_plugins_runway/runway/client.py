@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-import aiohttp
 from pydantic import ValidationError
 
 from ..errors import (
@@ -32,7 +31,7 @@ from ..errors import (
     UnavailableError,
 )
 from ..log import logger
-from .http import LAST_CHANCE, ApiCall, ConnectOptions, HttpCaller
+from .http import LAST_CHANCE, ApiCall, ConnectOptions, GivenSession, HttpCaller
 from .models import (
     TERMINAL_STATES,
     ConsumedCredentials,
@@ -69,9 +68,10 @@ class RunwayClient:
     Args:
         api_secret: the organization's key (`RUNWAYML_API_SECRET`).
         base_url: where Runway is; keys belong to one host.
-        http_session: a session to use, or a function that gives one (such as the framework's
-            `http_context.http_session`), and that is never closed here. None: an own one. An own
-            one also steps in where the given one is closed, so that sessions can still be ended.
+        http_session: a session to use, or a function that gives one, and that is never closed here.
+            None, from the function as well: an own one, which goes through the proxy that the
+            environment names. That one also steps in where the given one is closed, so that
+            sessions can still be ended.
         conn_options: the framework's, or `ConnectOptions`, which has the same defaults: `max_retry`
             repeats after the first attempt; `retry_interval` is the first wait in seconds, doubled
             each time up to 8 s, plus up to half of it at random; `timeout` bounds connecting (TCP
@@ -91,7 +91,7 @@ class RunwayClient:
         api_secret: str,
         *,
         base_url: str = DEFAULT_BASE_URL,
-        http_session: aiohttp.ClientSession | Callable[[], aiohttp.ClientSession] | None = None,
+        http_session: GivenSession = None,
         conn_options: APIConnectOptions | ConnectOptions = ConnectOptions(),  # noqa: B008  frozen
         call_timeout: float = 45.0,
         jitter: Callable[[], float] = random.random,
@@ -118,8 +118,9 @@ class RunwayClient:
         return self._http.base_url
 
     async def prewarm(self) -> None:
-        """Open the connection that the next call takes, if that comes within about 15 s (aiohttp's
-        `keepalive_timeout`). Sends no key; does not raise where Runway cannot be reached."""
+        """Open the connection that the next call takes, if that comes within about 120 s (15 s of a
+        session that was given without a longer `keepalive_timeout`). Sends no key; does not raise
+        where Runway cannot be reached."""
         await self._http.prewarm()
 
     async def request(

@@ -23,12 +23,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
 from .. import __version__
+from .._common.http import new_session
 from ..errors import (
     ConfigurationError,
     LostAnswerError,
@@ -198,13 +199,17 @@ class ApiCall:
             self.body.withdrawn = True
 
 
+GivenSession: TypeAlias = aiohttp.ClientSession | Callable[[], aiohttp.ClientSession | None] | None
+"""A session that is somebody else's, or what gives one."""
+
+
 class HttpCaller:
     """Makes calls, with attempts and waits. Arguments are those of `RunwayClient`."""
 
     def __init__(
         self,
         base_url: str,
-        http_session: aiohttp.ClientSession | Callable[[], aiohttp.ClientSession] | None,
+        http_session: GivenSession,
         conn_options: APIConnectOptions | ConnectOptions,
         call_timeout: float,
         jitter: Callable[[], float],
@@ -331,7 +336,7 @@ class HttpCaller:
         if self._closed:
             raise ConfigurationError("The Runway client is closed.")
         if self._own_http is None or self._own_http.closed:
-            self._own_http = aiohttp.ClientSession()
+            self._own_http = new_session()
         return self._own_http
 
 

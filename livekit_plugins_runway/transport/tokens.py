@@ -14,6 +14,7 @@ from livekit import api
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 from pydantic import ValidationError
 
+from .._common.http import new_session
 from ..errors import ConfigurationError
 from ..log import logger
 from ..runway.models import LiveKitIntegration, explain
@@ -114,7 +115,8 @@ class RoomCredentials:
         try:
             async with (
                 asyncio.timeout(_REMOVE_TIMEOUT),
-                api.LiveKitAPI(self.url, self.api_key, self.api_secret) as livekit,
+                new_session() as http,
+                api.LiveKitAPI(self.url, self.api_key, self.api_secret, session=http) as livekit,
             ):
                 await livekit.room.remove_participant(
                     api.RoomParticipantIdentity(room=self.room, identity=identity)

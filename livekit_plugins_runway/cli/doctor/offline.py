@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from ..._common.http import new_session
 from ..._common.versions import untested_versions
 from ...errors import RunwayException
 from ...runway.billing import credits_for
@@ -247,7 +248,10 @@ async def _livekit_key(settings: Settings, url: str) -> list[Check]:
 
     limit = aiohttp.ClientTimeout(total=_TIMEOUT)
     try:
-        async with api.LiveKitAPI(url, key.value, secret.value, timeout=limit) as livekit:
+        async with (
+            new_session(timeout=limit) as http,
+            api.LiveKitAPI(url, key.value, secret.value, session=http) as livekit,
+        ):
             await livekit.room.list_rooms(api.ListRoomsRequest(names=["runway-avatar-doctor"]))
     except api.TwirpError as error:
         problem = refusal(error)
@@ -261,7 +265,7 @@ async def _livekit_key(settings: Settings, url: str) -> list[Check]:
 async def _knock(url: str) -> _Answer:
     """Without a key: whether somebody answers, how fast, and what time it is there."""
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
-    async with aiohttp.ClientSession(timeout=timeout) as http:
+    async with new_session(timeout=timeout) as http:
         began = time.monotonic()
         async with http.get(url, allow_redirects=False) as response:
             took = time.monotonic() - began
