@@ -81,7 +81,7 @@ async def measure(given: argparse.Namespace, results: Results, log: Path) -> int
 
 
 def is_right(result: dict[str, Any]) -> bool:
-    return max(result["missing"], result["extra"]) <= MOST and result["found"] >= 0.5
+    return bool(max(result["missing"], result["extra"]) <= MOST and result["found"] >= 0.5)
 
 
 def report(results: Results) -> str:

@@ -11,8 +11,7 @@ from livekit.rtc.participant import PublishTrackError
 from ..errors import UnavailableError
 from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
-from .listeners import Listeners
-from .subscription import TrackSubscription
+from .listeners import Listeners, TrackSubscription
 
 _PUBLISH_TIMEOUT = 10.0
 _SETTLE_TIMEOUT = 2.0

@@ -14,10 +14,9 @@ from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of
 from ..errors import UnavailableError
 from ..log import logger
 from ..playout.ports import Microphone
-from .admission import Admission
 from .connect import connect, leave
+from .listeners import Admission, TrackSubscription
 from .microphone import LiveMicrophone
-from .subscription import TrackSubscription
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
 from .ways import MediaWay, choose
 

@@ -96,6 +96,7 @@ SAMPLES = [
     e.SessionNotReadyError(session_id="s", queued=True, waited=60.0),
     e.AvatarJoinError(session_id="s", missing="video", waited=20.0, reason="worker_left"),
     e.AvatarLostError(reason="video_stalled"),
+    e.AvatarEvictedError(reason="replaced", identity="runway-avatar-agent"),
     e.RoomTokenError(missing=["canPublishData"], needed_for="delivery 'datastream'"),
 ]
 

@@ -170,7 +170,7 @@ async def test_the_end_is_on_the_wire_within_a_second_whatever_a_room_does(
 
 @in_virtual_time
 async def test_what_cannot_be_cancelled_holds_up_neither_the_end_nor_the_start() -> None:
-    async def join() -> None:
+    async def join(_: object) -> None:
         try:
             await asyncio.sleep(NEVER)
         except asyncio.CancelledError:

@@ -15,8 +15,8 @@ from livekit.rtc.participant import PublishTrackError
 from livekit_plugins_runway.errors import UnavailableError
 from livekit_plugins_runway.media import participant as participants
 from livekit_plugins_runway.media.connect import LEAVE_TIMEOUT
+from livekit_plugins_runway.media.listeners import SUBSCRIBE_TIMEOUT
 from livekit_plugins_runway.media.participant import AvatarParticipant, Eviction
-from livekit_plugins_runway.media.subscription import SUBSCRIBE_TIMEOUT
 from livekit_plugins_runway.media.ways import MediaWay
 from tests.support.scripted_room import settle
 from tests.support.virtual_clock import timers_only

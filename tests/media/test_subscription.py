@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from livekit_plugins_runway.media.subscription import (
+from livekit_plugins_runway.media.listeners import (
     MAX_ABSENCE,
     SUBSCRIBE_TIMEOUT,
     TrackSubscription,

@@ -29,6 +29,7 @@ from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.events import Event
 from livekit_plugins_runway.lifecycle.timings import StageTimings
 from livekit_plugins_runway.runway.journal.writer import VARIABLE
+from livekit_plugins_runway.transport.identity import DEFAULT_IDENTITY
 from tests.project.test_docs import headings as headings_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +80,7 @@ def test_the_options_are_those_of_the_constructor_with_their_defaults() -> None:
     for name, parameter in parameters.items():
         if not isinstance(parameter.default, NotGiven | APIConnectOptions):
             assert ast.literal_eval(rows[name].strip("`")) == parameter.default, name
-    assert rows["avatar_participant_identity"] == f"`{avatar._IDENTITY}`"
+    assert rows["avatar_participant_identity"] == f"`{DEFAULT_IDENTITY}`"
 
 
 def test_the_recovery_options_are_those_of_the_class_with_their_defaults() -> None:

@@ -208,14 +208,14 @@ async def calling(
                 options=SimulatorOptions(**{**QUICK, **(simulated or {})}),
             )
         )
+        # With "direct" the plain voice is on the agent's own participant, and heard all the same.
+        heard = ["agent", *WORKERS] if options.get("transport") == "direct" else None
         caller = SimulatedUser(
             server.url,
             name,
             api_key=server.api_key,
             api_secret=server.api_secret,
-            # The plain voice is then on the agent's own participant, and heard all the same.
-            listen_to=["agent", *WORKERS] if options.get("transport") == "direct" else None,
-            **(user or {}),
+            **{"listen_to": heard, **(user or {})},
         )
         if not late:
             await stack.enter_async_context(caller)
