@@ -262,8 +262,11 @@ def commands(environment: Environment, step: str) -> list[list[str]]:
     if step == QUICK:
         ignored = [f"--ignore={SERVE_TESTS}"] if environment.lowest else []
         return [[*pytest, "-m", "not server", "-n", "2", "--ignore=tests/project", *ignored]]
+    # User, agent and Runway of a test share a process. On the public way each 10 ms of sound takes
+    # its interpreter lock several times more: two such processes are too much for two cores.
+    processes = "1" if step == PUBLIC else "2"
     return [
-        [*pytest, "-m", "server and not heavy", "-n", "2", *MEDIA_TESTS],
+        [*pytest, "-m", "server and not heavy", "-n", processes, *MEDIA_TESTS],
         [*pytest, "-m", "server and heavy", *MEDIA_TESTS],
     ]
 
