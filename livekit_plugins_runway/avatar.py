@@ -373,11 +373,39 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             tools,
         )
         async with self._swap_lock:
-            if self._call is None or not self._call.running:
-                raise ConfigurationError(
-                    f"swap_avatar() needs a started avatar; this one is {self.state.value}."
-                )
-            await self._call.swap(request)
+            await self._running_call("swap_avatar()").swap(request)
+
+    async def pause(self) -> None:
+        """Switch the face off: the Runway session ends, and nothing is paid for until `resume()`.
+
+        The agent goes on by voice, on the same track, from the next gap in what is being said (15 s
+        at most). Returns then; the state is "paused". Idempotent.
+
+        Raises:
+            ConfigurationError: the avatar is not started, or is closed.
+            AvatarClosedError: it was closed, or resumed, meanwhile.
+        """
+        await self._running_call("pause()").supervisor.pause()
+
+    async def resume(self) -> None:
+        """Switch the face on again, with another Runway session. Returns when the user sees it.
+
+        Also for a face that was given up. With `on_user_left="pause"` and nobody there it waits for
+        a user. Idempotent.
+
+        Raises:
+            ConfigurationError: the avatar is not started, or is closed.
+            AvatarClosedError: it was closed, or paused, meanwhile.
+            RunwayException: the face was given up, after the retries that `recovery` allows.
+        """
+        await self._running_call("resume()").supervisor.resume()
+
+    def _running_call(self, method: str) -> AvatarCall:
+        if self._call is None or not self._call.running:
+            raise ConfigurationError(
+                f"{method} needs a started avatar; this one is {self.state.value}."
+            )
+        return self._call
 
     async def aclose(self) -> None:
         """End the Runway session, confirmed, and leave the room.

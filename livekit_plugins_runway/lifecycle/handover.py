@@ -85,6 +85,17 @@ class FaceSlot:
         self._output.detach_avatar()
         self._transport.hide_face()
 
+    async def change_to_voice(self, patience: float) -> None:
+        """Let the voice go on, in a gap of the speech or after `patience` seconds at most. Returns
+        earlier if the face is lost."""
+        if (instance := self.instance) is None:
+            return
+        forcing = asyncio.get_running_loop().call_later(patience, self._output.force_hand_over)
+        try:
+            await first_of(self._output.hand_over(None), instance.lost)
+        finally:
+            forcing.cancel()
+
     # -- one that comes while there is none ------------------------------------------------------
 
     async def bring(self, instance: AvatarInstance, cause: Cause, script: str | None) -> None:

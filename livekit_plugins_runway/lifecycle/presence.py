@@ -1,4 +1,4 @@
-"""Whether a user is in the agent room."""
+"""Whether a face is wanted: by who is in the agent room, and by the application."""
 
 from __future__ import annotations
 
@@ -62,3 +62,27 @@ class UserPresence:
     def close(self) -> None:
         for event in _EVENTS:
             self._room.off(event, self._on_change)
+
+
+class FaceSwitch:
+    """Whether the application wants a face: at first it does. Of the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._on, self._off = asyncio.Event(), asyncio.Event()
+        self._on.set()
+
+    @property
+    def is_on(self) -> bool:
+        return self._on.is_set()
+
+    def turn(self, *, on: bool) -> None:
+        """Idempotent."""
+        set_, clear = (self._on, self._off) if on else (self._off, self._on)
+        set_.set()
+        clear.clear()
+
+    async def wait_until_on(self) -> None:
+        await self._on.wait()
+
+    async def wait_until_off(self) -> None:
+        await self._off.wait()

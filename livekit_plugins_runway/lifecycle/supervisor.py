@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .._common.tasks import first_of
-from ..errors import AvatarLostError, RunwayException
+from ..errors import AvatarClosedError, AvatarLostError, RunwayException
 from ..events import AvatarState, CallEvents, Cause, Restarting, Stage
 from ..log import logger
 from ..runway.models import CreateRealtimeSession
@@ -17,7 +17,7 @@ from .creating import SessionMaker
 from .ending import Endings
 from .handover import FaceSlot
 from .instance import AvatarInstance
-from .presence import UserPresence
+from .presence import FaceSwitch, UserPresence
 from .recovery import Cap, RecoveryOptions, Restarts, Spending, is_final
 from .state import StateMachine
 from .swaps import Swap, SwapRequests
@@ -102,8 +102,14 @@ class Supervisor:
         """By `create()`, until `run()` opens it."""
         self._removed: asyncio.Future[RunwayException] = asyncio.get_running_loop().create_future()
         """Set once, by `remove_face()`."""
+        self._switch = FaceSwitch()
+        """Turned by `pause()` and `resume()`."""
+        self._given_up_for: RunwayException | None = None
+        """Why there is no face, in the phase AT_VOICE."""
         self.phase = Phase.NEW
         """Written by `_enter()` alone."""
+        self._phase_changed = asyncio.Event()
+        """Set by `_enter()`, once: the next change has another one."""
 
     def __repr__(self) -> str:
         return f"Supervisor(phase={self.phase.value!r})"
@@ -116,6 +122,8 @@ class Supervisor:
             raise RuntimeError(f"cannot go from {self.phase.value} to {phase.value}")
         logger.debug("phase changed", extra={"old": self.phase.value, "new": phase.value})
         self.phase = phase
+        self._phase_changed.set()
+        self._phase_changed = asyncio.Event()
 
     @property
     def instance(self) -> AvatarInstance | None:
@@ -136,6 +144,41 @@ class Supervisor:
             on_sent: called when the request leaves, in each attempt.
         """
         self._made = await self._maker.make(self._request, on_sent)
+
+    async def pause(self) -> None:
+        """Switch the face off. Returns when the voice is alone and the session is being ended.
+
+        Raises:
+            AvatarClosedError: the call is over.
+        """
+        if self._removed.done():
+            return  # and there will be none
+        self._switch.turn(on=False)
+        await self._until(Phase.PAUSED)
+
+    async def resume(self) -> None:
+        """Switch it on again. Returns when it is there.
+
+        Raises:
+            AvatarClosedError: the call is over, or it was switched off again.
+            RunwayException: it was given up, for this.
+        """
+        if self._removed.done():
+            raise self._removed.result()
+        if self.phase is Phase.AT_VOICE:
+            await self.pause()
+        self._switch.turn(on=True)
+        await self._until(Phase.HOLDING, Phase.REPLACING, Phase.AT_VOICE)
+        if self.phase is Phase.AT_VOICE and self._given_up_for is not None:
+            raise self._given_up_for
+
+    async def _until(self, *phases: Phase) -> None:
+        """Raises `AvatarClosedError` if the call is over, or the switch turned, before that."""
+        on = self._switch.is_on
+        while self.phase not in phases:
+            if self.phase is Phase.OVER or self._switch.is_on is not on:
+                raise AvatarClosedError("The call ended, or the face was switched, meanwhile.")
+            await self._phase_changed.wait()
 
     def remove_face(self, error: RunwayException) -> None:
         """There is no participant any more that could show one. The first error counts."""
@@ -174,21 +217,36 @@ class Supervisor:
         while True:
             faces = self._keep_a_face(cause)
             leaving = presence.wait_until_left(recovery.user_left_grace) if may_leave else None
-            if await first_of(faces, leaving) == 0:
+            first = await first_of(faces, leaving, self._switched_off())
+            if first == 0 and self._switch.is_on:
                 return
-            logger.info("the user has left", extra={"then": recovery.on_user_left})
-            if recovery.on_user_left == "close":
-                return
+            reason = "the face is switched off"
+            if first == 1:
+                reason = "the user has left"
+                logger.info(reason, extra={"then": recovery.on_user_left})
+                if recovery.on_user_left == "close":
+                    return
             self._faces.leave_to_voice()
-            await self._pause("the user has left")
+            self._endings.retire(self._made)
+            self._made = None
+            await self._pause(reason)
             cause = "resume"
 
+    async def _switched_off(self) -> None:
+        """Until the face is, in a phase that does not leave off by itself, as HOLDING does."""
+        await self._switch.wait_until_off()
+        while self.phase is Phase.HOLDING:
+            await self._phase_changed.wait()
+
     async def _pause(self, reason: str) -> None:
-        """Until a user is there. Nothing bills meanwhile."""
+        """Until a face is wanted. Nothing bills meanwhile."""
         self._enter(Phase.PAUSED)
         self._states.move_to(AvatarState.PAUSED, reason)
-        await self._presence.wait_until_back()
-        self._states.move_to(AvatarState.STARTING, "a user is there")
+        await self._switch.wait_until_on()
+        while self.waits_for_a_user or not self._switch.is_on:
+            await self._presence.wait_until_back()
+            await self._switch.wait_until_on()
+        self._states.move_to(AvatarState.STARTING, "a face is wanted")
 
     # -- one face after the other ---------------------------------------------------------------
 
@@ -198,6 +256,8 @@ class Supervisor:
         try:
             while True:
                 gone = await self._one_face(cause)
+                if gone is None:
+                    return
                 self._events.error(gone.error)
                 delay = None if is_final(gone.error) else restarts.next_delay(gone.lived)
                 if self._recovery.on_loss != "restart" or delay is None:
@@ -218,6 +278,7 @@ class Supervisor:
 
     async def _left_at_voice(self, error: RunwayException) -> bool:
         """No more sessions by itself. True once a swap asks for one."""
+        self._given_up_for = error
         self._enter(Phase.AT_VOICE)
         self._events.gave_up(error)
         if self._recovery.on_loss == "close":
@@ -226,8 +287,9 @@ class Supervisor:
         await self._swaps.wait()
         return True
 
-    async def _one_face(self, cause: Cause) -> _Gone:
-        """Bring a face and keep it; returns when it is gone, or did not come."""
+    async def _one_face(self, cause: Cause) -> _Gone | None:
+        """Bring a face and keep it; returns when it is gone, or did not come. None: it was switched
+        off."""
         self._enter(Phase.OPENING)
         # The one that was made already is not what a swap asks for: that waits for the face.
         swap = None if self._made is not None else self._swaps.take()
@@ -253,8 +315,8 @@ class Supervisor:
             instance = await self._maker.make(request)
         await self._faces.bring(instance, cause, request.start_script)
 
-    async def _hold(self) -> _Gone:
-        """Until the face is lost; renewed and swapped meanwhile."""
+    async def _hold(self) -> _Gone | None:
+        """Until the face is lost, or (None) switched off; renewed and swapped meanwhile."""
         renewals, not_before = Restarts(self._recovery), 0.0
         self._cap.next_session()
         while (instance := self._faces.instance) is not None:
@@ -263,6 +325,9 @@ class Supervisor:
             await self._something_happens(instance, due)
             if (gone := self._is_gone(instance)) is not None:
                 return gone
+            if not self._switch.is_on:
+                await self._faces.change_to_voice(SWAP_PATIENCE)
+                return None
             swap = self._swaps.take()
             if swap is None and instance.age < due - _NEARLY:
                 continue
@@ -298,12 +363,14 @@ class Supervisor:
         return math.inf if renew_at is None else max(renew_at, not_before)
 
     async def _something_happens(self, instance: AvatarInstance, due: float) -> None:
-        """Until the face is lost, a swap is asked for, its age is `due`, or the call has used what
-        it may."""
+        """Until the face is lost, a swap is asked for, it is switched off, its age is `due`, or the
+        call has used what it may."""
         left = self._spending.seconds_left(self._endings.billed)
         timeout = max(0.0, min(due - instance.age, left))
         finite = None if timeout == math.inf else timeout
-        await first_of(instance.lost, self._swaps.wait(), timeout=finite)
+        await first_of(
+            instance.lost, self._swaps.wait(), self._switch.wait_until_off(), timeout=finite
+        )
 
     async def _replace(self, old: AvatarInstance, swap: Swap | None) -> None:
         """As `FaceSlot.replace()`; whoever has asked for a swap is told how it went."""

@@ -96,7 +96,7 @@ ROOMS = [
 EVICTIONS = ("replaced", "removed", "room_over")
 ACTS = [
     "crash", "crash", "stall", "foreign", "media", "ended by runway", "swap", "swap given up",
-    "user leaves", "user is back", *EVICTIONS,
+    "user leaves", "user is back", "pause", "resume", *EVICTIONS,
 ]  # fmt: skip
 ENDS = ["aclose", "agent session", "twice", "given up and again", "start cancelled"]
 
@@ -181,7 +181,7 @@ class Play:
         self.began = now()
         self.was_starting = False
         """When it was closed."""
-        self.swaps: list[asyncio.Task[None]] = []
+        self.asked: list[asyncio.Task[None]] = []
         for event, error in case.raises.items():
             self.call.avatar.on(cast(Any, event), _raising(error))
         self.call.transport.rooms = list(case.rooms)
@@ -201,9 +201,9 @@ class Play:
         await self._end(starting)
         assert now() - closed_at <= 8.0 + 1e-6, "the close took too long"
         acting.cancel()
-        await asyncio.wait({starting, acting, *self.swaps}, timeout=10.0)
+        await asyncio.wait({starting, acting, *self.asked}, timeout=10.0)
         assert starting.done(), "start() never returned"
-        await asyncio.gather(*self.swaps, return_exceptions=True)
+        await asyncio.gather(*self.asked, return_exceptions=True)
         self._check_start(starting)
         if all(fault in (OK, Fault(lies=fault.lies)) for fault in self.case.faults["get"]):
             self._check_promptness(alive, closed_at)
@@ -231,11 +231,8 @@ class Play:
                 call.room.leave(participant)
         elif act in EVICTIONS:
             call.transport.evict(cast(Any, act))
-        elif act.startswith("swap"):
-            work = call.avatar.swap_avatar(preset_id="cat-character")
-            self.swaps.append(asyncio.create_task(work, name="the_swap"))
-            if act == "swap given up":
-                asyncio.get_running_loop().call_later(0.7, self.swaps[-1].cancel)
+        elif act.startswith(("swap", "pause", "resume")):
+            self._ask(act)
         elif act == "media" and made and made[-1].media is not None:
             if not made[-1].media.fails.done():
                 made[-1].media.fails.set_exception(Scripted("media"))
@@ -247,6 +244,15 @@ class Play:
         elif act in ("crash", "ended by runway"):
             for session in call.runway.alive:
                 session.end("FAILED" if act == "crash" else "COMPLETED")
+
+    def _ask(self, act: str) -> None:
+        """For what is answered later."""
+        avatar = self.call.avatar
+        work = {"pause": avatar.pause, "resume": avatar.resume}.get(act)
+        asked = avatar.swap_avatar(preset_id="cat-character") if work is None else work()
+        self.asked.append(asyncio.create_task(asked, name="what_was_asked"))
+        if act == "swap given up":
+            asyncio.get_running_loop().call_later(0.7, self.asked[-1].cancel)
 
     async def _end(self, starting: asyncio.Task[None]) -> None:
         avatar = self.call.avatar

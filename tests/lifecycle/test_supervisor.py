@@ -9,6 +9,7 @@ import pytest
 
 from livekit_plugins_runway import AvatarState, RecoveryOptions
 from livekit_plugins_runway.errors import (
+    AuthenticationError,
     AvatarClosedError,
     AvatarJoinError,
     AvatarLostError,
@@ -312,6 +313,111 @@ async def test_a_fault_of_ours_leaves_the_voice_and_ends_the_session() -> None:
             await call.until(lambda: call.avatar.state is VOICE)
         assert call.supervisor.phase is Phase.OVER
         await call.until(lambda: not call.runway.alive)
+
+
+# -- face off, face on
+
+
+@in_virtual_time
+async def test_paused_nothing_bills_and_resumed_another_session_is_the_face() -> None:
+    async with live(recovery=RESTART) as call:
+        await call.avatar.pause()
+        assert call.avatar.state is PAUSED
+        await call.avatar.pause()
+        await asyncio.sleep(10.0)
+        assert call.runway.alive == []
+        await asyncio.sleep(600.0)
+        assert len(call.runway.sessions) == 1
+        await call.avatar.resume()
+        assert call.avatar.state is LIVE
+        await call.avatar.resume()
+        assert len(call.runway.sessions) == 2
+        await call.until(lambda: call.of("replaced"))
+        assert [replaced.cause for replaced in call.of("replaced")] == ["resume"]
+        assert call.avatar.usage.resumes == 1
+    assert call.states == [STARTING, LIVE, PAUSED, STARTING, LIVE, CLOSED]
+    assert call.of("error") == []
+
+
+@in_virtual_time
+async def test_a_face_is_paused_ten_times_in_a_row() -> None:
+    async with live(recovery=RESTART) as call:
+        for _ in range(10):
+            await call.avatar.pause()
+            await call.avatar.resume()
+        assert call.avatar.state is LIVE
+        await asyncio.sleep(30.0)
+        assert len(call.runway.alive) == 1
+
+
+@in_virtual_time
+async def test_paused_before_the_face_is_there() -> None:
+    async with calling(recovery=RESTART) as call:
+        await call.start()
+        await call.avatar.pause()
+        await asyncio.sleep(10.0)
+        assert call.runway.alive == []
+        await call.avatar.resume()
+        assert call.avatar.state is LIVE
+
+
+@in_virtual_time
+async def test_paused_while_another_session_is_waited_for_or_made() -> None:
+    for seconds in (0.0, 1.0, 5.0, 20.0):
+        async with live(recovery=RecoveryOptions(session_cap=60.0, backoff=3.0)) as call:
+            call.transport.manners = Manners(worker=6.0)
+            await call.until(lambda: call.supervisor.phase is Phase.REPLACING)
+            await asyncio.sleep(seconds)
+            await call.avatar.pause()
+            await asyncio.sleep(10.0)
+            assert call.runway.alive == []
+
+
+@in_virtual_time
+async def test_resumed_a_face_that_does_not_come_is_told_to_who_has_asked() -> None:
+    async with live(recovery=RESTART) as call:
+        await call.avatar.pause()
+        call.runway.always["create"] = Fault(status=401)
+        with pytest.raises(AuthenticationError):
+            await call.avatar.resume()
+        assert call.avatar.state is VOICE
+        call.runway.always.clear()
+        await call.avatar.resume()
+        assert call.avatar.state is LIVE
+
+
+@in_virtual_time
+async def test_a_pause_and_a_resume_that_are_overtaken_say_so() -> None:
+    async with live(recovery=RESTART) as call:
+        await call.avatar.pause()
+        call.transport.manners = Manners(worker=6.0)
+        resuming = asyncio.create_task(call.avatar.resume())
+        await asyncio.sleep(1.0)
+        await call.avatar.pause()
+        with pytest.raises(AvatarClosedError):
+            await resuming
+        resuming = asyncio.create_task(call.avatar.resume())
+        await asyncio.sleep(1.0)
+        await call.avatar.aclose()
+        with pytest.raises(AvatarClosedError):
+            await resuming
+        for switch in (call.avatar.pause, call.avatar.resume):
+            with pytest.raises(ConfigurationError, match="closed"):
+                await switch()
+
+
+@in_virtual_time
+async def test_resumed_with_nobody_there_it_waits_for_a_user() -> None:
+    async with live(recovery=RecoveryOptions(on_user_left="pause", user_left_grace=0.0)) as call:
+        await call.avatar.pause()
+        call.room.leave(call.room.remote_participants["user-0"])
+        resuming = asyncio.create_task(call.avatar.resume())
+        await asyncio.sleep(60.0)
+        assert not resuming.done()
+        assert len(call.runway.sessions) == 1
+        call.room.join("user-1")
+        await resuming
+        assert call.avatar.state is LIVE
 
 
 # -- the participant is put out of the room --------------------------------------------------------
