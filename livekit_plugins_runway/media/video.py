@@ -16,6 +16,8 @@ Codec = Literal["h264", "vp8", "vp9", "av1"]
 """What was seen to arrive at a viewer (livekit 1.1.21, livekit-server 1.11.0, Linux x86_64). Asked
 for H265, the SDK publishes VP8."""
 
+Encoder = Literal["auto", "software"]
+
 CAMERA_BITRATE = 2_500_000
 """bit/s; set by hand, because the SDK would choose it for the first, small frames of a session."""
 CAMERA_FRAMERATE = 30.0
@@ -53,6 +55,8 @@ class VideoOptions:
             4,000,000.
         codec: what the SDK is to encode. WebRTC demands "h264" and "vp8" of browsers (RFC 7742);
             "vp9" and "av1" are for devices that you know.
+        encoder: "auto": the SDK takes hardware where it finds it (NVENC, VA-API, VideoToolbox);
+            "software": it does not.
 
     Raises:
         ConfigurationError: names the option that is wrong.
@@ -65,10 +69,12 @@ class VideoOptions:
     max_fps: float | None = None
     bitrate: int | None = None
     codec: Codec = "h264"
+    encoder: Encoder = "auto"
 
     def __post_init__(self) -> None:
         check_choice("scaling", self.scaling, get_args(Scaling))
         check_choice("codec", self.codec, get_args(Codec))
+        check_choice("encoder", self.encoder, get_args(Encoder))
         if (self.width is None) != (self.height is None):
             raise ConfigurationError(
                 f"Pass both width and height, or neither: width is {self.width!r}, height "
@@ -104,7 +110,7 @@ class VideoOptions:
 
 def publish_options(options: VideoOptions) -> rtc.TrackPublishOptions:
     """How the camera is published."""
-    return rtc.TrackPublishOptions(
+    told = rtc.TrackPublishOptions(
         source=rtc.TrackSource.SOURCE_CAMERA,
         # By default H.264: half the CPU of VP8 at Runway's size.
         video_codec=rtc.VideoCodec.Value(options.codec.upper()),
@@ -114,6 +120,9 @@ def publish_options(options: VideoOptions) -> rtc.TrackPublishOptions:
             max_framerate=options.max_fps or CAMERA_FRAMERATE,
         ),
     )
+    if options.encoder == "software":
+        told.video_encoder = rtc.VideoEncoderBackend.ENCODER_BACKEND_SOFTWARE
+    return told
 
 
 def _bitrate(width: int | None, height: int | None) -> int:

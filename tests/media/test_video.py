@@ -88,6 +88,7 @@ def colour_at(frame: rtc.VideoFrame, x: float, y: float) -> tuple[int, ...]:
         ({"bitrate": 2_500}, "bitrate must be a whole number of bit/s"),
         ({"bitrate": 2.5e6}, "bitrate must be a whole number of bit/s"),
         ({"codec": "H264"}, "codec must be one of 'h264'"),
+        ({"encoder": "nvenc"}, "encoder must be one of 'auto', 'software'"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(options: dict[str, Any], named: str) -> None:
@@ -140,6 +141,12 @@ def test_codec_and_pace_are_told_to_the_sdk() -> None:
     assert told.video_encoding.max_framerate == 8.0
     codec = next(f for f in dataclasses.fields(VideoOptions) if f.name == "codec")
     assert codec.default == "h264"
+
+
+def test_hardware_is_left_alone_where_that_is_asked_for() -> None:
+    software = rtc.VideoEncoderBackend.ENCODER_BACKEND_SOFTWARE
+    assert publish_options(VideoOptions(encoder="software")).video_encoder == software
+    assert not publish_options(VideoOptions()).HasField("video_encoder")
 
 
 # -- geometry
