@@ -1,0 +1,47 @@
+"""Face off, face on, in a call on a real server: the voice goes on, and nothing is paid for."""
+
+from __future__ import annotations
+
+import pytest
+
+from livekit_plugins_runway import AvatarState
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
+from tests.support.call import DIRECT, calling, now
+
+LONG = ToneScript(24)
+SHORT = ToneScript(6, offset=30)
+
+
+@pytest.mark.parametrize("transport", ["bridge", "direct"])
+async def test_switched_off_in_mid_call_the_voice_goes_on_and_on_again_the_face_speaks(
+    livekit_server: LiveKitServer, transport: str
+) -> None:
+    options = DIRECT if transport == "direct" else {}
+    async with calling(livekit_server, **options) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        began = now()
+        handle = call.say(LONG)
+        await call.until_heard(8)
+        await call.avatar.pause()
+        assert call.avatar.state is AvatarState.PAUSED
+        await call.simulator.wait_until(lambda: not call.simulator.leaked(), 8.0)
+        await handle
+        await call.say(SHORT)
+        await call.user.wait_for_silence(0.4, 5.0)
+        heard = call.heard(began)
+        assert missing(LONG, heard) == missing(SHORT, heard) == []
+        assert in_order(SHORT, heard)
+        assert call.history() == [(LONG.text, False), (SHORT.text, False)]
+
+        await call.avatar.resume()
+        assert call.avatar.state is AvatarState.LIVE
+        began = now()
+        await call.user.wait_for_video(5.0)
+        await call.say(SHORT)
+        await call.user.wait_for_silence(0.4, 5.0)
+        assert missing(SHORT, call.heard(began)) == []
+        assert sum(call.runway.speech_received) > 0
+        assert [replaced.cause for replaced in call.replaced] == ["resume"]
+        assert call.errors == []
