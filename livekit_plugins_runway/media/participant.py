@@ -24,6 +24,9 @@ _NEGOTIATION = 0.2
 """Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
 as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
 _FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
+_ENTRIES = 3
+"""Times that it tries to enter at first, each time under another identity, where two jobs start at
+once in one room."""
 _PUBLISH_TIMEOUT = 10.0
 """Seconds for the room to take a track. Where a room is lost, answers are not to be relied on: that
 to an unpublication never comes (`transport/delivery.py`)."""
@@ -97,6 +100,8 @@ class AvatarParticipant:
         """Loop time at which the microphone was last published."""
         self._lost = asyncio.Event()
         """Set when `_room` is lost, cleared when another one is tried."""
+        self._replaced = False
+        """`_room` was lost to another participant of this one's identity."""
         self._present = False
         """In `_room`, with the microphone. A room that is lost from then on is joined again."""
         self._rejoining: asyncio.Task[None] | None = None
@@ -144,8 +149,24 @@ class AvatarParticipant:
         """
         self._url, self._make_token = url, make_token
         self._on_evicted = on_evicted or _tell_nobody
-        await self._enter(self._room)
+        for tries_left in reversed(range(_ENTRIES)):
+            try:
+                await self._enter(self._room)
+                break
+            except UnavailableError:
+                if not (self._replaced and tries_left):
+                    raise
+                await leave(self._room)
+                self._take_another_room()
         self._present = True
+
+    def _take_another_room(self) -> rtc.Room:
+        """To be entered in place of the one that is lost."""
+        self._room = rtc.Room()
+        self._lost.clear()
+        self._replaced = False
+        self._microphone_track = self._voice_track()
+        return self._room
 
     async def _enter(self, room: rtc.Room) -> None:
         """As `join()`. An answer that does not come, be it that the room is lost before, is not
@@ -204,6 +225,7 @@ class AvatarParticipant:
             return
         name = rtc.DisconnectReason.Name(reason)
         self._lost.set()
+        self._replaced = _EVICTIONS.get(reason) is Eviction.REPLACED
         self._close_admission()
         present, self._present = self._present, False
         eviction = _EVICTIONS.get(reason)
@@ -232,9 +254,7 @@ class AvatarParticipant:
         while not self._present:
             await asyncio.sleep(delay)
             delay = min(2 * delay, _SLOWEST_REJOIN)
-            self._room = room = rtc.Room()
-            self._lost.clear()
-            self._microphone_track = self._voice_track()
+            room = self._take_another_room()
             try:
                 await self._enter(room)
                 if self._camera is not None:

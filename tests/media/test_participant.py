@@ -392,6 +392,41 @@ def test_an_eviction_is_told_and_only_who_was_replaced_joins_again(
     _evicted(server, reason, told, rooms)
 
 
+@timers_only
+async def _replaced_at_the_door(server: Server) -> None:
+    avatar = participant()
+    server.answers[VOICE] = [NEVER, NEVER]
+    joining = asyncio.create_task(avatar.join("ws://h", lambda: "token"))
+    for number in range(2):
+        await asyncio.sleep(0.1)
+        assert len(server.rooms) == number + 1
+        server.rooms[-1].lose(REPLACED)
+    await joining
+    assert server.published == [[], [], [VOICE]]
+    await avatar.aclose()
+
+
+def test_replaced_while_it_enters_it_enters_again(server: Server) -> None:
+    _replaced_at_the_door(server)
+
+
+@timers_only
+async def _removed_at_the_door(server: Server) -> None:
+    avatar = participant()
+    server.answers[VOICE] = [NEVER]
+    joining = asyncio.create_task(avatar.join("ws://h", lambda: "token"))
+    await asyncio.sleep(0.1)
+    server.rooms[0].lose(PUT_OUT)
+    with pytest.raises(UnavailableError):
+        await joining
+    assert len(server.rooms) == 1
+    await avatar.aclose()
+
+
+def test_removed_while_it_enters_it_does_not(server: Server) -> None:
+    _removed_at_the_door(server)
+
+
 # -- who may subscribe
 
 
