@@ -107,6 +107,11 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             None: `RecoveryOptions()`.
         video: size, pace and encoding of the picture that the user gets; None: as Runway sends it.
             With "bridge" only.
+        room_options: of the avatar participant's connection to the agent's room: ICE servers, relay
+            only, timeout, keys. Without `encryption` it takes the keys of the agent's own room.
+            With "bridge" only.
+        allow_unencrypted: with "direct", do not refuse a room that is encrypted, in which Runway's
+            worker has no key.
         guardian: start a small process beside this one that ends the Runway sessions at once when
             this one is killed. Without it the next start on this machine does.
         http_session: an aiohttp session to use and not to close. None: that of the job, with the
@@ -148,6 +153,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         allow_pause: bool = True,
         recovery: RecoveryOptions | None = None,
         video: VideoOptions | None = None,
+        room_options: rtc.RoomOptions | None = None,
+        allow_unencrypted: bool = False,
         guardian: bool = True,
         http_session: aiohttp.ClientSession | None = None,
     ) -> None:
@@ -164,7 +171,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         )
         check_choice("delivery", delivery, ("auto", "datastream", "track"))
         check_choice("playout", playout, get_args(PlayoutOption))
-        check_transport(transport, delivery, video)
+        check_transport(transport, delivery, video, room_options)
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
         check_seconds("create_timeout", create_timeout)
         check_seconds("join_timeout", join_timeout)
@@ -186,6 +193,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         self._transport_kind = transport
         self._allow_private_livekit_url = allow_private_livekit_url
         self._video = video
+        self._room_options = room_options
+        self._allow_unencrypted = allow_unencrypted
         self._call_events = CallEvents(self.emit)
         self._options = CallOptions(
             request=request,
@@ -453,6 +462,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             allow_private=self._allow_private_livekit_url,
             video=self._video,
             background=self._background,
+            room_options=self._room_options,
+            allow_unencrypted=self._allow_unencrypted,
         )
 
     def _make_call(self, room: rtc.Room, transport: Transport) -> AvatarCall:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 from livekit import rtc
 
@@ -17,7 +18,11 @@ where a server accepts TCP and stays silent."""
 
 
 async def connect(
-    room: rtc.Room, url: str, token: str, background: BackgroundTasks | None = None
+    room: rtc.Room,
+    url: str,
+    token: str,
+    background: BackgroundTasks | None = None,
+    options: rtc.RoomOptions | None = None,
 ) -> None:
     """Join `room`, subscribing to nothing.
 
@@ -29,13 +34,13 @@ async def connect(
     Args:
         background: does that for a cancelled attempt, which then raises at once; None: the caller
             waits for it.
+        options: of the connection; what they say of subscribing does not count.
 
     Raises:
         livekit.rtc.ConnectError: refused, or not reached in time.
     """
-    attempt = asyncio.create_task(
-        room.connect(url, token, rtc.RoomOptions(auto_subscribe=False)), name="runway_connect"
-    )
+    options = dataclasses.replace(options or rtc.RoomOptions(), auto_subscribe=False)
+    attempt = asyncio.create_task(room.connect(url, token, options), name="runway_connect")
     try:
         await asyncio.wait({attempt})
     except asyncio.CancelledError:
@@ -74,3 +79,10 @@ async def leave(room: rtc.Room) -> None:
             await room.disconnect()
     except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
         logger.warning("a room was not left in order", extra={"error": type(error).__name__})
+
+
+def encryption_of(room: rtc.Room) -> rtc.E2EEOptions | None:
+    """The keys with which a room was joined; None if it is not encrypted, or not connected yet."""
+    if not room.isconnected() or not room.e2ee_manager.enabled:
+        return None
+    return room.e2ee_manager.options

@@ -62,6 +62,8 @@ class AvatarParticipant:
         video: what becomes of the pictures, and how they are published.
         way: to the media, of all that it takes and gives; None: the one that `ways.choose()` takes.
         background: sees an attempt to join that is given up to its end; None: `aclose()` does.
+        room_options: called for each attempt to join: of its connection, with the keys of a room
+            that is encrypted.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class AvatarParticipant:
         video: VideoOptions | None = None,
         way: MediaWay | None = None,
         background: BackgroundTasks | None = None,
+        room_options: Callable[[], rtc.RoomOptions] = rtc.RoomOptions,
     ) -> None:
         # All of it is of the event loop's thread; only `microphone` may be written to from others.
         # The sources (microphone, camera) last for the call; the room and the tracks are made anew
         # by each `_rejoin()`.
         self.way = way or choose()
         self._background = background
+        self._room_options = room_options
         self._video = video or VideoOptions()
         self._fitter = VideoFitter(self._video)
         """It has a clock: `max_fps` counts each picture that it is given."""
@@ -160,6 +164,17 @@ class AvatarParticipant:
                 self._take_another_room()
         self._present = True
 
+    async def enter_anew(self) -> None:
+        """Leave the room, and join it again with other options."""
+        if self._closed or not self._present:
+            return
+        room, self._present = self._room, False
+        self._lost.set()
+        self._close_admission()
+        self._subscription.on_lost()
+        self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
+        await leave(room)
+
     def _take_another_room(self) -> rtc.Room:
         """To be entered in place of the one that is lost."""
         self._room = rtc.Room()
@@ -178,7 +193,8 @@ class AvatarParticipant:
             dtx=False,  # words that begin while nothing is sent may be too loud (docs/relay.md)
         )
         try:
-            await connect(room, self._url, self._make_token(), self._background)
+            token, room_options = self._make_token(), self._room_options()
+            await connect(room, self._url, token, self._background, room_options)
             self._admission = Admission(room, self._subscription.on_listeners)
             self._admission.begin()
             await self._publish(room, self._microphone_track, options)

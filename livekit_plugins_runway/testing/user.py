@@ -66,6 +66,7 @@ class SimulatedUser:
         kind: "sip" for a caller by phone.
         attributes: of the participant, as `{"sip.callStatus": "ringing"}`; it may change them.
         auto_subscribe: False for a client that subscribes to tracks by itself, or never.
+        encryption: keys of a room that is end-to-end encrypted.
         on_picture: called with each picture and the time of its arrival; must be quick.
         record_video: keep a film for `write_mp4()`; costs some CPU.
         video_size: of the film, even numbers of pixels.
@@ -85,6 +86,7 @@ class SimulatedUser:
         kind: Literal["standard", "sip"] = "standard",
         attributes: dict[str, str] | None = None,
         auto_subscribe: bool = True,
+        encryption: rtc.E2EEOptions | None = None,
         on_picture: Callable[[float, rtc.VideoFrame], None] | None = None,
         record_video: bool = False,
         video_size: tuple[int, int] = (544, 352),
@@ -102,7 +104,7 @@ class SimulatedUser:
             .with_grants(grants)
             .to_jwt()
         )
-        self._options = rtc.RoomOptions(auto_subscribe=auto_subscribe)
+        self._options = rtc.RoomOptions(auto_subscribe=auto_subscribe, encryption=encryption)
         self._hidden = hidden
         self._on_picture = on_picture
         self._listen_to = {listen_to} if isinstance(listen_to, str) else listen_to

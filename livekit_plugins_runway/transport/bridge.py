@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from livekit import rtc
 from .._common.tasks import BackgroundTasks
 from ..errors import AvatarEvictedError, LossReason
 from ..events import Stage
+from ..log import logger
+from ..media.connect import encryption_of
 from ..media.fallback_track import FallbackTrack
 from ..media.participant import AvatarParticipant, Eviction
 from ..media.relay import Relay
@@ -37,15 +40,21 @@ class Bridge:
         stall_timeout: float,
         video: VideoOptions | None = None,
         background: BackgroundTasks | None = None,
+        room_options: rtc.RoomOptions | None = None,
     ) -> None:
         self._agent_room = room
+        self._given_options = room_options or rtc.RoomOptions()
+        self._is_encrypted = False
+        """The participant has joined, or is about to join, with keys."""
         self._credentials = credentials
         self._first_identity = self._identity = identity
         """The second: of the participant now. Changed when another one has taken it."""
         self._name = name
         self._stall_timeout = stall_timeout
         self._background = background or BackgroundTasks()
-        self.participant = AvatarParticipant(video, background=background)
+        self.participant = AvatarParticipant(
+            video, background=background, room_options=self._room_options
+        )
         self._voice: FallbackTrack | None = None
         """Once the participant was removed."""
 
@@ -60,6 +69,7 @@ class Bridge:
     async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
         credentials = self._credentials
         self._agent_room.on("track_subscribed", self._on_track_subscribed)
+        self._agent_room.on("connection_state_changed", self._on_connection_state_changed)
 
         def on_put_out(eviction: Eviction) -> None:
             error = AvatarEvictedError(reason=eviction.value, identity=self._identity)
@@ -74,6 +84,21 @@ class Bridge:
             lambda: credentials.participant_token(self._identity, self._name),
             on_put_out,
         )
+
+    def _room_options(self) -> rtc.RoomOptions:
+        """Those that were given, with the keys of the agent's own room unless others were."""
+        options = self._given_options
+        if options.encryption is None and options.e2ee is None:
+            options = dataclasses.replace(options, encryption=encryption_of(self._agent_room))
+        self._is_encrypted = (options.encryption or options.e2ee) is not None
+        return options
+
+    def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
+        """An agent that connects after its avatar's start may do so with keys."""
+        connected = state == rtc.ConnectionState.CONN_CONNECTED
+        if connected and not self._is_encrypted and encryption_of(self._agent_room) is not None:
+            logger.warning("the agent's room is encrypted: the avatar joins it again with its keys")
+            self._background.start(self.participant.enter_anew(), "runway_enter_encrypted")
 
     def _speak_by_the_agent(self) -> None:
         """The plain voice goes on by the agent's own participant."""
@@ -101,6 +126,7 @@ class Bridge:
 
     async def aclose(self) -> None:
         self._agent_room.off("track_subscribed", self._on_track_subscribed)
+        self._agent_room.off("connection_state_changed", self._on_connection_state_changed)
         await self.participant.aclose()
         if self._voice is not None:
             await self._voice.aclose()

@@ -10,6 +10,7 @@ from livekit import rtc
 from .._common.checks import check_choice
 from .._common.tasks import BackgroundTasks
 from ..errors import ConfigurationError
+from ..media.connect import encryption_of
 from ..media.video import VideoOptions
 from .base import Transport
 from .bridge import Bridge
@@ -23,7 +24,10 @@ _TOKEN_MARGIN = 60.0
 
 
 def check_transport(
-    transport: str, delivery: DeliveryOption, video: VideoOptions | None = None
+    transport: str,
+    delivery: DeliveryOption,
+    video: VideoOptions | None = None,
+    room_options: rtc.RoomOptions | None = None,
 ) -> None:
     """Raises `ConfigurationError` for what does not exist, or cannot go together."""
     check_choice("transport", transport, get_args(TransportKind))
@@ -36,6 +40,11 @@ def check_transport(
         raise ConfigurationError(
             'transport="direct" cannot go with video=VideoOptions(...): Runway\'s worker publishes '
             'its picture by itself, and none passes through here. Use transport="bridge".'
+        )
+    if transport == "direct" and room_options is not None:
+        raise ConfigurationError(
+            'transport="direct" cannot go with room_options: Runway\'s worker joins the room by '
+            'itself. Use transport="bridge".'
         )
 
 
@@ -51,13 +60,18 @@ def make_transport(
     allow_private: bool,
     video: VideoOptions | None = None,
     background: BackgroundTasks | None = None,
+    room_options: rtc.RoomOptions | None = None,
+    allow_unencrypted: bool = False,
 ) -> Transport:
-    """Raises `ConfigurationError` where Runway would refuse the LiveKit URL.
+    """Raises `ConfigurationError` where Runway would refuse the LiveKit URL, or its worker would
+    speak in the clear in a room that is encrypted.
 
     Args:
         stall_timeout: of the bridge: seconds without a picture that are a loss.
         token_ttl: of direct: for how long the worker's token admits it (`worker_token_ttl`).
         background: ends what the transport's own end does not wait for.
+        room_options: of the bridge: of the avatar participant's connection.
+        allow_unencrypted: of direct.
     """
     if kind == "bridge":
         return Bridge(
@@ -68,6 +82,13 @@ def make_transport(
             stall_timeout=stall_timeout,
             video=video,
             background=background,
+            room_options=room_options,
+        )
+    if not allow_unencrypted and encryption_of(room) is not None:
+        raise ConfigurationError(
+            "The agent's room is end-to-end encrypted, and Runway's worker gets no key: with "
+            'transport="direct" it would be heard and seen in the clear, and could not read the '
+            'speech. Use transport="bridge"; allow_unencrypted=True lifts this check.'
         )
     if not allow_private:
         check_public(credentials.url)

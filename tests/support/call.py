@@ -186,6 +186,7 @@ async def calling(
     *,
     simulated: dict[str, Any] | None = None,
     late: bool = False,
+    encryption: rtc.E2EEOptions | None = None,
     user: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Call]:
@@ -195,6 +196,7 @@ async def calling(
     Args:
         simulated: `SimulatorOptions`.
         late: the user is not there yet: `join_user()`.
+        encryption: keys of the agent's room.
         user: options of the `SimulatedUser`.
         options: of the avatar.
     """
@@ -220,7 +222,8 @@ async def calling(
         if not late:
             await stack.enter_async_context(caller)
         room = rtc.Room()
-        await room.connect(server.url, server.token(name, "agent", kind="agent"))
+        token = server.token(name, "agent", kind="agent")
+        await room.connect(server.url, token, rtc.RoomOptions(encryption=encryption))
         stack.push_async_callback(room.disconnect)
         # The default turn detector loads a model, 150 ms in which the event loop stands still.
         session: AgentSession[Any] = AgentSession(turn_handling={"turn_detection": None}, vad=None)

@@ -1,0 +1,134 @@
+"""A room with end-to-end encryption: the avatar is encrypted with the keys of its agent's room."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from unittest import mock
+
+import pytest
+from livekit import rtc
+
+from livekit_plugins_runway import AvatarSession, AvatarState
+from livekit_plugins_runway.errors import ConfigurationError
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.tones import ToneScript, missing
+from livekit_plugins_runway.testing.user import SimulatedUser
+from livekit_plugins_runway.transport.bridge import Bridge
+from livekit_plugins_runway.transport.tokens import RoomCredentials
+from tests.support.call import DIRECT, Call, calling, loudness, now
+
+SCRIPT = ToneScript(10)
+AVATAR = "runway-avatar-agent"
+
+
+def keys(shared: bytes) -> rtc.E2EEOptions:
+    return rtc.E2EEOptions(key_provider_options=rtc.KeyProviderOptions(shared_key=shared))
+
+
+@asynccontextmanager
+async def viewer(call: Call, encryption: rtc.E2EEOptions | None) -> AsyncIterator[SimulatedUser]:
+    """One more in the room, who subscribes to all."""
+    async with SimulatedUser(
+        call.server.url,
+        call.room.name,
+        api_key=call.server.api_key,
+        api_secret=call.server.api_secret,
+        identity=f"viewer-{secrets.token_hex(2)}",
+        encryption=encryption,
+    ) as user:
+        yield user
+
+
+async def test_who_has_the_key_hears_and_sees_the_avatar_and_nobody_else(
+    livekit_server: LiveKitServer,
+) -> None:
+    ours = keys(b"of this room")
+    async with calling(livekit_server, encryption=ours, user={"encryption": ours}) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        async with viewer(call, keys(b"another")) as wrong, viewer(call, None) as none:
+            began = now()
+            await call.say(SCRIPT)
+            await call.user.wait_for_silence(0.4, 5.0)
+            assert missing(SCRIPT, call.heard(began)) == []
+            assert call.user.frames
+            for stranger in (wrong, none):
+                assert {"avatar-voice", "avatar-camera"} <= {t.name for t in stranger.tracks}
+                assert loudness(stranger.heard(began)) < 50.0
+                assert stranger.frames == []
+        avatar = call.user.room.remote_participants[AVATAR]
+        types = {one.encryption_type for one in avatar.track_publications.values()}
+        assert types == {rtc.EncryptionType.GCM}
+
+
+async def test_keys_that_are_given_go_before_those_of_the_agents_room(
+    livekit_server: LiveKitServer,
+) -> None:
+    theirs = keys(b"of the avatar alone")
+    async with calling(
+        livekit_server,
+        user={"encryption": theirs},
+        room_options=rtc.RoomOptions(encryption=theirs),
+    ) as call:
+        await call.start()
+        began = now()
+        await call.say(SCRIPT)
+        await call.user.wait_for_silence(0.4, 5.0)
+        assert missing(SCRIPT, call.heard(began)) == []
+
+
+async def test_direct_is_refused_in_a_room_that_is_encrypted(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server, encryption=keys(b"of this room"), **DIRECT) as call:
+        with pytest.raises(ConfigurationError, match="allow_unencrypted"):
+            await call.start_avatar()
+        assert call.simulator.requests == []
+
+
+def test_options_of_a_connection_that_is_not_made_here_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="room_options"):
+        AvatarSession(
+            preset_id="influencer",
+            api_key="key_x",
+            transport="direct",
+            room_options=rtc.RoomOptions(),
+        )
+
+
+class AgentRoom(rtc.EventEmitter[Any]):
+    """Joined with keys, after the avatar's start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connected = False
+        self.e2ee_manager = mock.Mock(enabled=True, options=keys(b"late"))
+
+    def isconnected(self) -> bool:
+        return self.connected
+
+
+async def test_keys_that_are_known_only_later_make_the_avatar_join_again() -> None:
+    room = AgentRoom()
+    credentials = RoomCredentials("ws://h", "k", "s" * 32, "r", "agent")
+    bridge = Bridge(cast(rtc.Room, room), credentials, identity="a", name="a", stall_timeout=1.5)
+    joined: list[rtc.E2EEOptions | None] = []
+
+    async def enter(*_: object) -> None:
+        joined.append(bridge._room_options().encryption)
+
+    with (
+        mock.patch.object(bridge.participant, "join", enter),
+        mock.patch.object(bridge.participant, "enter_anew", enter),
+    ):
+        await bridge.join(lambda _: None)
+        assert joined == [None]
+        room.connected = True
+        for _ in range(2):
+            room.emit("connection_state_changed", rtc.ConnectionState.CONN_CONNECTED)
+            await bridge._background.settle(1e12)
+        assert joined == [None, room.e2ee_manager.options]
+    await bridge.aclose()
