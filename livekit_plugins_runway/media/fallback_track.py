@@ -73,7 +73,7 @@ class FallbackTrack:
         """
         for event, handler in self._handlers.items():
             self._room.on(event, handler)
-        self._listeners = Listeners(self._room, self._on_listeners)
+        self._listeners = Listeners(self._room, self._subscription.on_listeners)
         self._listeners.look()
         # Not before: it takes 2 ms, for which the request to Runway would wait. A source with a
         # queue sends silence by itself (livekit 1.1.21), so that no receiver loses the first words.
@@ -144,9 +144,6 @@ class FallbackTrack:
         publication = await self._publishing
         if self._room.isconnected():
             await self._room.local_participant.unpublish_track(publication.sid)
-
-    def _on_listeners(self, present: frozenset[str]) -> None:
-        self._subscription.on_listeners(bool(present))
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_DISCONNECTED:

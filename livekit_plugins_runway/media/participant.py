@@ -15,7 +15,7 @@ from ..errors import UnavailableError
 from ..log import logger
 from ..playout.ports import Microphone
 from .connect import connect, leave
-from .listeners import Admission, TrackSubscription
+from .listeners import Listeners, TrackSubscription
 from .microphone import LiveMicrophone
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
 from .ways import MediaWay, choose
@@ -98,8 +98,8 @@ class AvatarParticipant:
         self._stand_in: Microphone | None = None
         """Where the voice speaks instead, once the participant was removed. See `speak_by()`."""
         self._subscription = TrackSubscription()
-        self._admission: Admission | None = None
-        """To the tracks in `_room`, while it is joined."""
+        self._listeners: Listeners | None = None
+        """Of `_room`, while it is joined."""
         self._published_at = float("-inf")
         """Loop time at which the microphone was last published."""
         self._lost = asyncio.Event()
@@ -170,7 +170,7 @@ class AvatarParticipant:
             return
         room, self._present = self._room, False
         self._lost.set()
-        self._close_admission()
+        self._stop_looking()
         self._subscription.on_lost()
         self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
         await leave(room)
@@ -195,8 +195,8 @@ class AvatarParticipant:
         try:
             token, room_options = self._make_token(), self._room_options()
             await connect(room, self._url, token, self._background, room_options)
-            self._admission = Admission(room, self._subscription.on_listeners)
-            self._admission.begin()
+            self._listeners = Listeners(room, self._subscription.on_listeners)
+            self._listeners.look()
             await self._publish(room, self._microphone_track, options)
             self._published_at = asyncio.get_running_loop().time()
         except (rtc.ConnectError, PublishTrackError, TimeoutError) as error:
@@ -228,8 +228,6 @@ class AvatarParticipant:
     def _on_subscribed(self, track: rtc.Track) -> None:
         if track.sid == self._microphone_track.sid:
             self._subscription.on_subscribed()
-            if self._admission is not None:
-                self._admission.open()
 
     def _on_republished(self, publication: rtc.LocalTrackPublication, _former: str) -> None:
         if publication.track is self._microphone_track:
@@ -242,7 +240,7 @@ class AvatarParticipant:
         name = rtc.DisconnectReason.Name(reason)
         self._lost.set()
         self._replaced = _EVICTIONS.get(reason) is Eviction.REPLACED
-        self._close_admission()
+        self._stop_looking()
         present, self._present = self._present, False
         eviction = _EVICTIONS.get(reason)
         if eviction is Eviction.ROOM_OVER:
@@ -259,10 +257,10 @@ class AvatarParticipant:
         elif present:  # else whoever is about to enter it goes on, or gives up
             self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
 
-    def _close_admission(self) -> None:
-        if self._admission is not None:
-            self._admission.close()
-            self._admission = None
+    def _stop_looking(self) -> None:
+        if self._listeners is not None:
+            self._listeners.close()
+            self._listeners = None
 
     async def _rejoin(self) -> None:
         """Until it is in the room again, or closed. The tracks are published anew."""
@@ -281,7 +279,7 @@ class AvatarParticipant:
                 level = logging.DEBUG if usual else logging.ERROR
                 told = {"error": type(error).__name__}
                 logger.log(level, "not in the room yet", exc_info=not usual, extra=told)
-                self._close_admission()
+                self._stop_looking()
                 await leave(room)
 
     def _voice_track(self) -> rtc.LocalAudioTrack:
@@ -391,7 +389,7 @@ class AvatarParticipant:
             return
         self._closed = True
         await cancel_and_wait(self._rejoining, self._opening)
-        self._close_admission()
+        self._stop_looking()
         since = asyncio.get_running_loop().time() - self._published_at
         await asyncio.sleep(max(0.0, _NEGOTIATION - since))
         await leave(self._room)

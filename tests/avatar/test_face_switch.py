@@ -36,7 +36,7 @@ async def test_switched_off_in_mid_call_the_voice_goes_on_and_on_again_the_face_
         assert call.history() == [(LONG.text, False), (SHORT.text, False)]
 
         await call.avatar.resume()
-        assert call.avatar.state is AvatarState.LIVE
+        await call.until(AvatarState.LIVE)
         began = now()
         await call.user.wait_for_video(5.0)
         await call.say(SHORT)

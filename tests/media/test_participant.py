@@ -15,7 +15,6 @@ from livekit.rtc.participant import PublishTrackError
 from livekit_plugins_runway.errors import UnavailableError
 from livekit_plugins_runway.media import participant as participants
 from livekit_plugins_runway.media.connect import LEAVE_TIMEOUT
-from livekit_plugins_runway.media.listeners import SUBSCRIBE_TIMEOUT
 from livekit_plugins_runway.media.participant import AvatarParticipant, Eviction
 from livekit_plugins_runway.media.ways import MediaWay
 from tests.support.scripted_room import settle
@@ -59,8 +58,6 @@ class Room(rtc.EventEmitter[Any]):
         self.published: list[str] = []
         self.connected = False
         self.remote_participants: dict[str, Any] = {}
-        self.allowed: list[set[str] | None] = []
-        """Who may subscribe, each time that was said; None: everybody."""
         server.rooms.append(self)
 
     @property
@@ -72,13 +69,6 @@ class Room(rtc.EventEmitter[Any]):
 
     def isconnected(self) -> bool:
         return self.connected
-
-    def set_track_subscription_permissions(
-        self, *, allow_all_participants: bool, participant_permissions: Any = ()
-    ) -> None:
-        assert self.connected
-        named = {one.participant_identity for one in participant_permissions}
-        self.allowed.append(None if allow_all_participants else named)
 
     def enter(self, identity: str, kind: Any = STANDARD, **attributes: str) -> None:
         somebody = SimpleNamespace(identity=identity, kind=kind, attributes=attributes)
@@ -427,45 +417,26 @@ def test_removed_while_it_enters_it_does_not(server: Server) -> None:
     _removed_at_the_door(server)
 
 
-# -- who may subscribe
+# -- who listens
 
 
 @timers_only
-async def _admission(server: Server) -> None:
+async def _an_empty_room(server: Server) -> None:
     avatar = await joined()
     room = server.rooms[0]
-    assert room.allowed == [set()]
     room.enter("agent", AGENT)
-    assert room.allowed == [set()]
-    room.enter("user")
-    assert room.allowed == [set(), {"user"}]
+    room.subscribe()  # the agent, to all there is
+    await asyncio.sleep(3600.0)
     assert not avatar.subscribed
-    room.subscribe()
-    assert room.allowed[-1] is None
-    assert avatar.subscribed
-    count = len(room.allowed)
-    room.enter("user-2")
-    room.subscribe()
-    assert len(room.allowed) == count, "everybody may by now"
-    await avatar.aclose()
-
-
-def test_until_a_listener_has_subscribed_nobody_else_may(server: Server) -> None:
-    _admission(server)
-
-
-@timers_only
-async def _nobody_subscribes(server: Server) -> None:
-    avatar = await joined()
-    server.rooms[0].enter("reader")
-    await asyncio.sleep(SUBSCRIBE_TIMEOUT + 0.1)
-    assert server.rooms[0].allowed[-1] is None
+    room.enter("user")
+    assert not avatar.subscribed
+    await asyncio.sleep(1.1)
     assert avatar.subscribed
     await avatar.aclose()
 
 
-def test_once_a_listener_was_waited_for_everybody_may_subscribe(server: Server) -> None:
-    _nobody_subscribes(server)
+def test_that_the_agent_has_subscribed_is_no_listener(server: Server) -> None:
+    _an_empty_room(server)
 
 
 @timers_only

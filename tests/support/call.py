@@ -186,7 +186,7 @@ async def calling(
     *,
     simulated: dict[str, Any] | None = None,
     late: bool = False,
-    encryption: rtc.E2EEOptions | None = None,
+    room: rtc.RoomOptions | None = None,
     user: dict[str, Any] | None = None,
     **options: Any,
 ) -> AsyncIterator[Call]:
@@ -196,7 +196,7 @@ async def calling(
     Args:
         simulated: `SimulatorOptions`.
         late: the user is not there yet: `join_user()`.
-        encryption: keys of the agent's room.
+        room: of the agent's connection to its room.
         user: options of the `SimulatedUser`.
         options: of the avatar.
     """
@@ -221,10 +221,10 @@ async def calling(
         )
         if not late:
             await stack.enter_async_context(caller)
-        room = rtc.Room()
+        agent = rtc.Room()
         token = server.token(name, "agent", kind="agent")
-        await room.connect(server.url, token, rtc.RoomOptions(encryption=encryption))
-        stack.push_async_callback(room.disconnect)
+        await agent.connect(server.url, token, room or rtc.RoomOptions())
+        stack.push_async_callback(agent.disconnect)
         # The default turn detector loads a model, 150 ms in which the event loop stands still.
         session: AgentSession[Any] = AgentSession(turn_handling={"turn_detection": None}, vad=None)
         stack.push_async_callback(session.aclose)
@@ -238,7 +238,7 @@ async def calling(
             }
         )
         stack.push_async_callback(avatar.aclose)
-        call = Call(server, simulator, room, caller, session, avatar, stack=stack)
+        call = Call(server, simulator, agent, caller, session, avatar, stack=stack)
         avatar.on("state_changed", call.states.append)
         avatar.on("error", call.errors.append)
         avatar.on("session_ended", call.ends.append)
