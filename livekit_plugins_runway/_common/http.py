@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import ssl
+import urllib.request
 from typing import Any
 
 import aiohttp
@@ -23,7 +24,9 @@ def new_session(**options: Any) -> aiohttp.ClientSession:
         options: of `aiohttp.ClientSession`.
     """
     connector = aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE, ssl=_trust())
-    return aiohttp.ClientSession(connector=connector, trust_env=True, **options)
+    # Only where there is one: aiohttp looks for it in a thread, before each request.
+    has_proxy = bool(urllib.request.getproxies())
+    return aiohttp.ClientSession(connector=connector, trust_env=has_proxy, **options)
 
 
 def _trust() -> ssl.SSLContext | bool:

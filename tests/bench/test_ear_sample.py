@@ -112,6 +112,7 @@ MENDED = {
 """Cases of the whole matrix that were given up, or said twice: what for."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", MENDED)
 def test_what_was_judged_wrongly_once_is_not_again(number: str) -> None:
     told = problems([run(one) for one in playable([by_id(number)])])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, cast
 
 from livekit import rtc
@@ -159,6 +160,7 @@ class ScriptedRoom(rtc.EventEmitter[rtc.room.EventTypes]):
         self.local_participant = ScriptedLocalParticipant(identity)
         self.remote_participants: dict[str, ScriptedParticipant] = {}
         self.connected = True
+        self.e2ee_manager = SimpleNamespace(enabled=False, options=None)
         self._sids = 0
 
     @property

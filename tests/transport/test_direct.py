@@ -578,6 +578,7 @@ async def test_start_refuses_a_private_address_before_anything_is_made() -> None
         name="r",
         local_participant=SimpleNamespace(identity="agent"),
         remote_participants={},
+        e2ee_manager=SimpleNamespace(enabled=False),
     )
     session: AgentSession[Any] = AgentSession()
     with pytest.raises(ConfigurationError, match="private host"):
