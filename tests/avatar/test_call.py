@@ -36,6 +36,7 @@ from livekit_plugins_runway.testing.tones import (
     missing,
     silence_after,
 )
+from livekit_plugins_runway.transport import delivery
 from tests.support.call import HOLES, RATE, REAL_PICTURE, Call, calling, now, tts
 from tests.support.published import REALTIME
 
@@ -87,11 +88,13 @@ async def test_the_first_words_do_not_wait_until_the_unused_microphone_is_withdr
             ended.append(sid)
 
     monkeypatch.setattr(rtc.LocalParticipant, "unpublish_track", unpublish_late)
+    # Given up after 2 s; on a busy machine the first words themselves may take as long.
+    monkeypatch.setattr(delivery, "_UNPUBLISH_TIMEOUT", 10.0)
     async with calling(livekit_server, delivery="datastream") as call:
         await call.start()
         handle = call.say(SHORT)
         await call.simulator.wait_until(lambda: call.runway.speech_received != [], 10.0)
-        assert ended == []  # nor given up, as after 2 s
+        assert ended == []  # nor given up
         answer.set()
         await handle
         assert call.history() == [(SHORT.text, False)]
