@@ -46,6 +46,7 @@ async def viewer(call: Call, encryption: rtc.E2EEOptions | None) -> AsyncIterato
         yield user
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("other", [b"another", None], ids=["the wrong key", "no key"])
 async def test_who_has_the_key_hears_and_sees_the_avatar_and_nobody_else(
     livekit_server: LiveKitServer, other: bytes | None

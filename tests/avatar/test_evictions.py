@@ -115,6 +115,7 @@ async def test_replaced_by_its_own_name_it_joins_again_under_another(
         assert len(call.simulator.sessions) == 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
 async def test_two_agents_in_one_room_have_each_a_face_and_a_voice(
     livekit_server: LiveKitServer, at_once: bool

@@ -13,6 +13,7 @@ LONG = ToneScript(24)
 SHORT = ToneScript(6, offset=30)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("transport", ["bridge", "direct"])
 async def test_switched_off_in_mid_call_the_voice_goes_on_and_on_again_the_face_speaks(
     livekit_server: LiveKitServer, transport: str
