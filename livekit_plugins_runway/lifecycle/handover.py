@@ -88,13 +88,8 @@ class FaceSlot:
     async def change_to_voice(self, patience: float) -> None:
         """Let the voice go on, in a gap of the speech or after `patience` seconds at most. Returns
         earlier if the face is lost."""
-        if (instance := self.instance) is None:
-            return
-        forcing = asyncio.get_running_loop().call_later(patience, self._output.force_hand_over)
-        try:
-            await first_of(self._output.hand_over(None), instance.lost)
-        finally:
-            forcing.cancel()
+        if self.instance is not None:
+            await self._until_changed(None, patience, self.instance.lost)
 
     # -- one that comes while there is none ------------------------------------------------------
 
@@ -184,7 +179,7 @@ class FaceSlot:
 
     async def _hand_over(self, new: AvatarInstance, *, force_in: float | None) -> None:
         """Raises `AvatarLostError` if the new one is lost while it waits."""
-        await self._until_changed(new, force_in)
+        await self._until_changed(new, force_in, new.lost)
         if not self.is_seated(new):
             reason = new.lost.result() if new.lost.done() else LossReason.WORKER_LEFT
             raise AvatarLostError(reason=reason.value)
@@ -194,12 +189,17 @@ class FaceSlot:
         if self._next is new:
             self._next = None
 
-    async def _until_changed(self, new: AvatarInstance | None, force_in: float | None) -> None:
-        """Until the sink has changed over to `new`, or that one is lost."""
+    async def _until_changed(
+        self,
+        new: AvatarInstance | None,
+        force_in: float | None,
+        lost: asyncio.Future[LossReason] | None = None,
+    ) -> None:
+        """Until the sink has changed over to `new`, or who is waited with is lost."""
         loop, output = asyncio.get_running_loop(), self._output
         forcing = None if force_in is None else loop.call_later(force_in, output.force_hand_over)
         try:
-            await first_of(output.hand_over(new), None if new is None else new.lost)
+            await first_of(output.hand_over(new), lost)
         finally:
             if forcing is not None:
                 forcing.cancel()

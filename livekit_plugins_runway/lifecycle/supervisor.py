@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .._common.tasks import first_of
+from .._common.tasks import cancel_and_wait, first_of
 from ..errors import AvatarClosedError, AvatarLostError, RunwayException
 from ..events import AvatarState, CallEvents, Cause, Restarting, Stage
 from ..log import logger
@@ -103,13 +103,13 @@ class Supervisor:
         self._removed: asyncio.Future[RunwayException] = asyncio.get_running_loop().create_future()
         """Set once, by `remove_face()`."""
         self._switch = FaceSwitch()
-        """Turned by `pause()` and `resume()`."""
+        """Turned by `_turn()` alone."""
         self._given_up_for: RunwayException | None = None
         """Why there is no face, in the phase AT_VOICE."""
         self.phase = Phase.NEW
         """Written by `_enter()` alone."""
-        self._phase_changed = asyncio.Event()
-        """Set by `_enter()`, once: the next change has another one."""
+        self._changed = asyncio.Event()
+        """Set once, by `_tell_of_a_change()`, of the phase or the switch: the next has another."""
 
     def __repr__(self) -> str:
         return f"Supervisor(phase={self.phase.value!r})"
@@ -122,8 +122,16 @@ class Supervisor:
             raise RuntimeError(f"cannot go from {self.phase.value} to {phase.value}")
         logger.debug("phase changed", extra={"old": self.phase.value, "new": phase.value})
         self.phase = phase
-        self._phase_changed.set()
-        self._phase_changed = asyncio.Event()
+        self._tell_of_a_change()
+
+    def _tell_of_a_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _turn(self, *, on: bool) -> None:
+        """The one place that turns the switch."""
+        self._switch.turn(on=on)
+        self._tell_of_a_change()
 
     @property
     def instance(self) -> AvatarInstance | None:
@@ -153,7 +161,7 @@ class Supervisor:
         """
         if self._removed.done():
             return  # and there will be none
-        self._switch.turn(on=False)
+        self._turn(on=False)
         await self._until(Phase.PAUSED)
 
     async def resume(self) -> None:
@@ -167,7 +175,7 @@ class Supervisor:
             raise self._removed.result()
         if self.phase is Phase.AT_VOICE:
             await self.pause()
-        self._switch.turn(on=True)
+        self._turn(on=True)
         await self._until(Phase.HOLDING, Phase.REPLACING, Phase.AT_VOICE)
         if self.phase is Phase.AT_VOICE and self._given_up_for is not None:
             raise self._given_up_for
@@ -178,7 +186,7 @@ class Supervisor:
         while self.phase not in phases:
             if self.phase is Phase.OVER or self._switch.is_on is not on:
                 raise AvatarClosedError("The call ended, or the face was switched, meanwhile.")
-            await self._phase_changed.wait()
+            await self._changed.wait()
 
     def remove_face(self, error: RunwayException) -> None:
         """There is no participant any more that could show one. The first error counts."""
@@ -197,9 +205,7 @@ class Supervisor:
     async def _go_on_without(self, error: RunwayException) -> None:
         """By voice, for the rest of the call. Returns if that is to end it."""
         self._faces.retire_all()
-        self._endings.retire(self._made)
-        self._made = None
-        self._faces.leave_to_voice()
+        self._leave_to_voice()
         self._swaps.close()
         self._states.move_to(AvatarState.VOICE_ONLY, str(error))
         self._enter(Phase.AT_VOICE)
@@ -215,10 +221,13 @@ class Supervisor:
         if self._made is None and self.waits_for_a_user:
             await self._pause("nobody is there yet")
         while True:
-            faces = self._keep_a_face(cause)
+            faces = asyncio.create_task(self._keep_a_face(cause), name="runway_faces")
             leaving = presence.wait_until_left(recovery.user_left_grace) if may_leave else None
-            first = await first_of(faces, leaving, self._switched_off())
-            if first == 0 and self._switch.is_on:
+            try:
+                first = await first_of(faces, leaving, self._switched_off())
+            finally:
+                await cancel_and_wait(faces)
+            if first == 0 and not faces.result():
                 return
             reason = "the face is switched off"
             if first == 1:
@@ -226,17 +235,21 @@ class Supervisor:
                 logger.info(reason, extra={"then": recovery.on_user_left})
                 if recovery.on_user_left == "close":
                     return
-            self._faces.leave_to_voice()
-            self._endings.retire(self._made)
-            self._made = None
+            self._leave_to_voice()
             await self._pause(reason)
             cause = "resume"
+
+    def _leave_to_voice(self) -> None:
+        """Without a fault. What was made and not opened yet is not needed."""
+        self._faces.leave_to_voice()
+        self._endings.retire(self._made)
+        self._made = None
 
     async def _switched_off(self) -> None:
         """Until the face is, in a phase that does not leave off by itself, as HOLDING does."""
         await self._switch.wait_until_off()
         while self.phase is Phase.HOLDING:
-            await self._phase_changed.wait()
+            await self._changed.wait()
 
     async def _pause(self, reason: str) -> None:
         """Until a face is wanted. Nothing bills meanwhile."""
@@ -250,19 +263,19 @@ class Supervisor:
 
     # -- one face after the other ---------------------------------------------------------------
 
-    async def _keep_a_face(self, cause: Cause) -> None:
-        """Returns if it is to end with the face."""
+    async def _keep_a_face(self, cause: Cause) -> bool:
+        """Returns True if it was switched off, and False if all is to end with the face."""
         restarts = Restarts(self._recovery)
         try:
             while True:
                 gone = await self._one_face(cause)
                 if gone is None:
-                    return
+                    return True
                 self._events.error(gone.error)
                 delay = None if is_final(gone.error) else restarts.next_delay(gone.lived)
                 if self._recovery.on_loss != "restart" or delay is None:
                     if not await self._left_at_voice(gone.error):
-                        return
+                        return False
                     cause, restarts = "swap", Restarts(self._recovery)
                     continue
                 cause = "restart"
@@ -326,8 +339,12 @@ class Supervisor:
             if (gone := self._is_gone(instance)) is not None:
                 return gone
             if not self._switch.is_on:
-                await self._faces.change_to_voice(SWAP_PATIENCE)
-                return None
+                await first_of(
+                    self._faces.change_to_voice(SWAP_PATIENCE), self._switch.wait_until_on()
+                )
+                if not (self._switch.is_on and self._faces.is_seated(instance)):
+                    return None
+                continue
             swap = self._swaps.take()
             if swap is None and instance.age < due - _NEARLY:
                 continue

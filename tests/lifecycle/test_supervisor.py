@@ -18,6 +18,7 @@ from livekit_plugins_runway.errors import (
     ServerError,
 )
 from livekit_plugins_runway.lifecycle.supervisor import Phase
+from livekit_plugins_runway.playout.ports import Avatar
 from livekit_plugins_runway.runway.requests import realtime_request
 from tests.support.memory_runway import Fault, now
 from tests.support.scripted_call import (
@@ -404,6 +405,30 @@ async def test_a_pause_and_a_resume_that_are_overtaken_say_so() -> None:
         for switch in (call.avatar.pause, call.avatar.resume):
             with pytest.raises(ConfigurationError, match="closed"):
                 await switch()
+
+
+@pytest.mark.parametrize("gap_after", [0.5, 5.0])
+@in_virtual_time
+async def test_resumed_before_a_gap_for_the_pause_has_come_there_is_a_face(
+    gap_after: float,
+) -> None:
+    async with live(recovery=RESTART) as call:
+        output = call.avatar._call.output  # type: ignore[union-attr]
+        hand_over = output.hand_over
+
+        async def at_the_gap(avatar: Avatar | None) -> None:
+            await asyncio.sleep(gap_after)
+            await hand_over(avatar)
+
+        with mock.patch.object(output, "hand_over", at_the_gap):
+            pausing = asyncio.create_task(call.avatar.pause())
+            await asyncio.sleep(gap_after - 0.25)
+            await call.avatar.resume()
+            with pytest.raises(AvatarClosedError):
+                await pausing
+            await asyncio.sleep(30.0)
+        assert call.avatar.state is LIVE
+        assert len(call.runway.alive) == 1
 
 
 @in_virtual_time
