@@ -21,6 +21,7 @@ import pytest
 from livekit_plugins_runway import AvatarState, RecoveryOptions, RunwayException, StateChanged
 from livekit_plugins_runway.errors import LossReason, Operation
 from livekit_plugins_runway.lifecycle.supervisor import Phase
+from livekit_plugins_runway.runway.journal.writer import VARIABLE
 from tests.support.memory_runway import OK, Fault, now
 from tests.support.scripted_call import (
     EVENTS,
@@ -332,8 +333,13 @@ def _is_a_fault(record: logging.LogRecord) -> bool:
 async def _play(seed: int, complaints: Complaints) -> None:
     before = asyncio.all_tasks()
     complaints.records.clear()
-    play = Play(case(seed))
-    with mock.patch("livekit_plugins_runway.avatar.make_transport") as make_transport:
+    # Each on a machine of its own: the ids are the same, and a start sweeps what a call has left.
+    machine = {VARIABLE: f"{os.environ[VARIABLE]}/{seed}"}
+    with (
+        mock.patch.dict(os.environ, machine),
+        mock.patch("livekit_plugins_runway.avatar.make_transport") as make_transport,
+    ):
+        play = Play(case(seed))
         make_transport.return_value = play.call.transport
         await play.run()
     faults = [record for record in complaints.records if _is_a_fault(record)]
