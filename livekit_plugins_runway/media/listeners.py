@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from livekit import rtc
+from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
 from ..log import logger
 
@@ -24,8 +25,6 @@ _USERS = {
 }
 _CALL_STATUS = "sip.callStatus"
 """LiveKit's attribute of a SIP participant: "dialing" and "ringing" before "active"."""
-_ON_BEHALF = "lk.publish_on_behalf"
-"""LiveKit's attribute of an avatar, or of whoever else speaks for an agent."""
 _EVENTS: tuple[rtc.room.EventTypes, ...] = (
     "connected",
     "reconnected",
@@ -37,7 +36,8 @@ _EVENTS: tuple[rtc.room.EventTypes, ...] = (
 
 def is_user(participant: rtc.Participant) -> bool:
     """A person, or what connects one: no agent, egress or ingress."""
-    return participant.kind in _USERS and _ON_BEHALF not in participant.attributes
+    speaks_for_an_agent = ATTRIBUTE_PUBLISH_ON_BEHALF in participant.attributes
+    return participant.kind in _USERS and not speaks_for_an_agent
 
 
 def is_listener(participant: rtc.Participant) -> bool:
