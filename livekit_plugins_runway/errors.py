@@ -511,8 +511,8 @@ class AvatarEvictedError(RunwayException, APIConnectionError):
     Attributes:
         reason: "replaced": somebody has joined with its identity; it joins again with another one,
             and the face goes on. "removed": by a moderator, or the server's API; the face ends, and
-            the agent goes on by a track of its own participant. "room_over": the room was deleted,
-            or closed; the avatar closes.
+            the agent goes on by a track of its own participant. (A room that is deleted is no
+            error: the avatar closes.)
         identity: the one that it had.
     """
 
@@ -520,7 +520,7 @@ class AvatarEvictedError(RunwayException, APIConnectionError):
         self,
         message: str = "",
         *,
-        reason: Literal["replaced", "removed", "room_over"] = "removed",
+        reason: Literal["replaced", "removed"] = "removed",
         identity: str = "",
     ) -> None:
         APIConnectionError.__init__(self, message or _evicted(reason, identity))
@@ -534,12 +534,10 @@ def _evicted(reason: str, identity: str) -> str:
             f"Somebody has joined the agent's room as {identity!r}, which puts the avatar out; it "
             "joins again with another identity. Is the agent dispatched twice?"
         )
-    if reason == "removed":
-        return (
-            f"The avatar participant {identity!r} was removed from the agent's room; the agent "
-            "goes on by voice."
-        )
-    return "The agent's room is over; the avatar closes."
+    return (
+        f"The avatar participant {identity!r} was removed from the agent's room; the agent goes on "
+        "by voice."
+    )
 
 
 class RoomTokenError(RunwayException):

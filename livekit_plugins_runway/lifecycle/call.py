@@ -17,6 +17,7 @@ from .._common.tasks import BackgroundTasks, cancel_and_wait
 from ..errors import AvatarClosedError, AvatarEvictedError
 from ..events import AvatarState, CallEvents, PlayoutForced
 from ..log import logger
+from ..media.participant import Eviction
 from ..playout.output import AvatarAudioOutput
 from ..playout.ports import FirstSpeechHeard, PlayoutReport
 from ..runway.client import RunwayClient
@@ -292,13 +293,14 @@ class AvatarCall:
         self.output.detach_avatar()
         self._states.move_to(AvatarState.VOICE_ONLY, "internal error")
 
-    def _on_evicted(self, error: AvatarEvictedError) -> None:
-        match error.reason:
-            case "replaced":  # and it joins again
-                self._events.error(error)
-            case "removed":
+    def _on_evicted(self, eviction: Eviction, identity: str) -> None:
+        match eviction:
+            case Eviction.REPLACED:  # and it joins again
+                self._events.error(AvatarEvictedError(reason="replaced", identity=identity))
+            case Eviction.REMOVED:
+                error = AvatarEvictedError(reason="removed", identity=identity)
                 self.supervisor.remove_face(error)
-            case "room_over":
+            case Eviction.ROOM_OVER:
                 self._on_over()
 
     async def swap(self, request: CreateRealtimeSession) -> None:

@@ -25,14 +25,13 @@ class FallbackTrack:
     Its source is not "microphone": front ends take the agent's microphone, where there is one, for
     that of the avatar (`useVoiceAssistant` of components-js) and would show, or play, this silence
     instead of the avatar's voice. What plays a room's sound plays it all the same.
+
+    Args:
+        room: of the agent's own participant.
+        anew: it comes in place of a track that was listened to, and is gone.
     """
 
     def __init__(self, room: rtc.Room, *, anew: bool = False) -> None:
-        """
-        Args:
-            room: of the agent's own participant.
-            anew: it comes in place of a track that was listened to, and is gone.
-        """
         self._room = room
         self._source: rtc.AudioSource | None = None
         self._track: rtc.LocalAudioTrack | None = None

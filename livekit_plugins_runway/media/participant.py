@@ -239,10 +239,10 @@ class AvatarParticipant:
             return
         name = rtc.DisconnectReason.Name(reason)
         self._lost.set()
-        self._replaced = _EVICTIONS.get(reason) is Eviction.REPLACED
+        eviction = _EVICTIONS.get(reason)
+        self._replaced = eviction is Eviction.REPLACED
         self._stop_looking()
         present, self._present = self._present, False
-        eviction = _EVICTIONS.get(reason)
         if eviction is Eviction.ROOM_OVER:
             logger.info("the avatar participant's room is over", extra={"reason": name})
             self._subscription.on_over()

@@ -12,8 +12,9 @@ from typing import Protocol
 
 from livekit import rtc
 
-from ..errors import AvatarEvictedError, LossReason
+from ..errors import LossReason
 from ..events import Stage
+from ..media.participant import Eviction
 from ..playout.ports import AvatarListener, Microphone, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
@@ -126,11 +127,12 @@ class Transport(Protocol):
     def identity(self) -> str:
         """Of the participant that has the face now."""
 
-    async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
+    async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
         """Be ready to speak in the agent's room. Raises `UnavailableError`.
 
         Args:
-            on_evicted: called from the event loop when what the user sees was put out of that room.
+            on_evicted: called from the event loop when the participant that the user sees was put
+                out of that room, with the identity that it had.
         """
 
     def connection(self, listener: AvatarListener) -> AvatarConnection:

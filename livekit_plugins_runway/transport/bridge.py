@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from livekit import rtc
 
 from .._common.tasks import BackgroundTasks
-from ..errors import AvatarEvictedError, LossReason
+from ..errors import LossReason
 from ..events import Stage
 from ..log import logger
 from ..media.connect import encryption_of
@@ -66,18 +66,18 @@ class Bridge:
     def identity(self) -> str:
         return self._identity
 
-    async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
+    async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
         credentials = self._credentials
         self._agent_room.on("track_subscribed", self._on_track_subscribed)
         self._agent_room.on("connection_state_changed", self._on_connection_state_changed)
 
         def on_put_out(eviction: Eviction) -> None:
-            error = AvatarEvictedError(reason=eviction.value, identity=self._identity)
+            identity = self._identity
             if eviction is Eviction.REPLACED:
                 self._identity = another(self._first_identity)
             elif eviction is Eviction.REMOVED:
                 self._speak_by_the_agent()
-            on_evicted(error)
+            on_evicted(eviction, identity)
 
         await self.participant.join(
             credentials.url,

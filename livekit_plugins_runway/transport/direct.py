@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from livekit import rtc
 
 from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of, watched
-from ..errors import AvatarEvictedError, LossReason, UnavailableError
+from ..errors import LossReason, UnavailableError
 from ..events import Stage
 from ..log import logger
 from ..media.fallback_track import FallbackTrack
 from ..media.monitor import AvatarMonitor
+from ..media.participant import Eviction
 from ..playout.ports import AvatarListener, SpeechDelivery
 from ..runway.client import session_failed
 from ..runway.models import CreateRealtimeSession
@@ -71,7 +72,7 @@ class Direct:
     def microphone(self) -> FallbackTrack:
         return self.fallback
 
-    async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
+    async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
         """In a room that is not connected yet, as soon as it is. Nothing is told of evictions: a
         worker that was put out is lost, and another one comes; the room is the agent's own."""
         if self._room.isconnected():

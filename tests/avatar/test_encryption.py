@@ -134,7 +134,7 @@ async def test_keys_that_are_known_only_later_make_the_avatar_join_again() -> No
         mock.patch.object(bridge.participant, "join", enter),
         mock.patch.object(bridge.participant, "enter_anew", enter),
     ):
-        await bridge.join(lambda _: None)
+        await bridge.join(lambda *_: None)
         assert joined == [None]
         room.connected = True
         for _ in range(2):

@@ -19,15 +19,11 @@ from livekit.agents import APIConnectOptions
 from livekit.agents.voice.io import AgentOutput
 
 from livekit_plugins_runway import AvatarSession, AvatarState
-from livekit_plugins_runway.errors import (
-    AvatarEvictedError,
-    AvatarJoinError,
-    LossReason,
-    UnavailableError,
-)
+from livekit_plugins_runway.errors import AvatarJoinError, LossReason, UnavailableError
 from livekit_plugins_runway.lifecycle.instance import AvatarInstance
 from livekit_plugins_runway.lifecycle.supervisor import Supervisor
 from livekit_plugins_runway.lifecycle.telemetry import Telemetry
+from livekit_plugins_runway.media.participant import Eviction
 from livekit_plugins_runway.runway.models import CreateRealtimeSession
 from livekit_plugins_runway.runway.session import RealtimeSession
 from livekit_plugins_runway.transport.worker_protocol import DeliveryKind
@@ -251,13 +247,13 @@ class ScriptedTransport:
         """Who of ours is in a room, or about to be."""
         self.end_calls: list[tuple[float, str]] = []
         """Loop time of sending, and the session."""
-        self._on_evicted: Callable[[AvatarEvictedError], None] | None = None
+        self._on_evicted: Callable[[Eviction, str], None] | None = None
         """From `join()` on."""
 
     def evict(self, reason: Literal["replaced", "removed", "room_over"]) -> None:
         """As the agent's room does. Nothing happens before it is joined."""
         if self._on_evicted is not None:
-            self._on_evicted(AvatarEvictedError(reason=reason, identity=self.identity))
+            self._on_evicted(Eviction(reason), self.identity)
 
     @property
     def microphone(self) -> ScriptedTransport:
@@ -269,7 +265,7 @@ class ScriptedTransport:
 
     def hide_face(self) -> None: ...
 
-    async def join(self, on_evicted: Callable[[AvatarEvictedError], None]) -> None:
+    async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
         self._on_evicted = on_evicted
         self.people.add(self)
         await asyncio.sleep(self.agent_room.connect)
