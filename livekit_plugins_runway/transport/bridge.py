@@ -84,6 +84,7 @@ class Bridge:
             lambda: credentials.participant_token(self._identity, self._name),
             on_put_out,
         )
+        self._enter_anew_if_encrypted()
 
     def _room_options(self) -> rtc.RoomOptions:
         """Those that were given, with the keys of the agent's own room unless others were."""
@@ -95,8 +96,12 @@ class Bridge:
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         """An agent that connects after its avatar's start may do so with keys."""
-        connected = state == rtc.ConnectionState.CONN_CONNECTED
-        if connected and not self._is_encrypted and encryption_of(self._agent_room) is not None:
+        if state == rtc.ConnectionState.CONN_CONNECTED:
+            self._enter_anew_if_encrypted()
+
+    def _enter_anew_if_encrypted(self) -> None:
+        """Also after it has joined: while it joins it cannot be told to join again."""
+        if not self._is_encrypted and encryption_of(self._agent_room) is not None:
             logger.warning("the agent's room is encrypted: the avatar joins it again with its keys")
             self._background.start(self.participant.enter_anew(), "runway_enter_encrypted")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -121,24 +122,38 @@ class AgentRoom(rtc.EventEmitter[Any]):
         return self.connected
 
 
-async def test_keys_that_are_known_only_later_make_the_avatar_join_again() -> None:
+@pytest.mark.parametrize("while_it_joins", [False, True])
+async def test_keys_that_are_known_only_later_make_the_avatar_join_again(
+    while_it_joins: bool,
+) -> None:
     room = AgentRoom()
     credentials = RoomCredentials("ws://h", "k", "s" * 32, "r", "agent")
     bridge = Bridge(cast(rtc.Room, room), credentials, identity="a", name="a", stall_timeout=1.5)
     joined: list[rtc.E2EEOptions | None] = []
 
-    async def enter(*_: object) -> None:
+    async def join(*_: object) -> None:
         joined.append(bridge._room_options().encryption)
+        if while_it_joins:
+            connect()
+            await asyncio.sleep(0.01)
+        bridge.participant._present = True
+
+    async def enter_anew() -> None:
+        if bridge.participant._present:  # as the real one
+            joined.append(bridge._room_options().encryption)
+
+    def connect() -> None:
+        room.connected = True
+        room.emit("connection_state_changed", rtc.ConnectionState.CONN_CONNECTED)
 
     with (
-        mock.patch.object(bridge.participant, "join", enter),
-        mock.patch.object(bridge.participant, "enter_anew", enter),
+        mock.patch.object(bridge.participant, "join", join),
+        mock.patch.object(bridge.participant, "enter_anew", enter_anew),
     ):
         await bridge.join(lambda *_: None)
-        assert joined == [None]
-        room.connected = True
-        for _ in range(2):
-            room.emit("connection_state_changed", rtc.ConnectionState.CONN_CONNECTED)
+        for _ in range(0 if while_it_joins else 2):
+            connect()
             await bridge._background.settle(1e12)
+        await bridge._background.settle(1e12)
         assert joined == [None, room.e2ee_manager.options]
     await bridge.aclose()
