@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import jsonschema
 import pytest
-from livekit import api, rtc
+from livekit import rtc
 from livekit.agents import Agent, AgentSession, APIConnectOptions
 from livekit.agents.testing import fake_job_context
 from livekit.agents.voice.io import AudioOutput
@@ -37,7 +37,7 @@ from livekit_plugins_runway.testing.tones import (
     silence_after,
 )
 from livekit_plugins_runway.transport import delivery
-from tests.support.call import HOLES, RATE, REAL_PICTURE, Call, calling, now, tts
+from tests.support.call import HOLES, RATE, REAL_PICTURE, calling, now, tts
 from tests.support.published import REALTIME
 
 TEN_SECONDS = ToneScript(40)
@@ -190,20 +190,10 @@ async def test_after_close_the_session_is_completed_and_nobody_is_left(
         assert call.simulator.leaked() == []
         assert call.runway.end_calls == 1
         assert not [r for r in call.simulator.requests if r.method == "DELETE"]
-        assert await others_in(call) == ["user"]
+        assert await call.others() == ["user"]
         (end,) = call.ends
         assert end.confirmed
         assert end.billed_seconds == pytest.approx(call.runway.billed_seconds, abs=0.5)
-
-
-async def others_in(call: Call) -> list[str]:
-    async with api.LiveKitAPI(
-        call.server.url, call.server.api_key, call.server.api_secret
-    ) as livekit:
-        listed = await livekit.room.list_participants(
-            api.ListParticipantsRequest(room=call.room.name)
-        )
-    return sorted(p.identity for p in listed.participants if p.identity != "agent")
 
 
 async def test_the_end_of_the_agent_session_ends_the_runway_session(
@@ -254,7 +244,7 @@ async def test_a_refusal_reaches_the_caller_typed_and_the_agents_output_is_as_be
         assert chain(call.session.output.audio) == before
         assert call.avatar.state is AvatarState.CLOSED
         assert call.simulator.leaked() == []
-        assert await others_in(call) == ["user"]
+        assert await call.others() == ["user"]
         if avatar_first:
             await call.start_session()
         # The agent is not mute: its own voice is there, as if no avatar had been asked for.
@@ -459,7 +449,7 @@ async def test_closed_at_any_stage_of_the_start_nothing_is_left(
         await call.avatar.aclose()
         await call.simulator.wait_until(lambda: not call.simulator.leaked(), 5.0)
         async with asyncio.timeout(5.0):  # an attempt to join is seen to its end in the background
-            while await others_in(call) != ["user"]:  # noqa: ASYNC110  no event tells
+            while await call.others() != ["user"]:  # noqa: ASYNC110  no event tells
                 await asyncio.sleep(0.1)
 
 
@@ -480,7 +470,7 @@ async def test_start_cancelled_at_any_step_leaves_no_session_and_the_output_as_b
         await call.avatar.aclose()
         assert chain(call.session.output.audio) == before
         assert call.simulator.leaked() == []
-        assert await others_in(call) == ["user"]
+        assert await call.others() == ["user"]
 
 
 def test_arguments_are_checked_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

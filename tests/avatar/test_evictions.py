@@ -24,14 +24,8 @@ AVATAR = "runway-avatar-agent"
 LOGGER = "livekit.plugins.runway_bridge"
 
 
-@asynccontextmanager
-async def livekit_api(server: LiveKitServer) -> AsyncIterator[api.LiveKitAPI]:
-    async with api.LiveKitAPI(server.http_url, server.api_key, server.api_secret) as livekit:
-        yield livekit
-
-
 async def remove(call: Call, identity: str) -> None:
-    async with livekit_api(call.server) as livekit:
+    async with call.api() as livekit:
         await livekit.room.remove_participant(
             api.RoomParticipantIdentity(room=call.room.name, identity=identity)
         )
@@ -197,7 +191,7 @@ async def test_a_room_that_is_deleted_ends_the_avatar_without_an_error(
     async with calling(livekit_server) as call:
         await call.start()
         await call.until(AvatarState.LIVE)
-        async with livekit_api(call.server) as livekit:
+        async with call.api() as livekit:
             await livekit.room.delete_room(api.DeleteRoomRequest(room=call.room.name))
         await call.until(AvatarState.CLOSED)
         await call.simulator.wait_until(lambda: not call.simulator.leaked(), 8.0)

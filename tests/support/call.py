@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from livekit import rtc
+from livekit import api, rtc
 from livekit.agents import NOT_GIVEN, Agent, AgentSession
 from livekit.agents.voice import SpeechHandle
 from livekit.agents.voice.room_io import RoomOptions
@@ -90,6 +90,18 @@ class Call:
     """The framework's own answer to a user who leaves."""
     stack: AsyncExitStack = field(default_factory=AsyncExitStack, repr=False)
     """What is closed with the call."""
+
+    def api(self) -> api.LiveKitAPI:
+        """The server's; to be entered."""
+        return api.LiveKitAPI(self.server.http_url, self.server.api_key, self.server.api_secret)
+
+    async def others(self) -> list[str]:
+        """Identities of those who are in the room beside the agent, as the server knows them."""
+        async with self.api() as livekit:
+            listed = await livekit.room.list_participants(
+                api.ListParticipantsRequest(room=self.room.name)
+            )
+        return sorted(p.identity for p in listed.participants if p.identity != "agent")
 
     async def join_user(self) -> None:
         """Let the user come, of a call that was begun with `late`."""

@@ -49,16 +49,6 @@ FIRST, SECOND = WORKERS[:2]
 TTL = worker_token_ttl(60.0, 30.0)
 
 
-async def others_in(call: Call) -> list[str]:
-    async with api.LiveKitAPI(
-        call.server.url, call.server.api_key, call.server.api_secret
-    ) as livekit:
-        listed = await livekit.room.list_participants(
-            api.ListParticipantsRequest(room=call.room.name)
-        )
-    return sorted(p.identity for p in listed.participants if p.identity != "agent")
-
-
 async def until_gone(call: Call, identity: str, timeout: float = 5.0) -> None:
     def gone() -> bool:
         return identity not in call.user.room.remote_participants
@@ -271,7 +261,7 @@ async def test_after_a_crash_the_voice_says_the_rest_and_the_face_comes_back_as_
         assert call.history() == [(UTTERANCE.text, False)]
         await call.until_told("replaced", lambda: bool(call.replaced))
         assert call.avatar.avatar_identity == SECOND
-        assert await others_in(call) == [SECOND, "user"]
+        assert await call.others() == [SECOND, "user"]
         await said_whole(call, OTHER)
         assert call.runway.speech_received
         assert call.replaced[0].freeze is None
@@ -326,7 +316,7 @@ async def test_after_close_the_session_is_completed_and_nobody_is_left(
         assert call.runway.end_calls == 1
         assert not [r for r in call.simulator.requests if r.method == "DELETE"]
         assert [end.confirmed for end in call.ends] == [True]
-        assert await others_in(call) == ["user"]
+        assert await call.others() == ["user"]
         await call.user.wait_until(lambda: sources_of(call, "agent") == [], 5.0)
 
 
@@ -341,7 +331,7 @@ async def test_a_worker_that_ignores_the_end_is_put_out(
         assert call.runway.end_calls == 1
         assert not [r for r in call.simulator.requests if r.method == "DELETE"]
         assert [end.confirmed for end in call.ends] == [True]
-        assert await others_in(call) == ["user"]
+        assert await call.others() == ["user"]
 
 
 @pytest.mark.parametrize("stage", ["created", "worker_joined", "first_frame"])
@@ -361,7 +351,7 @@ async def test_closed_at_any_stage_of_the_start_nothing_is_left(
             await reached.wait()
         await call.avatar.aclose()
         await call.simulator.wait_until(lambda: not call.simulator.leaked(), 5.0)
-        assert await others_in(call) == ["user"]
+        assert await call.others() == ["user"]
 
 
 async def test_an_avatar_that_does_not_come_leaves_an_agent_that_speaks_by_voice(
@@ -424,7 +414,7 @@ async def test_start_cancelled_at_any_step_leaves_nothing(
         await call.avatar.aclose()
         assert chain(call.session.output.audio) == before
         assert call.simulator.leaked() == []
-        assert await others_in(call) == ["user"]
+        assert await call.others() == ["user"]
         assert call.room.local_participant.track_publications == {}
 
 
@@ -440,7 +430,7 @@ async def test_the_worker_of_a_session_whose_id_was_lost_is_sent_away(
         assert orphan.end_calls == 1
         assert call.avatar.session_id == used.id
         await said_whole(call, OTHER)
-        assert await others_in(call) == [SECOND, "user"]
+        assert await call.others() == [SECOND, "user"]
 
 
 async def test_started_before_the_agents_room_is_connected_it_comes_with_it(
