@@ -11,7 +11,6 @@ from typing import Any
 
 from livekit import rtc
 from livekit.agents import AgentSession
-from livekit.agents.voice.io import AudioOutput
 
 from .._common.tasks import BackgroundTasks, cancel_and_wait
 from ..errors import AvatarClosedError, AvatarEvictedError
@@ -24,11 +23,12 @@ from ..runway.client import RunwayClient
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import abandoned
 from ..transport.base import Transport
+from .agent.output import OutputSlot
+from .agent.presence import UserPresence
 from .creating import CreateOptions, SessionMaker
 from .ending import Endings
 from .handover import FaceSlot
 from .instance import InstanceOptions
-from .presence import UserPresence
 from .recovery import Cap, RecoveryOptions, Spending
 from .state import StateMachine
 from .supervisor import Supervisor
@@ -72,60 +72,6 @@ class ClosingStack:
         await asyncio.wait({task}, timeout=max(0.0, left))
         if not task.done():
             logger.warning("a step of closing goes on in the background", extra={"step": name})
-
-
-class OutputSlot:
-    """The end of an agent session's chain of audio outputs, taken for the time of a call."""
-
-    def __init__(self, agent_session: AgentSession[Any]) -> None:
-        self._agent_session = agent_session
-        self._former = _tail(agent_session.output.audio)
-        """What was there before; None: nothing was."""
-
-    def install(self, output: AvatarAudioOutput) -> None:
-        if self._former is None and _is_running(self._agent_session):
-            logger.warning(
-                "the agent session was started without an audio output: transcripts are not "
-                "synchronised with speech and nothing is recorded. Call avatar.start() before "
-                "session.start(), or do not pass audio_output=False"
-            )
-        self._agent_session.output.replace_audio_tail(output)
-
-    def restore(self, output: AvatarAudioOutput) -> None:
-        """Does not raise: what stands there is somebody else's."""
-        try:
-            self._restore(output)
-        except Exception:  # noqa: BLE001  of an output that is somebody else's
-            logger.exception("the agent's former audio output was not restored")
-
-    def _restore(self, output: AvatarAudioOutput) -> None:
-        outputs = self._agent_session.output
-        if _tail(outputs.audio) is not output:
-            return  # the framework has taken it off already, or somebody else has replaced it
-        if outputs.audio is output:
-            outputs.audio = self._former
-        elif self._former is not None:
-            outputs.replace_audio_tail(self._former)
-        else:
-            logger.warning(
-                "the avatar is closed while the agent session goes on, which has no audio output "
-                "of its own: the agent is silent from now on"
-            )
-
-
-def _tail(output: AudioOutput | None) -> AudioOutput | None:
-    """The sink at the end of a chain of audio outputs."""
-    while output is not None and output.next_in_chain is not None:
-        output = output.next_in_chain
-    return output
-
-
-def _is_running(agent_session: AgentSession[Any]) -> bool:
-    try:
-        agent_session.current_agent  # noqa: B018  raises unless the session was started
-    except RuntimeError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

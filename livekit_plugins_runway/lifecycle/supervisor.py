@@ -13,11 +13,11 @@ from ..errors import AvatarClosedError, AvatarLostError, RunwayException
 from ..events import AvatarState, CallEvents, Cause, Restarting, Stage
 from ..log import logger
 from ..runway.models import CreateRealtimeSession
+from .agent.presence import FaceSwitch, UserPresence
 from .creating import SessionMaker
 from .ending import Endings
 from .handover import FaceSlot
 from .instance import AvatarInstance
-from .presence import FaceSwitch, UserPresence
 from .recovery import Cap, RecoveryOptions, Restarts, Spending, is_final
 from .state import StateMachine
 from .swaps import Swap, SwapRequests

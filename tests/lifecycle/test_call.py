@@ -11,7 +11,7 @@ from livekit.agents.voice.io import AudioOutput
 
 from livekit_plugins_runway import AvatarState, PlayoutForced
 from livekit_plugins_runway.events import CallEvents
-from livekit_plugins_runway.lifecycle.call import OutputSlot
+from livekit_plugins_runway.lifecycle.agent.output import OutputSlot
 from livekit_plugins_runway.lifecycle.state import StateMachine
 from livekit_plugins_runway.lifecycle.supervisor import Phase
 from livekit_plugins_runway.playout.ports import FirstSpeechHeard

@@ -23,9 +23,9 @@ from livekit_plugins_runway.errors import (
     TimedOutError,
     UnavailableError,
 )
+from livekit_plugins_runway.lifecycle.agent.presence import UserPresence
 from livekit_plugins_runway.lifecycle.call import ClosingStack
 from livekit_plugins_runway.lifecycle.ending import Endings
-from livekit_plugins_runway.lifecycle.presence import UserPresence
 from livekit_plugins_runway.lifecycle.supervisor import Phase
 from livekit_plugins_runway.lifecycle.telemetry import Telemetry
 from livekit_plugins_runway.playout.output import AvatarAudioOutput

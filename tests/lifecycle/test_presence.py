@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from livekit import rtc
 
-from livekit_plugins_runway.lifecycle.presence import UserPresence
+from livekit_plugins_runway.lifecycle.agent.presence import UserPresence
 from tests.support.scripted_room import ScriptedRoom, settle
 from tests.support.virtual_clock import timers_only
 

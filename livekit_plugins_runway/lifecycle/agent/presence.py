@@ -7,7 +7,7 @@ import contextlib
 
 from livekit import rtc
 
-from ..media.listeners import is_user
+from ...media.listeners import is_user
 
 _EVENTS: tuple[rtc.room.EventTypes, ...] = (
     "participant_connected",
