@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import enum
 import json
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 from livekit import rtc
 
@@ -26,6 +27,9 @@ _RPC_ROUND_TRIP = 7.0
 """Seconds that the SDK takes off what a call is given, for the way there and back."""
 
 
+P = ParamSpec("P")
+
+
 class Departure(enum.Enum):
     """Why a worker left."""
 
@@ -38,6 +42,19 @@ class Departure(enum.Enum):
 
 class WorkerUnreachable(Exception):
     """The worker could not join: wrong address or token, or no server."""
+
+
+def in_loop(loop: asyncio.AbstractEventLoop, call: Callable[P, None]) -> Callable[P, None]:
+    """The same from any thread: at once in this one, which is that of the loop, else soon."""
+    thread = threading.get_ident()
+
+    def anywhere(*args: P.args, **kwargs: P.kwargs) -> None:
+        if threading.get_ident() == thread:
+            call(*args, **kwargs)
+        else:
+            loop.call_soon_threadsafe(lambda: call(*args, **kwargs))
+
+    return anywhere
 
 
 class AvatarWorker:
@@ -82,7 +99,10 @@ class AvatarWorker:
         self._ear: ByteStreams | Microphone
         self._voice: SegmentVoice | EchoVoice
         segments = SegmentVoice(
-            options.render_latency, performance, self._notice_started, self._notice_finished
+            options.render_latency,
+            performance,
+            in_loop(loop, self._notice_started),
+            in_loop(loop, self._notice_finished),
         )
         if options.speech is Speech.DATASTREAM:
             self._voice, self._ear = segments, ByteStreams(segments, self._is_speaker)

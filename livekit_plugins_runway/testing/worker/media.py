@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import numpy as np
 from livekit import rtc
@@ -19,9 +21,33 @@ _BLINK_EVERY = 3.1
 _BLINK_SECONDS = 0.16
 
 
+class VoiceThread:
+    """An event loop in a thread of its own: a real worker is another machine, whose voice does not
+    stand still while the agent's event loop is busy."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self.loop.run_forever, name="simulated-voice", daemon=True
+        )
+        self._thread.start()
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it there; cancelled, it is cancelled there."""
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
 class Media:
     """Publishes and feeds both tracks. The voice goes out without a queue, in 10 ms frames; the
-    mouth follows the same samples, so picture and sound are as late as each other."""
+    mouth follows the same samples, so picture and sound are as late as each other.
+
+    The voice is fed in a thread of its own, which alone writes `_loudness`; all else is of the
+    event loop's."""
 
     def __init__(
         self,
@@ -30,7 +56,8 @@ class Media:
         options: SimulatorOptions,
         performance: Performance,
     ) -> None:
-        """`voice` gives the 10 ms that are due at a loop time, `None` for silence."""
+        """`voice` gives the 10 ms that are due at a loop time, `None` for silence. It is called in
+        the thread of the voice."""
         self._voice = voice
         self._face = face
         self._options = options
@@ -39,8 +66,8 @@ class Media:
         self._frozen = False
         self._stalled_audio = False
         self._stalled_video = False
-        self._audio_on = asyncio.Event()
-        self._video_on = asyncio.Event()
+        self._audio_on = threading.Event()
+        self._video_on = threading.Event()
         self._publications: list[rtc.LocalTrackPublication] = []
         self._apply()
 
@@ -67,16 +94,18 @@ class Media:
 
     async def run(self, room: rtc.Room) -> None:
         """Publish, then feed until cancelled."""
-        audio = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0)
+        thread = VoiceThread()
+        audio = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=0, loop=thread.loop)
         video = rtc.VideoSource(*self._options.start_size)
         try:
             await self._publish(room, audio, video)
             await asyncio.sleep(self._options.first_frame_delay)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._feed_audio(audio), name="simulated-voice")
+                group.create_task(thread.run(self._feed_audio(audio)), name="simulated-voice")
                 group.create_task(self._feed_video(video), name="simulated-face")
         finally:
-            await audio.aclose()
+            await thread.run(audio.aclose())
+            thread.close()
             await video.aclose()
 
     async def _publish(
@@ -146,16 +175,16 @@ class Media:
 
 
 async def _tick(
-    interval: float, gate: asyncio.Event, put: Callable[[float], Awaitable[None]]
+    interval: float, gate: threading.Event, put: Callable[[float], Awaitable[None]]
 ) -> None:
     """Call `put` at absolute deadlines, while the gate is open. After a pause, or when far behind,
     the deadlines start anew: nothing is made up for in a burst."""
     loop = asyncio.get_running_loop()
     due = loop.time()
     while True:
-        await gate.wait()
-        if (now := loop.time()) > due + 0.25:
-            due = now
-        await put(now)
+        if gate.is_set():
+            if (now := loop.time()) > due + 0.25:
+                due = now
+            await put(now)
         due += interval
         await asyncio.sleep(max(0.0, due - loop.time()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -80,7 +81,8 @@ class SegmentVoice:
 
     `on_started` and `on_finished` are called in the frame that holds a segment's first or last
     sample, and `on_finished` with `interrupted` true when it is cleared. Starved in mid-segment it
-    puts out silence and goes on when more arrives."""
+    puts out silence and goes on when more arrives. What is taken may be taken in another thread
+    than what is fed; the two callbacks are called in either."""
 
     def __init__(
         self,
@@ -94,36 +96,46 @@ class SegmentVoice:
         self._on_started = on_started
         self._on_finished = on_finished
         self._queue: deque[tuple[HeardSegment, _Line]] = deque()
+        self._lock = threading.Lock()
+        """Of the queue and of all that is in it."""
 
     def open(self, now: float) -> HeardSegment:
         segment = HeardSegment(started_at=now)
         self._performance.segments.append(segment)
-        self._queue.append((segment, _Line(self._latency)))
+        with self._lock:
+            self._queue.append((segment, _Line(self._latency)))
         return segment
 
     def feed(self, segment: HeardSegment, samples: Pcm, now: float) -> None:
         """More of a segment; ignored if it was cleared or closed."""
-        if segment.cleared or segment.ended:
-            return
-        segment.received += len(samples)
-        for queued, line in self._queue:
-            if queued is segment:
-                line.feed(samples, now)
+        with self._lock:
+            if segment.cleared or segment.ended:
+                return
+            segment.received += len(samples)
+            for queued, line in self._queue:
+                if queued is segment:
+                    line.feed(samples, now)
 
     def close(self, segment: HeardSegment) -> None:
         """No more of this segment will come."""
-        segment.ended = True
+        with self._lock:
+            segment.ended = True
 
     def clear(self) -> None:
         """Drop everything, what is being rendered too."""
-        dropped = list(self._queue)
-        self._queue.clear()
-        for segment, _ in dropped:
-            segment.cleared = True
-            self._on_finished(segment, True)
+        with self._lock:
+            dropped = list(self._queue)
+            self._queue.clear()
+            for segment, _ in dropped:
+                segment.cleared = True
+                self._on_finished(segment, True)
 
     def take(self, now: float) -> Pcm | None:
         """The next 10 ms; `None` for silence."""
+        with self._lock:
+            return self._take(now)
+
+    def _take(self, now: float) -> Pcm | None:
         taken: list[Pcm] = []
         room = FRAME
         while self._queue and room:
@@ -146,20 +158,28 @@ class SegmentVoice:
 
 class EchoVoice:
     """Speaks what is heard on a microphone, `latency` seconds later. A backlog, which bursts on the
-    network leave behind, is cut down in the pauses."""
+    network leave behind, is cut down in the pauses. From any thread."""
 
     def __init__(self, latency: float) -> None:
         self._line = _Line(latency)
+        self._lock = threading.Lock()
+        """Of the line."""
 
     def feed(self, samples: Pcm, now: float) -> None:
-        for start in range(0, len(samples), FRAME):
-            self._line.feed(samples[start : start + FRAME], now)
+        with self._lock:
+            for start in range(0, len(samples), FRAME):
+                self._line.feed(samples[start : start + FRAME], now)
 
     def clear(self) -> None:
-        self._line.drop(self._line.waiting)
+        with self._lock:
+            self._line.drop(self._line.waiting)
 
     def take(self, now: float) -> Pcm | None:
         """The next 10 ms; `None` for silence."""
+        with self._lock:
+            return self._take(now)
+
+    def _take(self, now: float) -> Pcm | None:
         while True:
             parts = self._line.take(FRAME, now)
             if not parts:
