@@ -417,7 +417,9 @@ class SimulatedUser:
             self._tasks.pop(key, None)
 
     async def _listen(self, track: rtc.Track, ears: _Ears) -> None:
-        stream = rtc.AudioStream(track, capacity=500, sample_rate=SAMPLE_RATE, num_channels=1)
+        stream = rtc.AudioStream(
+            track, capacity=250, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=20
+        )
         try:
             async for event in stream:
                 now = time.monotonic()
