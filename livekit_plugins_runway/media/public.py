@@ -25,7 +25,7 @@ hears them would be late for the rest of the call."""
 _MOST_SILENCE = 10
 """So many wait before silence is dropped: late, and in a burst, it would only teach the user's
 receiver to keep more of the words that follow."""
-_MOST_UNDER_WAY = 20
+_MOST_UNDER_WAY = 4
 """Pieces for which the SDK's answer has not come yet."""
 _END_AFTER = 0.5
 """Seconds after which the end of a picture track is noticed at the latest."""
