@@ -117,6 +117,8 @@ class AvatarCall:
         self._telemetry = telemetry
         self._closing = closing
         self._on_over = on_over
+        self._room = room
+        self._background = background
         self.transport = transport
         self._stages = StageClock(timings, events)
         self.output = AvatarAudioOutput(
@@ -168,7 +170,7 @@ class AvatarCall:
         # left, and are waited for after that.
         closing.push("client", self._close_client)
         closing.push("sessions", self._endings.ended)
-        closing.push("transport", partial(self._leave, background))
+        closing.push("transport", self._leave)
         closing.push("output", self.output.aclose)
         closing.push("presence", self._close_presence)
 
@@ -193,7 +195,7 @@ class AvatarCall:
             AvatarClosedError: it was closed meanwhile.
             RunwayException: as `AvatarSession.start()`.
         """
-        slot = OutputSlot(agent_session)
+        slot = OutputSlot(agent_session, self._room, self._background)
         self._closing.push("slot", partial(self._restore, slot))
         self._closing.push("stop", self._stop)
         slot.install(self.output)
@@ -272,8 +274,8 @@ class AvatarCall:
     async def _close_presence(self) -> None:
         self._presence.close()
 
-    async def _leave(self, background: BackgroundTasks) -> None:
-        background.start(self.transport.aclose(), "runway_leave_agent_room")
+    async def _leave(self) -> None:
+        self._background.start(self.transport.aclose(), "runway_leave_agent_room")
 
     async def _close_client(self) -> None:
         """After the last session's end. Sessions that nobody waited for are accounted for, too."""

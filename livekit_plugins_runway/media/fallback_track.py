@@ -8,6 +8,7 @@ from collections.abc import Callable
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
+from .._common.tasks import first_of
 from ..errors import UnavailableError
 from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
@@ -42,6 +43,8 @@ class FallbackTrack:
         """From `publish()` to `aclose()`."""
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None
         self._closed = False
+        self._room_lost = asyncio.Event()
+        """The connection is gone for good."""
         self.speaking_avatars: set[str] = set()
         """Identities of avatars that speak now instead of it."""
         self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
@@ -121,19 +124,19 @@ class FallbackTrack:
         if self._closed:
             return
         self._closed = True
-        for event, handler in self._handlers.items():
-            self._room.off(event, handler)
         if self._listeners is not None:
             self._listeners.close()
         try:
             # The SDK never answers if the room is lost meanwhile (livekit 1.1.21).
             async with asyncio.timeout(_SETTLE_TIMEOUT):
-                await self._unpublish()
+                await first_of(self._unpublish(), self._room_lost.wait())
         except TimeoutError:
             logger.debug("the agent's voice was not taken off its room in time")
         except Exception as error:  # noqa: BLE001  there is nothing more to be done about it
             logger.debug("nothing to unpublish", extra={"error": type(error).__name__})
         finally:
+            for event, handler in self._handlers.items():
+                self._room.off(event, handler)
             if self._source is not None:
                 await self._source.aclose()
 
@@ -146,6 +149,7 @@ class FallbackTrack:
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_DISCONNECTED:
+            self._room_lost.set()
             self._subscription.on_over()  # nobody restores it: the job ends
 
     def _on_subscribed(self, track: rtc.Track) -> None:

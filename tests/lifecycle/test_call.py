@@ -10,12 +10,14 @@ from livekit.agents.voice.avatar import QueueAudioOutput
 from livekit.agents.voice.io import AudioOutput
 
 from livekit_plugins_runway import AvatarState, PlayoutForced
+from livekit_plugins_runway._common.tasks import BackgroundTasks
 from livekit_plugins_runway.events import CallEvents
-from livekit_plugins_runway.lifecycle.agent.output import OutputSlot
+from livekit_plugins_runway.lifecycle.agent.output import AgentVoice, OutputSlot
 from livekit_plugins_runway.lifecycle.state import StateMachine
 from livekit_plugins_runway.lifecycle.supervisor import Phase
 from livekit_plugins_runway.playout.ports import FirstSpeechHeard
 from tests.support.scripted_call import ScriptedAgent, in_virtual_time, live
+from tests.support.scripted_room import ScriptedRoom
 
 
 class Agent(ScriptedAgent):
@@ -27,7 +29,7 @@ class Agent(ScriptedAgent):
 
 
 def slot_of(agent: ScriptedAgent) -> OutputSlot:
-    return OutputSlot(cast(Any, agent))
+    return OutputSlot(cast(Any, agent), ScriptedRoom().as_room, BackgroundTasks())
 
 
 def sink() -> Any:
@@ -64,23 +66,38 @@ class Wrapper(QueueAudioOutput):
         self._next_in_chain = behind
 
 
-@pytest.mark.parametrize("had_one", [True, False])
-def test_behind_a_wrapper_the_end_of_the_chain_is_put_back(
-    had_one: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    agent, ours = Agent(), sink()
-    former = QueueAudioOutput() if had_one else None
+def test_behind_a_wrapper_the_end_of_the_chain_is_put_back() -> None:
+    agent, former, ours = Agent(), QueueAudioOutput(), sink()
     agent.output.audio = former
     slot = slot_of(agent)
     slot.install(ours)
     agent.output.audio = Wrapper(ours)
     with mock.patch.object(agent.output, "replace_audio_tail") as replace_audio_tail:
         slot.restore(ours)
-    if had_one:
-        replace_audio_tail.assert_called_once_with(former)
-    else:
-        replace_audio_tail.assert_not_called()
-        assert "the agent is silent from now on" in caplog.text
+    replace_audio_tail.assert_called_once_with(former)
+
+
+async def test_a_session_that_goes_on_without_an_output_of_its_own_is_left_a_voice() -> None:
+    agent = Agent()
+    for ours in (sink(), sink()):  # a second avatar takes the place of that voice
+        slot = slot_of(agent)
+        slot.install(ours)
+        assert agent.output.audio is ours
+        slot.restore(ours)
+        assert isinstance(agent.output.audio, AgentVoice)
+    agent.emit("close", None)
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_a_session_that_does_not_go_on_is_left_nothing(is_over: bool) -> None:
+    """It was closed, or its start is still to come: then it makes an output of its own."""
+    agent, ours = Agent() if is_over else ScriptedAgent(), sink()
+    slot = slot_of(agent)
+    slot.install(ours)
+    if is_over:
+        agent.emit("close", None)
+    slot.restore(ours)
+    assert agent.output.audio is None
 
 
 @pytest.mark.parametrize("agent", [Agent, ScriptedAgent])

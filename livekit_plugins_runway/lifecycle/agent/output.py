@@ -4,20 +4,77 @@ from __future__ import annotations
 
 from typing import Any
 
+from livekit import rtc
 from livekit.agents import AgentSession
 from livekit.agents.voice.io import AudioOutput
 
+from ..._common.tasks import BackgroundTasks
+from ...errors import UnavailableError
 from ...log import logger
+from ...media.fallback_track import FallbackTrack
 from ...playout.output import AvatarAudioOutput
 
 
-class OutputSlot:
-    """The end of an agent session's chain of audio outputs, taken for the time of a call."""
+class AgentVoice(AvatarAudioOutput):
+    """Speaks by the agent's own participant, without an avatar: what is left when one was closed
+    in a session that has no output of its own. Its track is published with its first words.
 
-    def __init__(self, agent_session: AgentSession[Any]) -> None:
+    Closed with the agent session, or by the next avatar that takes its place.
+    """
+
+    def __init__(
+        self, agent_session: AgentSession[Any], room: rtc.Room, background: BackgroundTasks
+    ) -> None:
+        self._track = FallbackTrack(room)
+        super().__init__(self._track, report=lambda _: None)
+        self.detach_avatar()
         self._agent_session = agent_session
+        self._background = background
+        self._is_published = False
+        """It was, or is being."""
+        agent_session.on("close", self.close_soon)
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        if not self._is_published:
+            self._is_published = True
+            self._background.start(self._publish(), "runway_publish_voice")
+        await super().capture_frame(frame)
+
+    async def _publish(self) -> None:
+        try:
+            await self._track.publish()
+        except UnavailableError as error:
+            logger.error("the agent is silent: %s", error)
+
+    def close_soon(self, _: object = None) -> None:
+        """Idempotent."""
+        self._agent_session.off("close", self.close_soon)
+        self._background.start(self.aclose(), "runway_close_voice")
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self._track.aclose()
+
+
+class OutputSlot:
+    """The end of an agent session's chain of audio outputs, taken for the time of a call.
+
+    Args:
+        room: the agent's. Its own participant speaks in it once the avatar is closed, if the
+            session goes on and had no output before.
+        background: owns what is closed later.
+    """
+
+    def __init__(
+        self, agent_session: AgentSession[Any], room: rtc.Room, background: BackgroundTasks
+    ) -> None:
+        self._agent_session = agent_session
+        self._room = room
+        self._background = background
         self._former = _tail(agent_session.output.audio)
         """What was there before; None: nothing was."""
+        self._is_over = False
+        """The session was closed while the slot was taken."""
 
     def install(self, output: AvatarAudioOutput) -> None:
         if self._former is None and _is_running(self._agent_session):
@@ -26,10 +83,15 @@ class OutputSlot:
                 "synchronised with speech and nothing is recorded. Call avatar.start() before "
                 "session.start(), or do not pass audio_output=False"
             )
+        self._agent_session.on("close", self._on_close)
         self._agent_session.output.replace_audio_tail(output)
+        if isinstance(self._former, AgentVoice):
+            self._former.close_soon()
+            self._former = None
 
     def restore(self, output: AvatarAudioOutput) -> None:
         """Does not raise: what stands there is somebody else's."""
+        self._agent_session.off("close", self._on_close)
         try:
             self._restore(output)
         except Exception:  # noqa: BLE001  of an output that is somebody else's
@@ -39,15 +101,18 @@ class OutputSlot:
         outputs = self._agent_session.output
         if _tail(outputs.audio) is not output:
             return  # the framework has taken it off already, or somebody else has replaced it
-        if outputs.audio is output:
-            outputs.audio = self._former
-        elif self._former is not None:
+        if self._former is not None:
             outputs.replace_audio_tail(self._former)
+        elif self._is_over or not _is_running(self._agent_session):
+            if outputs.audio is output:
+                outputs.audio = None
         else:
-            logger.warning(
-                "the avatar is closed while the agent session goes on, which has no audio output "
-                "of its own: the agent is silent from now on"
-            )
+            logger.info("the agent goes on by its own participant: it had no other audio output")
+            voice = AgentVoice(self._agent_session, self._room, self._background)
+            outputs.replace_audio_tail(voice)
+
+    def _on_close(self, _: object) -> None:
+        self._is_over = True
 
 
 def _tail(output: AudioOutput | None) -> AudioOutput | None:
