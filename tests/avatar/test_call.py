@@ -55,9 +55,7 @@ async def test_all_of_a_ten_second_utterance_is_heard_in_order(
         began = now()
         handle = call.say(TEN_SECONDS)
         await handle
-        await call.user.wait_for_silence(0.4, 5.0)
-        heard = call.heard(began)
-        assert missing(TEN_SECONDS, heard) == []
+        heard = await call.hears(TEN_SECONDS, since=began)
         assert in_order(TEN_SECONDS, heard)
         assert call.levels(TEN_SECONDS, began).match(**HOLES)
         assert not handle.interrupted
@@ -137,8 +135,7 @@ async def test_a_barge_in_is_silent_for_the_user_and_the_next_utterance_is_whole
         assert silence_after(call.user.heard(cut), RATE, 0, hold_s=0.5) is not None
         after = now()
         await call.say(OTHER)
-        await call.user.wait_for_silence(0.4, 5.0)
-        assert missing(OTHER, call.heard(after)) == []
+        await call.hears(OTHER, since=after)
         assert foreign(OTHER, call.heard(after)) == []
         assert call.levels(OTHER, after).match(**HOLES)
         (said, interrupted), whole = call.history()
@@ -289,8 +286,7 @@ async def test_a_start_that_fails_late_leaves_an_agent_that_speaks_by_voice(
         handle = call.say(SHORT)
         await call.until(AvatarState.VOICE_ONLY)
         await handle
-        await call.user.wait_for_silence(0.4, 5.0)
-        assert missing(SHORT, call.heard(began)) == []
+        await call.hears(SHORT, since=began)
         assert [type(error) for error in call.errors] == [kind]
         assert call.history() == [(SHORT.text, False)]
         assert {t.identity for t in call.user.tracks} == {"runway-avatar-agent"}
@@ -306,8 +302,7 @@ async def test_a_worker_that_never_joins_is_given_up_and_its_session_ended(
         await call.start()
         began = now()
         await call.say(SHORT)
-        await call.user.wait_for_silence(0.4, 5.0)
-        assert missing(SHORT, call.heard(began)) == []
+        await call.hears(SHORT, since=began)
         assert [type(error) for error in call.errors] == [AvatarJoinError]
         await call.avatar.aclose()
         assert call.simulator.leaked() == []
@@ -338,8 +333,7 @@ async def test_a_greeting_in_on_enter_is_heard_whole(
             assert call.avatar.speech_latency is not None  # its face was there: it did not wait
         after = now()
         await call.say(OTHER)
-        await call.user.wait_for_silence(0.4, 5.0)
-        assert missing(OTHER, call.heard(after)) == []
+        await call.hears(OTHER, since=after)
 
 
 async def test_an_agent_session_without_audio_output_is_warned_about_once(

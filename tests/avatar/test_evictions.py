@@ -15,7 +15,7 @@ from livekit.agents import AgentSession
 from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions
 from livekit_plugins_runway.errors import AvatarEvictedError, ConfigurationError
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
+from livekit_plugins_runway.testing.tones import ToneScript, in_order
 from tests.support.call import Call, calling, now
 
 LONG = ToneScript(24)
@@ -54,10 +54,9 @@ async def seen(room: rtc.Room, identity: str) -> None:
             await asyncio.sleep(0.05)
 
 
-def hears(call: Call, script: ToneScript, since: float) -> None:
-    heard = call.heard(since)
-    assert missing(script, heard) == []
-    assert in_order(script, heard)
+async def hears(call: Call, since: float, *scripts: ToneScript) -> None:
+    heard = await call.hears(*scripts, since=since)
+    assert all(in_order(script, heard) for script in scripts)
 
 
 @pytest.mark.parametrize("speaking", [True, False], ids=["in mid-utterance", "between utterances"])
@@ -77,9 +76,7 @@ async def test_removed_from_the_room_the_agent_goes_on_by_its_own_participant(
         await remove(call, AVATAR)
         await handle
         await call.say(SHORT)
-        await call.user.wait_for_silence(0.4, 5.0)
-        hears(call, LONG, began)
-        hears(call, SHORT, began)
+        await hears(call, began, LONG, SHORT)
         assert call.history() == [(LONG.text, False), (SHORT.text, False)]
         assert evictions(call) == ["removed"]
         assert [type(error) for error in call.gave_up] == [AvatarEvictedError]
@@ -99,8 +96,7 @@ async def test_replaced_by_its_own_name_it_joins_again_under_another(
         await call.until_heard(8)
         async with in_the_room(call, AVATAR):
             await handle
-            await call.user.wait_for_silence(0.4, 5.0)
-            hears(call, LONG, began)
+            await hears(call, began, LONG)
             assert call.history() == [(LONG.text, False)]
             assert evictions(call) == ["replaced"]
             assert call.avatar.state is AvatarState.LIVE
@@ -136,9 +132,7 @@ async def test_two_agents_in_one_room_have_each_a_face_and_a_voice(
             began = now()
             await call.say(SHORT)
             await other.say(LONG)
-            await call.user.wait_for_silence(0.4, 5.0)
-            heard = call.heard(began)
-            assert missing(SHORT, heard) == missing(LONG, heard) == []
+            await call.hears(SHORT, LONG, since=began)
             cameras = {t.identity for t in call.user.tracks if t.source == "camera"}
             assert {call.avatar.avatar_identity, second.avatar_identity} <= cameras
         finally:
@@ -164,8 +158,7 @@ async def test_what_a_killed_job_has_left_in_the_room_is_replaced(
         await call.start()
         assert call.avatar.avatar_identity == AVATAR
         await call.say(SHORT)
-        await call.user.wait_for_silence(0.4, 5.0)
-        hears(call, SHORT, began)
+        await hears(call, began, SHORT)
         assert "is replaced" in caplog.text
         await ghost.disconnect()
 

@@ -9,7 +9,7 @@ import pytest
 from livekit import rtc
 
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from livekit_plugins_runway.testing.tones import ToneScript, missing
+from livekit_plugins_runway.testing.tones import ToneScript
 from tests.support.call import DIRECT, Call, calling, now
 
 GREETING = ToneScript(12)
@@ -19,8 +19,7 @@ TRANSPORTS = pytest.mark.parametrize("options", [{}, DIRECT], ids=["bridge", "di
 async def greeted(call: Call, handle: Any) -> None:
     """The user has heard the greeting whole, and the history says no more than that."""
     await asyncio.wait_for(handle, 20.0)
-    await call.user.wait_for_silence(0.4, 5.0)
-    assert missing(GREETING, call.heard(call.user.joined_at)) == []
+    await call.hears(GREETING, since=call.user.joined_at)
     assert call.history() == [(GREETING.text, False)]
 
 

@@ -33,7 +33,6 @@ from livekit_plugins_runway.testing.tones import (
     ToneScript,
     gaps,
     in_order,
-    missing,
     repeated_seconds,
 )
 from livekit_plugins_runway.testing.user import SimulatedUser
@@ -63,8 +62,7 @@ async def spoken_by_the_face(call: Call, script: ToneScript) -> None:
     began = now()
     before = len(call.runway.speech_received)
     await call.say(script)
-    await call.user.wait_for_silence(0.4, 5.0)
-    assert missing(script, call.heard(began)) == []
+    await call.hears(script, since=began)
     assert len(call.runway.speech_received) > before
 
 
@@ -79,8 +77,7 @@ async def test_after_a_loss_the_voice_goes_on_and_the_face_comes_back_on_the_sam
         await call.until_heard(5)
         getattr(call.runway, how)()
         await handle
-        await call.user.wait_for_silence(0.4, 5.0)
-        assert missing(UTTERANCE, call.heard(began)) == []
+        await call.hears(UTTERANCE, since=began)
         await call.until_told("replaced", lambda: bool(call.replaced))
         await call.user.wait_for_video(5.0, since=now())
         await spoken_by_the_face(call, OTHER)
@@ -105,12 +102,10 @@ async def test_within_a_long_segment_the_face_comes_back_and_goes_on_with_it(
         await call.until_heard(3)
         call.runway.crash()
         await handle
-        await call.user.wait_for_silence(0.4, 5.0)
+        heard = await call.hears(story, since=began)
         assert [replaced.cause for replaced in call.replaced] == ["restart"]
         assert len(sessions(call)) == 2
         assert call.runway.speech_received != []  # by the new one, of the same segment
-        heard = call.heard(began)
-        assert missing(story, heard) == []
         assert repeated_seconds(story, heard) <= 0.5  # where the voice took over
         assert call.history() == [(story.text, False)]
 
@@ -131,8 +126,7 @@ async def test_out_of_credits_it_is_left_at_the_voice_without_hammering(
         assert len(creates) == 2
         began = now()
         await call.say(OTHER)
-        await call.user.wait_for_silence(0.4, 5.0)
-        assert missing(OTHER, call.heard(began)) == []
+        await call.hears(OTHER, since=began)
         assert call.avatar.state is AvatarState.VOICE_ONLY
 
 
@@ -192,9 +186,7 @@ async def test_a_session_is_renewed_before_its_cap_and_the_user_hears_no_seam(
         await call.start()
         await call.until(AvatarState.LIVE)
         scripts, began = await speak_until(call, lambda: len(call.replaced) >= RENEWALS)
-        await call.user.wait_for_silence(0.4, 5.0)
-        tones = call.heard(began)
-        in_order_and_whole(tones, scripts)
+        in_order_and_whole(await call.hears(*scripts, since=began), scripts)
         assert {r.cause for r in call.replaced} == {"renewal"}
         assert {r.by_voice for r in call.replaced} == {concurrency == 1}
         assert call.errors == []
@@ -216,9 +208,7 @@ async def test_in_one_long_segment_it_is_renewed_in_a_gap_between_words(
         script = ToneScript(56)  # 14 s
         began = now()
         await call.say(script)
-        await call.user.wait_for_silence(0.4, 5.0)
-        tones = call.heard(began)
-        assert missing(script, tones) == []
+        tones = await call.hears(script, since=began)
         assert in_order(script, tones)
         spoken = call.user.heard(began + tones[0].start_s, began + tones[-1].start_s)
         assert max((g.duration_s for g in gaps(spoken, 48_000)), default=0.0) <= 0.25
@@ -384,16 +374,14 @@ async def test_two_avatars_in_one_room_have_each_a_face_and_a_voice(
         for speaker, script in ((call.session, UTTERANCE), (session, OTHER)):
             began = now()
             await speaker.say(script.text, audio=tts(script))
-            await call.user.wait_for_silence(0.4, 5.0)
-            assert missing(script, call.heard(began)) == []
+            await call.hears(script, since=began)
         faces = {t.identity for t in call.user.tracks if t.source == "camera"}
         assert faces == {"runway-avatar-agent", "second-face"}
         await second.aclose()
         assert call.avatar.state is AvatarState.LIVE
         began, before = now(), len(sessions(call)[0].speech_received)
         await call.say(OTHER)
-        await call.user.wait_for_silence(0.4, 5.0)
-        assert missing(OTHER, call.heard(began)) == []
+        await call.hears(OTHER, since=began)
         assert len(sessions(call)[0].speech_received) > before
 
 

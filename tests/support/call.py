@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from livekit_plugins_runway.errors import RunwayException
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatedSession, SimulatorOptions
 from livekit_plugins_runway.testing.levels import Levels, compare, loudest, too_loud
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
+from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear, missing
 from livekit_plugins_runway.testing.user import SimulatedUser
 
 RATE = 48_000
@@ -169,6 +169,29 @@ class Call:
 
     def heard(self, since: float) -> list[HeardTone]:
         return hear(self.user.heard(since), RATE)
+
+    async def hears(
+        self, *scripts: ToneScript, since: float, fraction: float = 0.5
+    ) -> list[HeardTone]:
+        """What the user has heard since then, when nothing more comes: all of these scripts at
+        least, and of each of their tones that fraction. How late it may be is no matter here: on a
+        machine that stood still, a receiver is late for some seconds."""
+
+        def lacks() -> list[int]:
+            heard, lacking = self.heard(since), list[int]()
+            for script in scripts:
+                slots = missing(script, heard, fraction=fraction)
+                lacking += [script.indices[slot] for slot in slots]
+            return lacking
+
+        await self.user.wait_for_silence(0.4, 5.0)
+        if lacking := lacks():
+            with suppress(TimeoutError):
+                await self.until_heard(lacking[-1], 5.0)
+            await self.user.wait_for_silence(0.4, 5.0)
+        lacking = lacks()
+        assert not lacking, f"tones not heard: {lacking}; heard: {self.heard(since)}"
+        return self.heard(since)
 
     def history(self) -> list[tuple[str, bool]]:
         """What the agent believes to have said: text, and whether it was interrupted."""
