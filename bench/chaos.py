@@ -70,6 +70,18 @@ WARM_UP = 0.4
 """Share of the run that the slope leaves out: caches and pools fill."""
 
 
+LATE = 3.0
+"""Seconds for which what was said is waited for once the user hears nothing."""
+
+
+def claimed_in_vain(script: ToneScript, tones: list[HeardTone], said: dict[str, Any]) -> list[int]:
+    """Slots of the script that are in the history, and were not heard. The word at a cut may be in
+    the history or not."""
+    claimed = words_to_tones(said["text"])
+    lost = [n for n in missing(script, tones) if script.indices[n] in claimed]
+    return [n for n in lost if n != len(claimed) - 1] if said["interrupted"] else lost
+
+
 @dataclass
 class Report:
     seed: int
@@ -153,10 +165,25 @@ class Conversation:
         except TimeoutError as error:
             self.report.broken.append(f"{what}: {error or 'nothing heard'}")
             return
+        self._check(what, script, await self._heard(script, began, said), said)
+
+    async def _heard(
+        self, script: ToneScript, began: float, said: dict[str, Any]
+    ) -> list[HeardTone]:
+        """What the user hears since then. If that is less than the agent claims, the rest is waited
+        for: on a machine that stood still, a receiver is late for some seconds."""
+        await self._silence()
+        tones = await asyncio.to_thread(hear, self._user.heard(began), SAMPLE_RATE)
+        if claimed_in_vain(script, tones, said):
+            with contextlib.suppress(TimeoutError):
+                await self._user.wait_for_audio(LATE)
+            await self._silence()
+            tones = await asyncio.to_thread(hear, self._user.heard(began), SAMPLE_RATE)
+        return tones
+
+    async def _silence(self) -> None:
         with contextlib.suppress(TimeoutError):
             await self._user.wait_for_silence(HOLD + 0.2, 5.0)
-        tones = await asyncio.to_thread(hear, self._user.heard(began), SAMPLE_RATE)
-        self._check(what, script, tones, said)
 
     def _check(
         self, what: str, script: ToneScript, tones: list[HeardTone], said: dict[str, Any]
@@ -164,10 +191,8 @@ class Conversation:
         if stale := foreign(script, tones):
             self.report.broken.append(f"{what}: heard words of another utterance: {stale}")
         claimed = words_to_tones(said["text"])
-        lost = [n for n in missing(script, tones) if script.indices[n] in claimed]
+        lost = claimed_in_vain(script, tones, said)
         if said["interrupted"]:
-            # The word at the cut may be in the history or not.
-            lost = [n for n in lost if n != len(claimed) - 1]
             heard = {tone.index for tone in tones if tone.duration_s > 0.1}
             unclaimed = heard - set(claimed)
             if len(unclaimed) > 1:
