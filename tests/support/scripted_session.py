@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from livekit import rtc
 from livekit.agents import NOT_GIVEN, Agent, AgentSession, ModelSettings, llm, stt, vad
@@ -154,14 +154,20 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(s: Stage, *, hears_user: bool = False) -> AsyncIterator[Talk]:
+async def talking(
+    s: Stage, *, hears_user: bool = False, realtime: llm.RealtimeModel | None = None
+) -> AsyncIterator[Talk]:
+    """
+    Args:
+        realtime: speaks, and notices the user, in place of STT, LLM and TTS.
+    """
     noise = Noise()
     session: AgentSession[Any] = AgentSession(
         vad=noise if hears_user else None,
         stt=_DeafStt() if hears_user else NOT_GIVEN,
-        llm=_IdleLlm(),
+        llm=realtime or _IdleLlm(),
         turn_handling={
-            "turn_detection": "vad" if hears_user else "manual",
+            "turn_detection": _turn_detection(hears_user, realtime),
             "interruption": {
                 "mode": "vad",
                 "min_duration": 0.3,
@@ -182,3 +188,11 @@ async def talking(s: Stage, *, hears_user: bool = False) -> AsyncIterator[Talk]:
     finally:
         await session.aclose()
         await sync.aclose()
+
+
+def _turn_detection(
+    hears_user: bool, realtime: llm.RealtimeModel | None
+) -> Literal["vad", "manual", "realtime_llm"]:
+    if realtime is not None:
+        return "realtime_llm"
+    return "vad" if hears_user else "manual"
