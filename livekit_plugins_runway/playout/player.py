@@ -73,7 +73,7 @@ class SegmentPlayer:
         elif segment.cleared:
             self._finish_cleared(segment, now)
         elif not self._microphone.reachable:
-            self._current.interrupt()  # nothing is heard; begun again from there
+            self._current.break_off()  # nothing is heard; begun again from there
         elif not self.is_paused:
             self._begin_if_possible(segment, now)
             return self._go_on(now)

@@ -339,11 +339,12 @@ class AvatarRoute:
         """Another speaker may go on from here."""
         return not self.tracker.onset or self.tracker.silence >= _WORD_GAP
 
-    def stop(self, now: float, *, lost: bool) -> list[Run]:
+    def stop(self, now: float, *, lost: bool, on_its_way: float = 0.0) -> list[Run]:
         """Close the books: what of it counts as heard goes to `segment.heard`.
 
         Args:
-            lost: another speaker goes on in mid-word, and so repeats a little.
+            lost: what follows begins in mid-word, and so repeats a little.
+            on_its_way: seconds that the user has not heard, of what has come back.
         """
         self.describe()
         position = self._position(now)
@@ -351,7 +352,8 @@ class AvatarRoute:
             position = max(self.start, min(position, self.tracker.foreign_since))
         elif lost and self.tracker.onset:
             clear = self._clear_position(lost=not self._is_believed)
-            position = max(self.start, self.segment.restart_point(clear, margin=_MARGIN))
+            margin = _MARGIN + on_its_way
+            position = max(self.start, self.segment.restart_point(clear, margin=margin))
         self.segment.heard = position
         self.phase = Phase.OVER
         return self._runs.finish(position)

@@ -12,6 +12,7 @@ class VoiceRoute:
 
     def __init__(self, segment: Segment, now: float) -> None:
         self.segment = segment
+        self._start = segment.heard
         self._runs = Runs(segment.heard, now)
         self.has_spoken = False
 
@@ -34,6 +35,12 @@ class VoiceRoute:
     @property
     def is_done(self) -> bool:
         return self.segment.flushed and self.segment.heard == self.segment.pushed
+
+    def stop(self, on_its_way: float) -> list[Run]:
+        """As `finish()`, where the user has not heard the last so many seconds."""
+        unheard = round(on_its_way / HOP_SECONDS) * HOP
+        self.segment.heard = max(self._start, self.segment.heard - unheard)
+        return self.finish()
 
     def finish(self) -> list[Run]:
         return self._runs.finish(self.segment.heard)
