@@ -14,7 +14,7 @@ from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of
 from ..errors import UnavailableError
 from ..log import logger
 from ..playout.ports import Microphone
-from .connect import connect, leave
+from .connect import adopt_keys, connect, leave
 from .listeners import Listeners, TrackSubscription
 from .microphone import LiveMicrophone
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
@@ -174,6 +174,10 @@ class AvatarParticipant:
         self._subscription.on_lost()
         self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
         await leave(room)
+
+    def adopt_keys_of(self, room: rtc.Room) -> None:
+        """See `connect.adopt_keys`."""
+        adopt_keys(room, self._room)
 
     def _take_another_room(self) -> rtc.Room:
         """To be entered in place of the one that is lost."""

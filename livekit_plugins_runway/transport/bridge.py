@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from livekit import rtc
 
-from .._common.tasks import BackgroundTasks
+from .._common.tasks import BackgroundTasks, cancel_and_wait, watched
 from ..errors import LossReason
 from ..events import Stage
 from ..log import logger
@@ -57,6 +57,8 @@ class Bridge:
         )
         self._voice: FallbackTrack | None = None
         """Once the participant was removed."""
+        self._following: asyncio.Task[None] | None = None
+        """`_follow_keys()`, once the participant has joined. Ended by `aclose()`."""
 
     @property
     def microphone(self) -> AvatarParticipant:
@@ -85,6 +87,17 @@ class Bridge:
             on_put_out,
         )
         self._enter_anew_if_encrypted()
+        self._following = watched(
+            asyncio.create_task(self._follow_keys(), name="runway_follow_keys")
+        )
+
+    async def _follow_keys(self) -> None:
+        """The keys of the agent's room may change in mid-call, and those of the avatar with them,
+        unless it was given its own."""
+        while self._given_options.encryption is None and self._given_options.e2ee is None:
+            await asyncio.sleep(_LOOK_FOR_KEYS_EVERY)
+            if self._is_encrypted:
+                self.participant.adopt_keys_of(self._agent_room)
 
     def _room_options(self) -> rtc.RoomOptions:
         """Those that were given, with the keys of the agent's own room unless others were."""
@@ -132,9 +145,14 @@ class Bridge:
     async def aclose(self) -> None:
         self._agent_room.off("track_subscribed", self._on_track_subscribed)
         self._agent_room.off("connection_state_changed", self._on_connection_state_changed)
+        await cancel_and_wait(self._following)
         await self.participant.aclose()
         if self._voice is not None:
             await self._voice.aclose()
+
+
+_LOOK_FOR_KEYS_EVERY = 0.5
+"""Seconds. Nobody tells of a new key (livekit 1.1.21)."""
 
 
 @dataclass(frozen=True)
