@@ -49,6 +49,11 @@ _EVICTIONS: dict[rtc.DisconnectReason.ValueType, Eviction] = {
 }
 
 
+def eviction_by(reason: rtc.DisconnectReason.ValueType) -> Eviction | None:
+    """What a disconnect means; None: the connection was lost, or left."""
+    return _EVICTIONS.get(reason)
+
+
 def _tell_nobody(_: Eviction) -> None: ...
 
 
@@ -243,7 +248,7 @@ class AvatarParticipant:
             return
         name = rtc.DisconnectReason.Name(reason)
         self._lost.set()
-        eviction = _EVICTIONS.get(reason)
+        eviction = eviction_by(reason)
         self._replaced = eviction is Eviction.REPLACED
         self._stop_looking()
         present, self._present = self._present, False

@@ -17,7 +17,7 @@ from ..events import Stage
 from ..log import logger
 from ..media.fallback_track import FallbackTrack
 from ..media.monitor import AvatarMonitor
-from ..media.participant import Eviction
+from ..media.participant import Eviction, eviction_by
 from ..playout.ports import AvatarListener, SpeechDelivery
 from ..runway.client import session_failed
 from ..runway.models import CreateRealtimeSession
@@ -67,18 +67,26 @@ class Direct:
         self.registry = WorkerRegistry(room, credentials.remove, background)
         self.identity = identity
         """Of the worker that has the face now; at first, of the one that is expected."""
+        self._on_evicted: Callable[[Eviction, str], None] | None = None
+        """From `join()` on."""
 
     @property
     def microphone(self) -> FallbackTrack:
         return self.fallback
 
     async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
-        """In a room that is not connected yet, as soon as it is. Nothing is told of evictions: a
-        worker that was put out is lost, and another one comes; the room is the agent's own."""
+        """In a room that is not connected yet, as soon as it is. No eviction is told but the end of
+        the room, which is the agent's own: a worker that was put out is lost, and another comes."""
+        self._on_evicted = on_evicted
+        self._room.on("disconnected", self._on_disconnected)
         if self._room.isconnected():
             await self._enter()
         else:
             self._room.on("connection_state_changed", self._on_connection_state_changed)
+
+    def _on_disconnected(self, reason: rtc.DisconnectReason.ValueType) -> None:
+        if self._on_evicted is not None and eviction_by(reason) is Eviction.ROOM_OVER:
+            self._on_evicted(Eviction.ROOM_OVER, self.identity)
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_CONNECTED and self._entering is None:
@@ -123,6 +131,7 @@ class Direct:
         """Its worker publishes it: it goes with the worker."""
 
     async def aclose(self) -> None:
+        self._room.off("disconnected", self._on_disconnected)
         self._room.off("connection_state_changed", self._on_connection_state_changed)
         await cancel_and_wait(self._entering)
         await self.registry.aclose()
