@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.call import HOLD
 from bench.lines import Child, keep_for_good
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
@@ -70,6 +69,9 @@ WARM_UP = 0.4
 """Share of the run that the slope leaves out: caches and pools fill."""
 
 
+SILENCE = 0.8
+"""Seconds without a sound after which an utterance is over. More than a receiver on a machine that
+stood still was seen to be late by in mid-word (0.4 s)."""
 LATE = 3.0
 """Seconds for which what was said is waited for once the user hears nothing."""
 
@@ -183,7 +185,7 @@ class Conversation:
 
     async def _silence(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await self._user.wait_for_silence(HOLD + 0.2, 5.0)
+            await self._user.wait_for_silence(SILENCE, 5.0)
 
     def _check(
         self, what: str, script: ToneScript, tones: list[HeardTone], said: dict[str, Any]
