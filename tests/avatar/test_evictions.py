@@ -16,7 +16,7 @@ from livekit_plugins_runway import AvatarSession, AvatarState, RecoveryOptions
 from livekit_plugins_runway.errors import AvatarEvictedError, ConfigurationError
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, in_order
-from tests.support.call import Call, calling, now
+from tests.support.call import FEW_PICTURES, Call, calling, now
 
 LONG = ToneScript(24)
 SHORT = ToneScript(6, offset=30)
@@ -73,6 +73,7 @@ async def test_removed_from_the_room_the_agent_goes_on_by_its_own_participant(
             await call.until_heard(8)
         else:
             await handle
+            await hears(call, began, LONG)
         await remove(call, AVATAR)
         await handle
         await call.say(SHORT)
@@ -110,7 +111,10 @@ async def test_replaced_by_its_own_name_it_joins_again_under_another(
 async def test_two_agents_in_one_room_have_each_a_face_and_a_voice(
     livekit_server: LiveKitServer, at_once: bool
 ) -> None:
-    async with calling(livekit_server) as call, in_the_room(call, "agent-2") as room:
+    async with (
+        calling(livekit_server, simulated=FEW_PICTURES) as call,
+        in_the_room(call, "agent-2") as room,
+    ):
         session: AgentSession[Any] = AgentSession(turn_handling={"turn_detection": None}, vad=None)
         second = AvatarSession(
             preset_id="influencer",

@@ -82,7 +82,7 @@ async def test_a_session_that_goes_on_without_an_output_of_its_own_is_left_a_voi
     for ours in (sink(), sink()):  # a second avatar takes the place of that voice
         slot = slot_of(agent)
         slot.install(ours)
-        assert agent.output.audio is ours
+        assert [agent.output.audio] == [ours]
         slot.restore(ours)
         assert isinstance(agent.output.audio, AgentVoice)
     agent.emit("close", None)

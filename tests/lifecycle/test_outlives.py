@@ -36,7 +36,7 @@ from livekit_plugins_runway.testing.tones import (
     repeated_seconds,
 )
 from livekit_plugins_runway.testing.user import SimulatedUser
-from tests.support.call import ONE_FACE, Call, calling, now, tts
+from tests.support.call import FEW_PICTURES, ONE_FACE, Call, calling, now, tts
 
 UTTERANCE = ToneScript(16)
 OTHER = ToneScript(6, offset=40)
@@ -350,7 +350,10 @@ async def test_on_user_left_close_ends_the_avatar(livekit_server: LiveKitServer)
 async def test_two_avatars_in_one_room_have_each_a_face_and_a_voice(
     livekit_server: LiveKitServer,
 ) -> None:
-    async with calling(livekit_server) as call, AsyncExitStack() as stack:
+    async with (
+        calling(livekit_server, simulated=FEW_PICTURES) as call,
+        AsyncExitStack() as stack,
+    ):
         room = rtc.Room()
         await room.connect(
             call.server.url, call.server.token(call.room.name, "second-agent", kind="agent")

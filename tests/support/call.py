@@ -42,9 +42,11 @@ QUICK: dict[str, Any] = {
     "crash_settle": 0.2,
     "start_size": (160, 104),
     "full_size": (320, 208),
-    "fps": 15.0,
+    "fps": 10.0,
 }
 """A service that is in a hurry, with a small picture: a whole call shares one process here."""
+FEW_PICTURES = {"fps": 5.0}
+"""For calls of two agents, in one process."""
 SMALL_PICTURE: dict[str, Any] = {"start_size": (160, 104), "full_size": (320, 208), "fps": 10.0}
 """For tests in which several processes share the machine."""
 DIRECT: dict[str, Any] = {"transport": "direct", "allow_private_livekit_url": True}
@@ -202,15 +204,17 @@ class Call:
         ]
 
     async def until_heard(self, index: int, timeout: float = 15.0) -> None:
-        """Until the user hears the tone with this index, now or in the last 0.3 s."""
-        looked = 0.0
+        """Until the user hears the tone with this index: from 0.3 s before the call on."""
+        looked_at = now()
+        due = looked_at
 
         def sounds() -> bool:
-            nonlocal looked
-            if now() - looked < 0.05:  # a look at the record costs more than a frame
+            nonlocal looked_at, due
+            if now() < due:  # a look at the record costs more than a frame
                 return False
-            looked = now()
-            return any(tone.index == index for tone in self.heard(looked - 0.3))
+            since, looked_at = looked_at - 0.3, now()
+            due = looked_at + 0.05
+            return any(tone.index == index for tone in self.heard(since))
 
         await self.user.wait_until(sounds, timeout)
 
