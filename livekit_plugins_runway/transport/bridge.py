@@ -152,7 +152,7 @@ class Bridge:
 
 
 _LOOK_FOR_KEYS_EVERY = 0.5
-"""Seconds. Nobody tells of a new key (livekit 1.1.21)."""
+"""Seconds. Nobody tells of a new key."""
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ async def test_an_answer_is_not_waited_for_but_only_some_are_open_at_once() -> N
     for number in range(1, 61):
         sender.send(_word(number))
     await source.until(60)
-    assert source.most_waiting == 20
+    assert source.most_waiting == 4
     await sender.aclose()
     assert source.waiting_for_answer == 0
 
