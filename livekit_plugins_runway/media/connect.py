@@ -92,14 +92,16 @@ def adopt_keys(source: rtc.Room, target: rtc.Room) -> None:
     """Give `target` the shared keys that `source` has by now. The last one that is new to it is the
     one that it encrypts with from then on. Without effect unless both are encrypted."""
     given, taken = encryption_of(source), encryption_of(target)
-    theirs, ours = source.e2ee_manager, target.e2ee_manager
-    if given is None or taken is None or theirs.key_provider is None or ours.key_provider is None:
+    if given is None or taken is None:
+        return
+    theirs, ours = source.e2ee_manager.key_provider, target.e2ee_manager.key_provider
+    if theirs is None or ours is None:
         return
     ring = given.key_provider_options.key_ring_size
     for index in range(min(ring, taken.key_provider_options.key_ring_size)):
-        key = theirs.key_provider.export_shared_key(index)
-        if key and key != ours.key_provider.export_shared_key(index):
-            ours.key_provider.set_shared_key(key, index)
-            for cryptor in ours.frame_cryptors():
+        key = theirs.export_shared_key(index)
+        if key and key != ours.export_shared_key(index):
+            ours.set_shared_key(key, index)
+            for cryptor in target.e2ee_manager.frame_cryptors():
                 cryptor.set_key_index(index)
             logger.info("the avatar has taken over a key of its agent's room")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 
 import pytest
 from livekit import rtc
@@ -12,6 +13,7 @@ from livekit_plugins_runway._common.tasks import BackgroundTasks
 from livekit_plugins_runway.media.connect import (
     ABANDONED_TIMEOUT,
     LEAVE_TIMEOUT,
+    adopt_keys,
     connect,
     leave,
 )
@@ -117,3 +119,46 @@ async def test_a_room_that_does_not_answer_is_left_in_a_known_time() -> None:
     room: Any = Room(connects=0.0, leaves=NEVER)
     await leave(room)
     assert now() == LEAVE_TIMEOUT
+
+
+class Keys:
+    def __init__(self) -> None:
+        self.keys: dict[int, bytes] = {}
+
+    def export_shared_key(self, index: int) -> bytes:
+        return self.keys.get(index, b"")
+
+    def set_shared_key(self, key: bytes, index: int) -> None:
+        self.keys[index] = key
+
+
+class EncryptedRoom:
+    """As the SDK's: it has a manager of its encryption from when it is joined."""
+
+    def __init__(self, *, joined: bool = True) -> None:
+        self.keys = Keys()
+        self.cryptor = mock.Mock()
+        if joined:
+            self.join()
+
+    def join(self) -> None:
+        self.e2ee_manager = mock.Mock(
+            enabled=True, options=rtc.E2EEOptions(), key_provider=self.keys
+        )
+        self.e2ee_manager.frame_cryptors.return_value = [self.cryptor]
+
+    def isconnected(self) -> bool:
+        return hasattr(self, "e2ee_manager")
+
+
+def test_keys_are_adopted_by_a_room_that_is_joined_and_once() -> None:
+    source, target = EncryptedRoom(), EncryptedRoom(joined=False)
+    source.keys.keys = {0: b"first", 3: b"second"}
+    for _ in range(2):
+        adopt_keys(cast(rtc.Room, source), cast(rtc.Room, target))
+    assert target.keys.keys == {}
+    target.join()
+    for _ in range(2):
+        adopt_keys(cast(rtc.Room, source), cast(rtc.Room, target))
+    assert target.keys.keys == source.keys.keys
+    assert target.cryptor.set_key_index.mock_calls == [mock.call(0), mock.call(3)]
