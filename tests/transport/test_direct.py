@@ -200,12 +200,19 @@ async def test_a_barge_in_silences_the_worker_and_the_next_utterance_is_whole(
 ) -> None:
     async with calling(livekit_server, **DIRECT) as call:
         await call.start()
+        positions: list[float] = []
+        output = call.session.output.audio
+        assert output is not None
+        output.on("playback_finished", lambda end: positions.append(end.playback_position))
+        began = now()
         handle = call.say(LONG)
         await call.until_heard(3)
         cut = now()
         handle.interrupt()
         await handle
         await call.user.wait_for_silence(0.6, 5.0)
+        first, *_, last = call.heard(began)
+        assert positions == [pytest.approx(last.end_s - first.start_s, abs=0.4)]
         assert silence_after(call.user.heard(cut), RATE, 0, hold_s=0.5) is not None
         assert call.runway.performance.clears == 1
         after = now()
@@ -214,7 +221,7 @@ async def test_a_barge_in_silences_the_worker_and_the_next_utterance_is_whole(
         assert foreign(OTHER, call.heard(after)) == []
         (said, interrupted), whole = call.history()
         assert interrupted
-        assert 2 <= len(said.split()) <= 12
+        assert LONG.text.startswith(said)  # the framework guesses which words those seconds were
         assert whole == (OTHER.text, False)
 
 
@@ -263,6 +270,7 @@ async def test_after_a_crash_the_voice_says_the_rest_and_the_face_comes_back_as_
         assert lost.reason in {"worker_left", "tracks_unpublished"}
 
 
+@pytest.mark.heavy  # two workers at once
 async def test_before_the_cap_the_next_worker_takes_over_between_two_segments(
     livekit_server: LiveKitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def one_of_each(call: Call) -> None:
     assert sources == sorted([rtc.TrackSource.SOURCE_CAMERA, rtc.TrackSource.SOURCE_MICROPHONE])
 
 
+@pytest.mark.heavy  # what is lost must be the connection's
 @pytest.mark.parametrize("scenario", [RESUME, FULL], ids=["resume", "full"])
 @pytest.mark.parametrize("whose", ["agent", "participant", "runway"])
 async def test_a_connection_that_is_restored_in_mid_sentence_costs_no_word(
@@ -131,6 +132,7 @@ async def test_after_an_outage_of_the_server_the_agent_is_heard_and_seen_again(
         await heard_again(call, OTHER)
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(120)
 async def test_after_a_crash_and_restart_of_the_server_the_agent_is_heard_and_seen_again(
     livekit_server: LiveKitServer,
