@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from livekit_plugins_runway import AvatarState
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, in_order
-from tests.support.call import DIRECT, calling, now
+from tests.support.call import TRANSPORTS, calling, now
 
 LONG = ToneScript(24)
 SHORT = ToneScript(6, offset=30)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("transport", ["bridge", "direct"])
+@TRANSPORTS
 async def test_switched_off_in_mid_call_the_voice_goes_on_and_on_again_the_face_speaks(
-    livekit_server: LiveKitServer, transport: str
+    livekit_server: LiveKitServer, options: dict[str, Any]
 ) -> None:
-    options = DIRECT if transport == "direct" else {}
     async with calling(livekit_server, **options) as call:
         await call.start()
         await call.until(AvatarState.LIVE)

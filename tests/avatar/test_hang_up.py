@@ -14,7 +14,7 @@ from livekit_plugins_runway import AvatarState
 from livekit_plugins_runway.testing import SessionStatus
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript
-from tests.support.call import DIRECT, Call, calling
+from tests.support.call import TRANSPORTS, Call, calling
 
 GOODBYE = ToneScript(4)
 
@@ -48,7 +48,7 @@ async def room_deleted_as_the_session_closes(call: Call) -> None:
 HangUp = Callable[[Call], Awaitable[None]]
 
 
-@pytest.mark.parametrize("options", [{}, DIRECT], ids=["bridge", "direct"])
+@TRANSPORTS
 @pytest.mark.parametrize(
     "hang_up",
     [

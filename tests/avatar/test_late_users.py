@@ -10,10 +10,9 @@ from livekit import rtc
 
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript
-from tests.support.call import DIRECT, Call, calling, now
+from tests.support.call import TRANSPORTS, Call, calling, now
 
 GREETING = ToneScript(12)
-TRANSPORTS = pytest.mark.parametrize("options", [{}, DIRECT], ids=["bridge", "direct"])
 
 
 async def greeted(call: Call, handle: Any) -> None:

@@ -16,7 +16,7 @@ from livekit_plugins_runway.media.microphone import LiveMicrophone
 from livekit_plugins_runway.testing.levels import compare
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript
-from tests.support.call import DIRECT, HOLES, RATE, Call, calling, now
+from tests.support.call import DIRECT, HOLES, RATE, TRANSPORTS, Call, calling, now
 
 _FRAME = RATE // 50
 SHORT = ToneScript(4)
@@ -37,7 +37,7 @@ async def heard_as_said(call: Call, said: Pcm) -> None:
     assert found.match(**HOLES), found
 
 
-@pytest.mark.parametrize("options", [{}, DIRECT], ids=["bridge", "direct"])
+@TRANSPORTS
 async def test_steady_sounds_are_as_loud_as_said_from_the_first_one_on(
     livekit_server: LiveKitServer, options: dict[str, Any]
 ) -> None:

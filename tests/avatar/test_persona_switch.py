@@ -10,7 +10,7 @@ from livekit_plugins_runway import AvatarSession, AvatarState, RunwayException
 from livekit_plugins_runway.testing import CallFault, Faults
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, in_order
-from tests.support.call import DIRECT, ONE_FACE, WORKERS, Call, calling, now
+from tests.support.call import ONE_FACE, TRANSPORTS, WORKERS, Call, calling, now
 
 UTTERANCE = ToneScript(5)
 SWITCHES = 10
@@ -29,6 +29,14 @@ def another(call: Call, **options: Any) -> AvatarSession:
     )
 
 
+async def start_another(call: Call, **options: Any) -> None:
+    """In the place of the one that was closed."""
+    call.avatar = another(call, **options)
+    call.stack.push_async_callback(call.avatar.aclose)
+    await call.start_avatar()
+    await call.until(AvatarState.LIVE)
+
+
 async def speaks(call: Call) -> None:
     """The agent is heard whole, and once."""
     began = now()
@@ -41,19 +49,15 @@ async def speaks(call: Call) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("transport", ["bridge", "direct"])
+@TRANSPORTS
 async def test_ten_personas_in_a_row_have_each_a_face_and_speak(
-    livekit_server: LiveKitServer, transport: str
+    livekit_server: LiveKitServer, options: dict[str, Any]
 ) -> None:
-    options = DIRECT if transport == "direct" else {}
     async with calling(livekit_server, user=ALL_OF_THEM, **options) as call:
         await call.start()
         for _ in range(SWITCHES):
             await call.avatar.aclose()
-            call.avatar = another(call, **options)
-            call.stack.push_async_callback(call.avatar.aclose)
-            await call.start_avatar()
-            await call.until(AvatarState.LIVE)
+            await start_another(call, **options)
             await call.user.wait_for_video(5.0)  # subscribed to the new tracks
             await speaks(call)
             assert call.avatar.state is AvatarState.LIVE
@@ -63,11 +67,10 @@ async def test_ten_personas_in_a_row_have_each_a_face_and_speak(
         await call.avatar.aclose()
 
 
-@pytest.mark.parametrize("transport", ["bridge", "direct"])
+@TRANSPORTS
 async def test_a_persona_that_is_refused_leaves_the_agent_its_voice_and_the_next_one_its_place(
-    livekit_server: LiveKitServer, transport: str
+    livekit_server: LiveKitServer, options: dict[str, Any]
 ) -> None:
-    options = DIRECT if transport == "direct" else {}
     async with calling(livekit_server, user=ALL_OF_THEM, **options) as call:
         await call.start()
         await call.until(AvatarState.LIVE)
@@ -80,10 +83,7 @@ async def test_a_persona_that_is_refused_leaves_the_agent_its_voice_and_the_next
         with pytest.raises(RunwayException):
             await refused.start(call.session, call.room, **call.livekit)
         await speaks(call)
-        call.avatar = another(call, **options)
-        call.stack.push_async_callback(call.avatar.aclose)
-        await call.start_avatar()
-        await call.until(AvatarState.LIVE)
+        await start_another(call, **options)
         await speaks(call)
         assert call.runway.speech_received
         assert call.history() == [(UTTERANCE.text, False)] * 4

@@ -11,7 +11,7 @@ from livekit.agents import Agent
 from livekit_plugins_runway import AvatarState
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, foreign
-from tests.support.call import DIRECT, calling, now
+from tests.support.call import TRANSPORTS, calling, now
 from tests.support.scripted_realtime import Pacing, ScriptedRealtime
 
 SPEECH = ToneScript(16)
@@ -19,7 +19,7 @@ OTHER = ToneScript(6, offset=40)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("options", [{}, DIRECT], ids=["bridge", "direct"])
+@TRANSPORTS
 async def test_what_a_realtime_model_says_is_heard_and_it_is_told_where_it_was_cut(
     livekit_server: LiveKitServer, options: dict[str, Any]
 ) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 from livekit import api, rtc
 from livekit.agents import NOT_GIVEN, Agent, AgentSession
 from livekit.agents.voice import SpeechHandle
@@ -57,6 +58,8 @@ REAL_PICTURE = {
     "fps": 25.0,
     "upscale_after": 0.5,
 }
+TRANSPORTS = pytest.mark.parametrize("options", [{}, DIRECT], ids=["bridge", "direct"])
+"""For a promise that holds with both: `options` are those of the avatar."""
 WORKERS = ["runway-avatar-agent", *(f"runway-avatar-agent-{n}" for n in range(2, 6))]
 """Identities of such workers, one after the other."""
 ONE_FACE = RecoveryOptions(on_loss="audio", session_cap=None)
