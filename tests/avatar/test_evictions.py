@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,7 +20,6 @@ from tests.support.call import FEW_PICTURES, Call, calling, now
 LONG = ToneScript(24)
 SHORT = ToneScript(6, offset=30)
 AVATAR = "runway-avatar-agent"
-LOGGER = "livekit.plugins.runway_bridge"
 
 
 async def remove(call: Call, identity: str) -> None:
@@ -184,18 +182,3 @@ async def test_an_identity_that_somebody_has_is_refused_before_anything_is_made(
             await call.start_avatar()
         assert call.simulator.sessions == {}
         assert call.room.isconnected()
-
-
-async def test_a_room_that_is_deleted_ends_the_avatar_without_an_error(
-    livekit_server: LiveKitServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with calling(livekit_server) as call:
-        await call.start()
-        await call.until(AvatarState.LIVE)
-        async with call.api() as livekit:
-            await livekit.room.delete_room(api.DeleteRoomRequest(room=call.room.name))
-        await call.until(AvatarState.CLOSED)
-        await call.simulator.wait_until(lambda: not call.simulator.leaked(), 8.0)
-        assert call.errors == []
-        errors = [r for r in caplog.records if r.levelno >= logging.ERROR and r.name == LOGGER]
-        assert errors == []
