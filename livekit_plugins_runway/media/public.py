@@ -26,7 +26,8 @@ _MOST_SILENCE = 10
 """So many wait before silence is dropped: late, and in a burst, it would only teach the user's
 receiver to keep more of the words that follow."""
 _MOST_UNDER_WAY = 4
-"""Pieces for which the SDK's answer has not come yet."""
+"""Pieces for which the SDK's answer has not come yet. It gives every event to each of them: the
+more there are, the later the answers are."""
 _END_AFTER = 0.5
 """Seconds after which the end of a picture track is noticed at the latest."""
 

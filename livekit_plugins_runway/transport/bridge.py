@@ -26,6 +26,9 @@ from .runway_room import WORKER_PREFIX, RunwayRoom
 from .tokens import RoomCredentials
 from .worker_protocol import DeliveryKind, DeliveryOption
 
+_LOOK_FOR_KEYS_EVERY = 0.5
+"""Seconds. Nobody tells of a new key."""
+
 
 class Bridge:
     """One avatar participant for the whole call; a Runway room and a relay for each session."""
@@ -149,10 +152,6 @@ class Bridge:
         await self.participant.aclose()
         if self._voice is not None:
             await self._voice.aclose()
-
-
-_LOOK_FOR_KEYS_EVERY = 0.5
-"""Seconds. Nobody tells of a new key."""
 
 
 @dataclass(frozen=True)

@@ -188,8 +188,9 @@ class CurrentRoute:
         """Close the books of the attempt: what of it counts as heard.
 
         Args:
-            lost: whoever goes on at once repeats a little: another speaker, or
-            on_its_way: the same one, and the user has not heard the last so many seconds.
+            lost: whoever goes on repeats a little.
+            on_its_way: seconds of the last sound that the user has not heard, for their connection
+                was lost; then it is the same speaker who goes on.
         """
         self.listen()
         route, self.route, self.following = self.route, None, None

@@ -8,7 +8,7 @@ import enum
 import json
 import threading
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, TypeVarTuple
 
 from livekit import rtc
 
@@ -27,7 +27,7 @@ _RPC_ROUND_TRIP = 7.0
 """Seconds that the SDK takes off what a call is given, for the way there and back."""
 
 
-P = ParamSpec("P")
+Args = TypeVarTuple("Args")
 
 
 class Departure(enum.Enum):
@@ -44,17 +44,19 @@ class WorkerUnreachable(Exception):
     """The worker could not join: wrong address or token, or no server."""
 
 
-def in_loop(loop: asyncio.AbstractEventLoop, call: Callable[P, None]) -> Callable[P, None]:
+def from_any_thread(
+    loop: asyncio.AbstractEventLoop, call: Callable[[*Args], None]
+) -> Callable[[*Args], None]:
     """The same from any thread: at once in this one, which is that of the loop, else soon."""
     thread = threading.get_ident()
 
-    def anywhere(*args: P.args, **kwargs: P.kwargs) -> None:
+    def called(*args: *Args) -> None:
         if threading.get_ident() == thread:
-            call(*args, **kwargs)
+            call(*args)
         else:
-            loop.call_soon_threadsafe(lambda: call(*args, **kwargs))
+            loop.call_soon_threadsafe(call, *args)
 
-    return anywhere
+    return called
 
 
 class AvatarWorker:
@@ -101,8 +103,8 @@ class AvatarWorker:
         segments = SegmentVoice(
             options.render_latency,
             performance,
-            in_loop(loop, self._notice_started),
-            in_loop(loop, self._notice_finished),
+            from_any_thread(loop, self._notice_started),
+            from_any_thread(loop, self._notice_finished),
         )
         if options.speech is Speech.DATASTREAM:
             self._voice, self._ear = segments, ByteStreams(segments, self._is_speaker)

@@ -46,8 +46,8 @@ class Media:
     """Publishes and feeds both tracks. The voice goes out without a queue, in 10 ms frames; the
     mouth follows the same samples, so picture and sound are as late as each other.
 
-    The voice is fed in a thread of its own, which alone writes `_loudness`; all else is of the
-    event loop's."""
+    The voice is fed in a thread of its own, which alone writes `_loudness` and the performance's
+    `onsets`, and waits at `_audio_on`; all else is of the event loop's thread."""
 
     def __init__(
         self,
