@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import time
 from collections.abc import Awaitable, Callable
@@ -164,8 +163,9 @@ class RealtimeSession:
 
     async def settled(self, end: SessionEnd, timeout: float) -> SessionEnd | None:
         """The same end with Runway's final status and figures, which it has some seconds later;
-        None if it had none within `timeout` seconds."""
-        with contextlib.suppress(TimeoutError):
+        None if it had none within `timeout` seconds. A session that has not ended by then, though
+        its worker was seen to leave, is deleted: the worker may be back."""
+        try:
             async with asyncio.timeout(timeout):
                 state = await self.wait_until_ended(_SETTLE_INTERVAL)
                 if isinstance(state, Completed):
@@ -177,6 +177,10 @@ class RealtimeSession:
                         billed_seconds=float(state.duration),
                         estimated=False,
                     )
+        except TimeoutError:
+            if end.how == "worker left":
+                logger.warning("a Runway session goes on without its worker; it is deleted")
+                await self._end_by_delete(asyncio.get_running_loop().time() + END_BUDGET)
         return None
 
     async def _end(

@@ -20,6 +20,7 @@ from .worker_protocol import (
     says_interrupted,
     send_end_call,
 )
+from .worker_watch import has_left
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ class WorkerRegistry:
             self._look()
 
     def _on_left(self, participant: rtc.RemoteParticipant) -> None:
-        if (left := self._leaving.get(participant.identity)) is not None:
+        left = self._leaving.get(participant.identity)
+        if left is not None and has_left(participant):
             left.set()
 
     def _on_finished_rpc(self, call: rtc.RpcInvocationData) -> str:

@@ -16,6 +16,12 @@ _ANSWER = 0.1
 1.75 s (runwayml.com, "Building Runway Characters")."""
 
 
+def has_left(participant: rtc.RemoteParticipant) -> bool:
+    """Whether the server said that it has left, or was put out. When this end's own connection is
+    built up anew, everybody is told to leave, without a reason (livekit 1.1.21)."""
+    return participant.disconnect_reason is not None
+
+
 class WorkerWatch:
     """Waits in a room for the avatar worker, subscribes to its tracks, and sees it go.
 
@@ -52,14 +58,15 @@ class WorkerWatch:
         self._lost = False
         """A loss was reported; there is no second report."""
         self._away = False
-        """The worker was seen to leave. Never reset."""
+        """The server said that the worker has left. Never reset."""
         self._disconnected = False
         """The connection to the room was lost for good. Never reset."""
         self.identity: str | None = None
         """Of the worker; None until it was seen, and kept when it has left."""
         self.gone = asyncio.Event()
-        """Set when the worker was seen to leave by itself. That this end has lost the room, or that
-        somebody has put it out, says nothing about the worker, which goes on, and bills."""
+        """Set when the worker was seen to leave by itself. That this end has lost the room or lost
+        sight of it, or that somebody has put the worker out, says nothing about the worker, which
+        goes on, and bills."""
         self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "connection_state_changed": self._on_connection_state_changed,
             "participant_connected": self._scan,
@@ -227,9 +234,10 @@ class WorkerWatch:
     def _on_participant_disconnected(self, participant: rtc.RemoteParticipant) -> None:
         if not self._is_here(participant):
             return
-        self._away = True
-        if participant.disconnect_reason != rtc.DisconnectReason.PARTICIPANT_REMOVED:
-            self.gone.set()
+        if has_left(participant):
+            self._away = True
+            if participant.disconnect_reason != rtc.DisconnectReason.PARTICIPANT_REMOVED:
+                self.gone.set()
         self._changed.set()
         self._report_loss(LossReason.WORKER_LEFT)
 

@@ -360,3 +360,16 @@ async def test_a_session_is_looked_at_every_ten_seconds_and_trouble_with_asking_
         life.runway.script += [RUNNING, DOWN, Reply(payload="no json"), completed(40)]
         assert (await life.session.wait_until_ended()).status == "COMPLETED"
         assert now() - began == pytest.approx(40.0, abs=0.1)
+
+
+@virtual_clock
+async def test_a_session_that_goes_on_though_its_worker_was_seen_to_leave_is_deleted() -> None:
+    async with created() as life:
+        await life.use()
+        asyncio.get_running_loop().call_later(0.7, life.gone.set)
+        end, _ = await life.end(life.goodbye)
+        assert end.how == "worker left"
+        assert life.asked("DELETE") == []
+        life.runway.script += [RUNNING] * 10
+        assert await life.session.settled(end, 20.0) is None
+        assert len(life.asked("DELETE")) == 1

@@ -196,7 +196,7 @@ class ScriptedRoom(rtc.EventEmitter[rtc.room.EventTypes]):
     def leave(
         self,
         participant: ScriptedParticipant,
-        reason: rtc.DisconnectReason.ValueType = rtc.DisconnectReason.CLIENT_INITIATED,
+        reason: rtc.DisconnectReason.ValueType | None = rtc.DisconnectReason.CLIENT_INITIATED,
         *,
         told: bool = True,
     ) -> None:

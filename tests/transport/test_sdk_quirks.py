@@ -101,6 +101,24 @@ async def test_ones_own_disconnect_is_told_as_a_state(livekit_server: LiveKitSer
     assert told[-1] == "CONN_DISCONNECTED"
 
 
+async def test_in_a_full_reconnect_everybody_leaves_without_a_reason(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with two_rooms(livekit_server) as rooms:
+        await rooms.until(lambda: "speaker" in rooms.listener.remote_participants)
+        reasons: list[object] = []
+        rooms.listener.on(
+            "participant_disconnected", lambda other: reasons.append(other.disconnect_reason)
+        )
+        await rooms.listener.simulate_scenario(rtc.SimulateScenarioKind.SIMULATE_FULL_RECONNECT)
+        await rooms.until(lambda: reasons != [])
+        await rooms.until(lambda: "speaker" in rooms.listener.remote_participants)
+        assert reasons == [None]
+        await rooms.speaker.disconnect()
+        await rooms.until(lambda: len(reasons) == 2)
+        assert reasons[1] == rtc.DisconnectReason.CLIENT_INITIATED
+
+
 async def test_what_is_unsubscribed_as_soon_as_it_is_published_takes_a_core(
     livekit_server: LiveKitServer,
 ) -> None:

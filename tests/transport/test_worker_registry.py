@@ -142,6 +142,17 @@ async def test_one_that_does_not_go_by_itself_is_put_out_once(refusal: Exception
 
 
 @timers_only
+async def test_one_that_is_out_of_sight_in_a_reconnect_has_not_gone() -> None:
+    setup = Setup()
+    setup.registry.evict("orphan")
+    orphan = setup.room.join("orphan", AUDIO)
+    await settle()
+    setup.room.leave(orphan, None)
+    await setup.registry.aclose()
+    assert setup.removed == [("orphan", PATIENCE)]
+
+
+@timers_only
 async def test_closing_waits_for_one_that_is_being_sent_away() -> None:
     setup = Setup()
     setup.room.join("orphan", AUDIO)

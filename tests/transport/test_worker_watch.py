@@ -210,6 +210,31 @@ async def test_a_worker_that_was_put_out_is_lost_but_may_still_bill() -> None:
 
 
 @timers_only
+async def test_a_worker_that_is_out_of_sight_in_a_reconnect_is_lost_but_has_not_left() -> None:
+    setup = Setup()
+    worker = await setup.worker_is_here()
+    setup.room.leave(worker, None)
+    assert setup.lost == [LossReason.WORKER_LEFT]
+    assert not setup.watch.gone.is_set()
+    assert setup.watch.present  # it may be told that the call is over
+
+
+@timers_only
+async def test_a_worker_that_is_out_of_sight_before_its_media_came_is_waited_for() -> None:
+    setup = Setup()
+    worker = setup.worker_comes()
+    setup.room.leave(worker, None)
+    waiting = asyncio.create_task(setup.watch.wait_for_media("id", 5.0))
+    await asyncio.sleep(1.0)
+    back = setup.worker_comes()
+    for kind in (VIDEO, AUDIO):
+        setup.room.deliver(back, kind)
+    await waiting
+    setup.room.leave(back)
+    assert setup.watch.gone.is_set()
+
+
+@timers_only
 async def test_a_worker_that_left_unseen_in_a_reconnect_is_lost() -> None:
     setup = Setup()
     worker = await setup.worker_is_here()
