@@ -91,6 +91,8 @@ class Call:
     gave_up: list[RunwayException] = field(default_factory=list)
     loudest: float = 0.0
     """RMS of the loudest 100 ms that `say()` was given, 1.0 = full scale."""
+    judged_since: float | None = None
+    """Time from which on the level is judged at the end; None: from the user's joining on."""
     close_on_disconnect: bool = True
     """The framework's own answer to a user who leaves."""
     stack: AsyncExitStack = field(default_factory=AsyncExitStack, repr=False)
@@ -233,7 +235,7 @@ async def calling(
     **options: Any,
 ) -> AsyncIterator[Call]:
     """A call whose avatar is not started yet. On leaving all is closed, no session is left, and the
-    user has heard nothing that was clipped, or louder than what was said.
+    user has heard nothing that was clipped, or louder than what was said (`Call.judged_since`).
 
     Args:
         simulated: `SimulatorOptions`.
@@ -288,7 +290,7 @@ async def calling(
         avatar.on("gave_up", call.gave_up.append)
         yield call
         if call.loudest:  # something was said by `say()`, and nothing else is louder
-            wrong = too_loud(call.loudest, caller.heard(), RATE)
+            wrong = too_loud(call.loudest, caller.heard(call.judged_since), RATE)
             assert wrong is None, wrong
         await avatar.aclose()
         # Runway needs a while to settle what it was told.
