@@ -91,6 +91,8 @@ class Report:
     steps: int = 0
     did: dict[str, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    utterances: list[dict[str, Any]] = field(default_factory=list)
+    """Of each step what was said, claimed and heard, which explains a promise that was broken."""
     rss_mb: list[tuple[float, float]] = field(default_factory=list)
     tasks: list[tuple[float, int]] = field(default_factory=list)
     totals: dict[str, Any] = field(default_factory=dict)
@@ -167,7 +169,19 @@ class Conversation:
         except TimeoutError as error:
             self.report.broken.append(f"{what}: {error or 'nothing heard'}")
             return
-        self._check(what, script, await self._heard(script, began, said), said)
+        tones = await self._heard(script, began, said)
+        self.report.utterances.append(
+            {
+                "step": what,
+                "began": began,
+                "slots": [script.offset, script.offset + script.slots],
+                "claimed": words_to_tones(said["text"]),
+                "heard": [
+                    (tone.index, round(tone.start_s, 2), round(tone.end_s, 2)) for tone in tones
+                ],
+            }
+        )
+        self._check(what, script, tones, said)
 
     async def _heard(
         self, script: ToneScript, began: float, said: dict[str, Any]
@@ -318,6 +332,8 @@ def main() -> int:
         print(f"  {count:3d} {name}")
     for name, value in report.totals.items():
         print(f"{name}: {value}")
+    for utterance in report.utterances if report.broken else ():
+        print(utterance)
     for line in report.broken:
         print(f"BROKEN: {line}")
     return 1 if report.broken else 0
