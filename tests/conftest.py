@@ -28,7 +28,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unasked = [item for item in items if item.get_closest_marker("browser")]
         items[:] = [item for item in items if item not in unasked]
         config.hook.pytest_deselected(items=unasked)
+    sampled: set[str] = set()
     for item in items:
+        if item.get_closest_marker("sampled"):
+            if (test := item.nodeid.partition("[")[0]) in sampled:
+                item.add_marker("slow")
+            sampled.add(test)
         if "livekit_server" in getattr(item, "fixturenames", ()):
             item.add_marker("server")
         if item.get_closest_marker("server"):

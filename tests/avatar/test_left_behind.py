@@ -18,6 +18,8 @@ from tests.support.journals import KEY, contents, files, leave, until
 from tests.support.scripted_room import start_in
 from tests.support.scripted_runway import Reply, ScriptedRunway
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

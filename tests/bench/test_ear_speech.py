@@ -28,6 +28,8 @@ from bench.ear.treatments import COMBINED, SINGLE, TREATMENTS, Treatment, chain,
 from bench.ear.voices import VOICES, SynthesizerMissing, Voice, speech, voices, why_missing
 from livekit_plugins_runway.testing.tones import ToneScript, hear
 
+pytestmark = pytest.mark.slow
+
 WORDS = {
     "en": "Good morning, my friend.",
     "de": "Guten Morgen, mein Freund.",
@@ -53,13 +55,6 @@ def forget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 FIRST = [next(voice for voice in VOICES if voice.synthesizer == name) for name in SYNTHESIZERS]
 
 
-def _asked(voice: Voice) -> object:
-    """A voice as a test's parameter: one of each synthesizer is quick, but networks take seconds
-    to load."""
-    quick = voice in FIRST and voice.kind != "neural"
-    return pytest.param(voice, id=voice.name, marks=[] if quick else [pytest.mark.slow])
-
-
 def _need(voice: Voice) -> None:
     reason = why_missing(voice)
     if reason:
@@ -69,7 +64,7 @@ def _need(voice: Voice) -> None:
 # -- voices ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("voice", [_asked(voice) for voice in VOICES])
+@pytest.mark.parametrize("voice", VOICES, ids=lambda voice: voice.name)
 def test_each_voice_says_as_much_again_at_the_level_that_is_asked(
     voice: Voice, forget: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +81,7 @@ def test_each_voice_says_as_much_again_at_the_level_that_is_asked(
     assert speech_level_db(to_signal(again)) == pytest.approx(-26.0, abs=0.2)
 
 
-@pytest.mark.parametrize("voice", [_asked(voice) for voice in FIRST])
+@pytest.mark.parametrize("voice", FIRST, ids=lambda voice: voice.name)
 def test_a_voice_that_is_asked_to_be_faster_takes_less_time(voice: Voice, forget: Path) -> None:
     _need(voice)
     usual = speech(WORDS["en"], voice)

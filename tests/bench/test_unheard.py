@@ -12,6 +12,8 @@ from bench.ear.treatments import treatment
 from bench.ear.voices import speech, voices
 from bench.unheard import compare
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def said() -> Pcm:

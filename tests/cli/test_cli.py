@@ -26,6 +26,8 @@ from tests.support.journals import contents, leave
 from tests.support.published import VALIDATOR
 from tests.support.scripted_runway import Reply, ScriptedRunway
 
+pytestmark = pytest.mark.sampled
+
 ROOT = Path(__file__).resolve().parents[2]
 SESSIONS = "/v1/realtime_sessions"
 UNKNOWN = "3b1f9f0e-8a57-4a1d-9d0e-0a2b7c9d1e2f"

@@ -41,6 +41,8 @@ from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from tests.support.command_line import command_line
 from tests.support.journals import contents, files
 
+pytestmark = pytest.mark.sampled
+
 SPEAKS = Heard("speaks", 0.3, 2.4)
 ANSWERS = Heard("answers", 3.0, 1.2)
 SILENT = Heard("silent", None, 0.0)

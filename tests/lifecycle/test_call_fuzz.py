@@ -36,6 +36,8 @@ from tests.support.scripted_call import (
     make_call,
 )
 
+pytestmark = pytest.mark.sampled
+
 CASES = int(os.environ.get("CALL_FUZZ_CASES", "200"))
 SEED = int(os.environ.get("CALL_FUZZ_SEED", "1"))
 BATCH = 50

@@ -41,6 +41,8 @@ from tests.support.scripted_call import (
 )
 from tests.support.virtual_clock import timers_only
 
+pytestmark = pytest.mark.sampled
+
 MOMENTS = [n * 0.05 for n in range(60)]
 """Seconds: an undisturbed start takes 0.4, and the face is there after 3."""
 SLOW = Fault(before=1.0, after=1.0)

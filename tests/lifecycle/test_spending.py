@@ -20,6 +20,8 @@ from tests.support.scripted_call import (
     live,
 )
 
+pytestmark = pytest.mark.sampled
+
 TEN_MINUTES = 600.0
 
 

@@ -12,6 +12,8 @@ from livekit_plugins_runway.testing.tones import ToneScript, missing
 from tests.support.speech_world import RATE, Worker, world
 from tests.support.virtual_clock import timers_only
 
+pytestmark = pytest.mark.sampled
+
 SENTENCE = ToneScript(16)
 OTHER = ToneScript(6, offset=40)
 

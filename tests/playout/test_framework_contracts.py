@@ -45,6 +45,8 @@ from tests.support.framework_stage import (
 )
 from tests.support.speech_world import RATE
 
+pytestmark = pytest.mark.sampled
+
 ALL = tuple(Sink)
 SPEECH = ToneScript(16)
 OTHER = ToneScript(6, offset=40)

@@ -22,6 +22,8 @@ from livekit_plugins_runway.testing.tones import (
 from tests.support.speech_world import world
 from tests.support.virtual_clock import timers_only
 
+pytestmark = pytest.mark.sampled
+
 TEN_SECONDS = ToneScript(40)
 SHORT = ToneScript(8)
 OTHER = ToneScript(6, offset=40)
@@ -199,6 +201,7 @@ async def test_speech_that_is_far_ahead_goes_out_in_few_pieces() -> None:
         assert missing(TEN_SECONDS, w.ear.tones(), fraction=0.9) == []
 
 
+@pytest.mark.slow
 @timers_only
 @pytest.mark.parametrize("late", [2.1, 2.9, 5.0, 1e6])  # speech is sent two seconds ahead
 @pytest.mark.parametrize("seconds", [0.25, 0.31])  # 0.31: 10 ms of the word before it
@@ -235,6 +238,7 @@ async def test_a_frozen_worker_is_noticed_by_the_missing_speech() -> None:
         assert w.now < 10.0 + 0.3 + 1.5 + 0.5
 
 
+@pytest.mark.slow
 @timers_only
 @pytest.mark.parametrize("stretched", [0.0, 0.06])
 @pytest.mark.parametrize("at", [1.5 + step * 0.08 for step in range(4)])

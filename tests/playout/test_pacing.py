@@ -18,6 +18,8 @@ from livekit_plugins_runway.testing.tones import ToneScript, foreign, frequency,
 from tests.support.speech_world import RATE, Worker, World, world
 from tests.support.virtual_clock import timers_only
 
+pytestmark = pytest.mark.sampled
+
 PCM = NDArray[np.int16]
 SENTENCE = ToneScript(8)
 OTHER = ToneScript(6, offset=40)

@@ -17,6 +17,8 @@ from livekit_plugins_runway.testing.tones import ToneScript
 from tests.support.speech_world import RATE, world
 from tests.support.virtual_clock import timers_only
 
+pytestmark = pytest.mark.sampled
+
 SOUNDS: dict[str, Pcm] = {
     "chord": chord(4.0),
     "music": music(4.0),

@@ -11,6 +11,8 @@ from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing, 
 from tests.support.speech_world import Worker, World, world
 from tests.support.virtual_clock import timers_only
 
+pytestmark = pytest.mark.sampled
+
 STORY = ToneScript(40, slot_s=0.5, gap_s=0.15)  # 20 s, with gaps between words
 SHORT = ToneScript(4, offset=50)
 OTHER = ToneScript(6, offset=60)
@@ -47,6 +49,7 @@ def speaks_from(w: World) -> float:
     return w.progressed[-1].started_at - w.output._player._reporter.wall_offset
 
 
+@pytest.mark.slow
 @timers_only
 @pytest.mark.parametrize("latency", [0.1, 0.25, 0.8])
 @pytest.mark.parametrize("for_seconds", [3.0, 3.2, 3.4])
@@ -68,6 +71,7 @@ async def test_the_avatar_goes_on_at_a_gap_soon_after_it_is_ready(
         assert w.losses == []
 
 
+@pytest.mark.slow
 @timers_only
 @pytest.mark.parametrize("latency", [0.05, 0.15, 0.45, 0.9])
 async def test_an_avatar_that_answers_sooner_or_later_than_the_one_before_costs_no_word(

@@ -15,6 +15,8 @@ from livekit_plugins_runway.playout.segment import Segment
 from livekit_plugins_runway.testing.tones import Pcm, ToneScript
 from tests.support.chords import chords, faded, part, silence
 
+pytestmark = pytest.mark.sampled
+
 TONES = ToneScript(16).pcm(48_000)
 LATENCY_HOPS = 20
 ONE_TONE = 20

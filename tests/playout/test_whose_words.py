@@ -18,6 +18,8 @@ from livekit_plugins_runway.playout.segment import Segment
 from livekit_plugins_runway.testing.tones import Pcm
 from tests.support.chords import HOP, part, silence
 
+pytestmark = pytest.mark.sampled
+
 Sound = npt.NDArray[np.floating[Any]]
 
 RATE = 48_000

@@ -13,6 +13,8 @@ import pytest
 
 import livekit_plugins_runway as package
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("numpy", "av", "prometheus_client", "livekit.rtc", "livekit.agents")
 
@@ -80,7 +82,6 @@ def test_every_public_name_is_loaded_from_its_module() -> None:
         package.Nobody  # noqa: B018
 
 
-@pytest.mark.slow
 def test_submodules_are_attributes_and_can_be_imported_from_the_package() -> None:
     run("""
         import livekit_plugins_runway as runway
@@ -103,7 +104,6 @@ assert pickle.loads(pickle.dumps(livekit.agents.APIError)) is livekit.agents.API
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("order", ["errors alone", "errors twice", "framework"])
 def test_there_is_one_class_of_each_error_whoever_comes_first(order: str) -> None:
     framework = "import livekit.agents\n"
@@ -192,7 +192,6 @@ def registered():
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"),
     [
@@ -205,7 +204,6 @@ def test_the_plugin_is_registered_once(first: str, then: str) -> None:
     run(f"{first}\n{then}\n{REGISTERED}\nassert registered() == 1")
 
 
-@pytest.mark.slow
 def test_in_a_thread_the_avatar_can_be_imported_but_is_not_registered() -> None:
     run(f"""
 import logging, threading
@@ -226,7 +224,6 @@ assert any("not listed as a plugin" in text for text in told), told
 """)
 
 
-@pytest.mark.slow
 def test_a_second_import_finds_the_metrics_of_the_first() -> None:
     run("""
         import sys

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FAILS_ONCE = """
 import logging
 from pathlib import Path
@@ -64,7 +66,7 @@ def test_a_rerun_shows_the_failure_that_it_hid(
     "workers",
     [
         pytest.param((), id="alone"),
-        pytest.param(("-n", "2"), id="workers", marks=pytest.mark.slow),
+        pytest.param(("-n", "2"), id="workers"),
     ],
 )
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from livekit_plugins_runway.runway.models import (
 from tests.support.scripted_runway import Reply, ScriptedRunway, state
 from tests.support.virtual_clock import virtual_clock
 
+pytestmark = pytest.mark.sampled
+
 KEY = "key_0123456789abcdef"
 TOKEN = "eyJ-a-room-token"
 SESSION_KEY = "stk_session-key"

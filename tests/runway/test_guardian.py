@@ -26,6 +26,8 @@ from tests.support.journals import KEY, contents, files, leave, until
 from tests.support.mortal import Mortal, mortal
 from tests.support.scripted_runway import Reply, ScriptedRunway
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(guardian_process.__file__)
 MOMENT = 20.0
 """Seconds within which a thing must happen; usually it takes a fraction of one."""

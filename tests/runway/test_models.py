@@ -218,6 +218,7 @@ def test_models_are_immutable_values() -> None:
 STATES = values_of(strict(REALTIME["get_response"]), {})
 
 
+@pytest.mark.slow
 @SLOW_TO_DRAW
 @given(STATES, st.dictionaries(st.text(min_size=20, max_size=30), st.none() | st.text()))
 def test_every_published_state_is_understood_with_unknown_fields_too(

@@ -25,6 +25,8 @@ from livekit_plugins_runway.testing import (
     SimulatorOptions,
 )
 
+pytestmark = pytest.mark.sampled
+
 REQUEST = CreateRealtimeSession(avatar=PresetAvatar(preset_id="influencer"))
 DEEP = "[" * 50_000
 

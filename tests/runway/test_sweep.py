@@ -22,6 +22,8 @@ from livekit_plugins_runway.testing import RunwaySimulator, SessionStatus, Simul
 from tests.support.journals import KEY, URL, files, journal, leave, until
 from tests.support.mortal import Mortal, mortal
 
+pytestmark = pytest.mark.slow
+
 MOMENT = 20.0
 """Seconds within which a thing must happen; usually it takes a fraction of one."""
 

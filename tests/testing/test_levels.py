@@ -13,6 +13,8 @@ from livekit_plugins_runway.testing.levels import compare, levels_match, loudest
 from livekit_plugins_runway.testing.tones import Pcm, ToneScript
 from tests.testing.test_tones import through_opus
 
+pytestmark = pytest.mark.sampled
+
 RATE = 48_000
 SOUNDS = {
     "chord": chord(3.0),

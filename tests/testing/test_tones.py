@@ -27,6 +27,8 @@ from livekit_plugins_runway.testing.tones import (
     words_to_tones,
 )
 
+pytestmark = pytest.mark.sampled
+
 RATES = st.sampled_from([16_000, 22_050, 24_000, 48_000])
 SCRIPTS = st.builds(
     ToneScript,

@@ -22,6 +22,8 @@ from tests.support.memory_runway import Fault, MemorySession, now
 from tests.support.scripted_call import ScriptedCall, in_virtual_time, make_call
 from tests.support.scripted_room import AUDIO, VIDEO, ScriptedParticipant, settle
 
+pytestmark = pytest.mark.sampled
+
 LOST = Fault(lost=True)
 
 
