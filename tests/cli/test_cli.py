@@ -249,6 +249,7 @@ async def test_sweep_ends_what_killed_processes_have_left_and_says_so(journals: 
         run.secrets.append(KEY)
 
 
+@pytest.mark.slow
 async def test_sweep_says_what_could_not_be_ended_and_leaves_it(journals: Path) -> None:
     async with command_line({"faults": Faults(delete=[503] * 9)}) as (run, simulator):
         session_id = (await run("sessions", "create", "--preset", "influencer")).json["id"]

@@ -63,6 +63,7 @@ def ended_within(call: ScriptedCall, session: str, since: float) -> float:
 # -- beside the start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("create", [Fault(), SLOW])
 @pytest.mark.parametrize("how", ["aclose", "agent session"])
 @in_virtual_time

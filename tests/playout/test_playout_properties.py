@@ -9,6 +9,7 @@ import asyncio
 import os
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -21,6 +22,8 @@ from hypothesis.stateful import (
 from livekit_plugins_runway.testing.tones import ALPHABET, ToneScript, missing
 from tests.support.speech_world import World, world
 from tests.support.virtual_clock import VirtualClockLoop
+
+pytestmark = pytest.mark.slow
 
 SLOTS = st.integers(min_value=1, max_value=6)
 SECONDS = st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.7, 1.6, 4.0])

@@ -88,6 +88,7 @@ async def test_a_session_that_fails_without_a_reason_is_told_as_failed() -> None
         assert caught.value.failure_code == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "duration"),
     [

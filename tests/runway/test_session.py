@@ -60,6 +60,7 @@ async def test_a_worker_that_leaves_after_goodbye_confirms_the_end_without_a_del
         assert [r.method for r in simulator.requests if r.method == "DELETE"] == []
 
 
+@pytest.mark.slow
 async def test_a_goodbye_that_nobody_heeds_is_followed_by_a_delete() -> None:
     async with created() as (session, simulator):
         end = await session.end(say_goodbye=goodbye, worker_gone=asyncio.Event(), budget=2.0)
@@ -67,6 +68,7 @@ async def test_a_goodbye_that_nobody_heeds_is_followed_by_a_delete() -> None:
         assert simulator.leaked() == []
 
 
+@pytest.mark.slow
 async def test_a_delete_that_fails_is_repeated_within_the_budget() -> None:
     faults = Faults(delete=[503, CallFault(cut="before_effect")])
     async with created(faults=faults) as (session, simulator):

@@ -195,6 +195,7 @@ class TestAServerThatDoesNotStart:
             LiveKitServer(start_timeout=0.5).start()
         assert not running(int(pid_file.read_text()))
 
+    @pytest.mark.slow
     async def test_cancelled_while_starting_it_is_ended(self, bare: Path, tmp_path: Path) -> None:
         pid_file = tmp_path / "pid"
         program(bare / "livekit-server", f"echo $$ > {pid_file}; exec sleep 600")

@@ -350,6 +350,7 @@ async def test_session_is_queued_then_ready(runway: Caller) -> None:
     assert 260 <= len(ready["sessionKey"]) <= 290
 
 
+@pytest.mark.slow
 async def test_unconsumed_session_dies_unbilled(runway: Caller) -> None:
     session = await runway.create()
     await runway.sim.wait_for(session, "FAILED")
@@ -361,6 +362,7 @@ async def test_unconsumed_session_dies_unbilled(runway: Caller) -> None:
     assert failed - ready >= 21 * QUICK
 
 
+@pytest.mark.slow
 async def test_consumed_session_runs_and_dies_for_two_credits_when_nobody_joins(
     runway: Caller,
 ) -> None:
@@ -409,6 +411,7 @@ async def test_session_over_the_concurrency_limit_waits_for_its_place() -> None:
         await runway.sim.wait_for(second, "READY")
 
 
+@pytest.mark.slow
 async def test_session_cancelled_before_ready_keeps_its_place_for_a_while() -> None:
     async with simulated(concurrency=1, cancelled_slot_hold=20) as runway:
         first, second = await runway.create(), await runway.create()
