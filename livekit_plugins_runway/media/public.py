@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple
 
 from livekit import rtc
 
@@ -32,6 +34,7 @@ _END_AFTER = 0.5
 """Seconds after which the end of a picture track is noticed at the latest."""
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _lock = threading.Lock()
 _loop: tuple[int, asyncio.AbstractEventLoop] | None = None
@@ -40,12 +43,45 @@ under the lock. It runs until the process ends: idle it costs nothing, and who w
 have to know that no source is left that was made for it."""
 
 
+class VoiceLoop(asyncio.SelectorEventLoop):
+    """Is woken once for however many calls come from other threads in a row. A wake-up is a system
+    call, for which the interpreter lock is given away; the SDK makes one for each event and each
+    that waits for one, and keeps all others waiting meanwhile (livekit 1.1.21)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: deque[tuple[asyncio.Handle, Callable[[], object]]] = deque()
+        """Filled by any thread, emptied by the loop's."""
+        self._is_woken = False
+        """Set by any thread, after it has filled; reset by the loop's, before it empties."""
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._calls.append((handle, partial(self.call_soon, callback, *args, context=context)))
+        if not self._is_woken:
+            self._is_woken = True
+            super().call_soon_threadsafe(self._make_calls)
+        return handle
+
+    def _make_calls(self) -> None:
+        self._is_woken = False
+        while self._calls:
+            handle, call = self._calls.popleft()
+            if not handle.cancelled():
+                call()
+
+
 def voice_loop() -> asyncio.AbstractEventLoop:
     """The loop of this process, which runs once this has returned. From any thread."""
     global _loop
     with _lock:
         if _loop is None or _loop[0] != os.getpid():  # a fork has no threads but its own
-            loop = asyncio.new_event_loop()
+            loop = VoiceLoop()
             threading.Thread(target=loop.run_forever, name="runway_voice", daemon=True).start()
             _loop = os.getpid(), loop
         return _loop[1]

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from livekit import rtc
@@ -358,3 +360,60 @@ async def test_a_stream_that_does_not_end_is_not_waited_for_without_limit(
         monkeypatch.setattr(rtc, name, Endless)
     async with asyncio.timeout(ways.END_TIMEOUT + 0.5):
         await end(None)
+
+
+# -- the loop of the public way's sound --
+
+
+@pytest.fixture
+def voice_loop() -> Iterator[public.VoiceLoop]:
+    loop = public.VoiceLoop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_calls_of_many_threads_are_all_made_and_those_of_each_in_their_order(
+    voice_loop: public.VoiceLoop,
+) -> None:
+    made: list[tuple[int, int]] = []
+
+    def call(thread: int) -> None:
+        for number in range(500):
+            voice_loop.call_soon_threadsafe(made.append, (thread, number))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done = threading.Event()
+    voice_loop.call_soon_threadsafe(done.set)
+    assert done.wait(10.0)
+    for number in range(8):
+        assert [nth for thread, nth in made if thread == number] == list(range(500))
+
+
+def test_a_loop_that_is_busy_is_woken_once_for_all_calls(voice_loop: public.VoiceLoop) -> None:
+    busy, free, done = threading.Event(), threading.Event(), threading.Event()
+    voice_loop.call_soon_threadsafe(busy.set)
+    voice_loop.call_soon_threadsafe(free.wait, 10.0)
+    assert busy.wait(10.0)
+    made: list[int] = []
+    with mock.patch.object(
+        asyncio.SelectorEventLoop,
+        "call_soon_threadsafe",
+        autospec=True,
+        side_effect=asyncio.SelectorEventLoop.call_soon_threadsafe,
+    ) as woken:
+        for number in range(20):
+            handle = voice_loop.call_soon_threadsafe(made.append, number)
+        handle.cancel()
+        voice_loop.call_soon_threadsafe(done.set)
+        free.set()
+        assert done.wait(10.0)
+    assert woken.call_count == 1
+    assert made == list(range(19))
