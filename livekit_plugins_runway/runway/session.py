@@ -164,7 +164,8 @@ class RealtimeSession:
     async def settled(self, end: SessionEnd, timeout: float) -> SessionEnd | None:
         """The same end with Runway's final status and figures, which it has some seconds later;
         None if it had none within `timeout` seconds. A session that has not ended by then, though
-        its worker was seen to leave, is deleted: the worker may be back."""
+        its worker was seen to leave, is deleted, and that end is returned: the worker may be back,
+        and what it has billed meanwhile counts."""
         try:
             async with asyncio.timeout(timeout):
                 state = await self.wait_until_ended(_SETTLE_INTERVAL)
@@ -180,7 +181,7 @@ class RealtimeSession:
         except TimeoutError:
             if end.how == "worker left":
                 logger.warning("a Runway session goes on without its worker; it is deleted")
-                await self._end_by_delete(asyncio.get_running_loop().time() + END_BUDGET)
+                return await self._end_by_delete(asyncio.get_running_loop().time() + END_BUDGET)
         return None
 
     async def _end(

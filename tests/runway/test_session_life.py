@@ -371,5 +371,8 @@ async def test_a_session_that_goes_on_though_its_worker_was_seen_to_leave_is_del
         assert end.how == "worker left"
         assert life.asked("DELETE") == []
         life.runway.script += [RUNNING] * 10
-        assert await life.session.settled(end, 20.0) is None
+        settled = await life.session.settled(end, 20.0)
         assert len(life.asked("DELETE")) == 1
+        assert settled is not None
+        assert (settled.how, settled.estimated) == ("deleted", True)
+        assert settled.billed_seconds == pytest.approx(end.billed_seconds + 20.0, abs=0.1)
