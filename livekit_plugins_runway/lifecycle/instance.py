@@ -18,6 +18,8 @@ from .tools import SessionTools, ToolDispatcher
 
 _GOODBYE_TIMEOUT = 0.5
 """Seconds for END_CALL to be sent; then the session is ended without it."""
+_LEAVING = 0.25
+"""Seconds within which a worker leaves whose tracks have gone because it leaves."""
 
 
 @dataclass(frozen=True)
@@ -271,13 +273,25 @@ class AvatarInstance:
             self._background.start(self._leave(stopping, going), "runway_leave_instance")
 
     async def _say_goodbye(self) -> bool:
-        """Send END_CALL. False if it could not be sent, be it that the room does not answer."""
+        """Send END_CALL. False if it could not be sent, be it that the room does not answer, or if
+        the worker has left by itself: so a session that has ended is not taken for one that was
+        told to."""
         try:
             async with asyncio.timeout(_GOODBYE_TIMEOUT):
+                if await self._is_leaving():
+                    return False
                 return await self.connection.send_end_call()
         except Exception as error:  # noqa: BLE001  DELETE follows, whatever it is
             logger.warning("END_CALL was not sent", extra={"error": type(error).__name__})
             return False
+
+    async def _is_leaving(self) -> bool:
+        """Whether the worker leaves by itself. Of one that does, the tracks go first."""
+        if not self.lost.done() or self.lost.result() is not LossReason.TRACKS_UNPUBLISHED:
+            return False
+        gone = self.connection.worker_gone
+        await first_of(gone.wait(), timeout=_LEAVING)
+        return gone.is_set()
 
     async def _leave(self, *before: asyncio.Task[None]) -> None:
         """The worker's room, once nothing of the session is passed on any more."""

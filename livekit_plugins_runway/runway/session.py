@@ -77,6 +77,8 @@ class RealtimeSession:
     times: _Times = field(default_factory=_Times)
     _billed_from: float | None = field(default=None, repr=False)
     """Loop time, with `times.running`."""
+    _final: RealtimeSessionState | None = field(default=None, repr=False)
+    """Runway's word that it has ended, once `wait_until_ended()` has had it."""
     _end_task: asyncio.Task[SessionEnd] | None = field(default=None, repr=False)
     """The one attempt at ending it, from the first `end()` on."""
 
@@ -130,6 +132,7 @@ class RealtimeSession:
             await asyncio.sleep(interval)
             state = await self._status()
             if state is not None and _terminal(state):
+                self._final = state
                 return state
 
     def worker_joined(self) -> None:
@@ -210,6 +213,8 @@ class RealtimeSession:
         say_goodbye: Callable[[], Awaitable[bool]] | None,
         worker_gone: asyncio.Event | None,
     ) -> SessionEnd | None:
+        if self._final is not None:
+            return self._result("already ended", self._final)
         if worker_gone is not None and worker_gone.is_set():
             # It may have crashed, which ends nothing at Runway: only a terminal status counts.
             state = await self._status()

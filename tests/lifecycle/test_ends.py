@@ -17,6 +17,7 @@ from livekit_plugins_runway._common.tasks import BackgroundTasks
 from livekit_plugins_runway.errors import (
     AvatarClosedError,
     ConfigurationError,
+    LossReason,
     LostAnswerError,
     RunwayException,
     ServerError,
@@ -264,6 +265,43 @@ async def test_a_worker_that_ignores_end_call_costs_a_delete() -> None:
         call.connection.manners = Manners(obeys=NEVER)
         await call.avatar.aclose()
         assert [end.how for end in call.of("session_ended")] == ["deleted"]
+
+
+@pytest.mark.parametrize("tracks_first", [0.0, 0.2])
+@in_virtual_time
+async def test_what_has_ended_by_itself_is_not_told_to_end(tracks_first: float) -> None:
+    async with live(recovery=RecoveryOptions(on_loss="audio")) as call:
+        call.connection.manners = Manners(tracks_first=tracks_first)
+        call.runway.sessions["s0"].end("COMPLETED")
+        await call.until(lambda: call.of("session_ended"))
+        (end,) = call.of("session_ended")
+        assert (end.how, end.status) == ("already ended", "COMPLETED")
+        assert call.transport.end_calls == []
+        assert call.runway.deletes("s0") == []
+
+
+@in_virtual_time
+async def test_a_worker_that_only_takes_back_its_tracks_is_told_to_end() -> None:
+    async with live(recovery=RecoveryOptions(on_loss="audio")) as call:
+        call.connection.manners = Manners(tracks_first=NEVER)
+        lost_at = now()
+        call.connection.lose(LossReason.TRACKS_UNPUBLISHED)
+        await call.until(lambda: call.of("session_ended"))
+        ((told_at, _),) = call.transport.end_calls
+        assert told_at - lost_at < 0.5
+
+
+@in_virtual_time
+async def test_what_runway_says_has_ended_is_not_told_to_end() -> None:
+    async with live(recovery=RecoveryOptions(on_loss="audio")) as call:
+        made = call.runway.sessions["s0"]
+        made.on_end = lambda: None  # the worker stays on
+        made.end("COMPLETED")
+        await call.until(lambda: call.of("session_ended"))
+        (end,) = call.of("session_ended")
+        assert (end.how, end.status) == ("already ended", "COMPLETED")
+        assert call.transport.end_calls == []
+        assert call.runway.deletes("s0") == []
 
 
 @in_virtual_time

@@ -80,6 +80,8 @@ class Manners:
     """Until the worker leaves after END_CALL."""
     settles: float = 0.0
     """After that, until Runway says so."""
+    tracks_first: float = 0.02
+    """From when its tracks have gone until it has left."""
     refuses: bool = False
     """It cannot be joined."""
 
@@ -221,8 +223,12 @@ class ScriptedConnection:
         await self.transport.leave(self)
 
     def _on_end(self) -> None:
-        self.worker_gone.set()
-        self._on_lost(LossReason.WORKER_LEFT)
+        self._on_lost(LossReason.TRACKS_UNPUBLISHED)
+        asyncio.get_running_loop().call_later(self.manners.tracks_first, self.worker_gone.set)
+
+    def lose(self, reason: LossReason) -> None:
+        """This end sees it; Runway knows of nothing."""
+        self._on_lost(reason)
 
     def crash(self) -> None:
         """The worker is gone, and Runway knows."""
