@@ -47,8 +47,8 @@ class Bridge:
     ) -> None:
         self._agent_room = room
         self._given_options = room_options or rtc.RoomOptions()
-        self._is_encrypted = False
-        """The participant has joined, or is about to join, with keys."""
+        self._encrypted = asyncio.Event()
+        """Set while the participant is in the room, or about to join it, with keys."""
         self._credentials = credentials
         self._first_identity = self._identity = identity
         """The second: of the participant now. Changed when another one has taken it."""
@@ -98,16 +98,19 @@ class Bridge:
         """The keys of the agent's room may change in mid-call, and those of the avatar with them,
         unless it was given its own."""
         while self._given_options.encryption is None and self._given_options.e2ee is None:
+            await self._encrypted.wait()
             await asyncio.sleep(_LOOK_FOR_KEYS_EVERY)
-            if self._is_encrypted:
-                self.participant.adopt_keys_of(self._agent_room)
+            self.participant.adopt_keys_of(self._agent_room)
 
     def _room_options(self) -> rtc.RoomOptions:
         """Those that were given, with the keys of the agent's own room unless others were."""
         options = self._given_options
         if options.encryption is None and options.e2ee is None:
             options = dataclasses.replace(options, encryption=encryption_of(self._agent_room))
-        self._is_encrypted = (options.encryption or options.e2ee) is not None
+        if options.encryption or options.e2ee:
+            self._encrypted.set()
+        else:
+            self._encrypted.clear()
         return options
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
@@ -117,7 +120,7 @@ class Bridge:
 
     def _enter_anew_if_encrypted(self) -> None:
         """Also after it has joined: while it joins it cannot be told to join again."""
-        if not self._is_encrypted and encryption_of(self._agent_room) is not None:
+        if not self._encrypted.is_set() and encryption_of(self._agent_room) is not None:
             logger.warning("the agent's room is encrypted: the avatar joins it again with its keys")
             self._background.start(self.participant.enter_anew(), "runway_enter_encrypted")
 
