@@ -204,6 +204,7 @@ class AvatarCall:
         if self._states.state is AvatarState.CLOSED:
             raise AvatarClosedError
         opening.result()
+        slot.keep()
 
     async def _open(self) -> None:
         if self.supervisor.waits_for_a_user:

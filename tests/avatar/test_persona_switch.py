@@ -83,6 +83,10 @@ async def test_a_persona_that_is_refused_leaves_the_agent_its_voice_and_the_next
         with pytest.raises(RunwayException):
             await refused.start(call.session, call.room, **call.livekit)
         await speaks(call)
+        voices = [t for t in call.user.tracks if t.identity == "agent" and not t.unpublished_at]
+        assert len(voices) == 1
+        if not options:  # its track has stayed; with "direct" the avatar itself has had one
+            assert [t for t in call.user.tracks if t.identity == "agent"] == voices
         await start_another(call, **options)
         await speaks(call)
         assert call.runway.speech_received

@@ -78,14 +78,34 @@ def test_behind_a_wrapper_the_end_of_the_chain_is_put_back() -> None:
 
 
 async def test_a_session_that_goes_on_without_an_output_of_its_own_is_left_a_voice() -> None:
-    agent = Agent()
-    for ours in (sink(), sink()):  # a second avatar takes the place of that voice
+    agent, voices = Agent(), list[object]()
+    for starts in (True, False, True):  # a second avatar takes the place of that voice, and so on
+        ours = sink()
         slot = slot_of(agent)
         slot.install(ours)
         assert [agent.output.audio] == [ours]
+        if starts:
+            slot.keep()
         slot.restore(ours)
-        assert isinstance(agent.output.audio, AgentVoice)
+        voices.append(agent.output.audio)
+        assert isinstance(voices[-1], AgentVoice)
+    first, after_one_that_did_not_start, last = voices
+    assert after_one_that_did_not_start is first
+    assert last is not first
     agent.emit("close", None)
+
+
+async def test_a_voice_that_was_left_and_is_not_put_back_is_closed() -> None:
+    agent, ours, theirs = Agent(), sink(), QueueAudioOutput()
+    voice = AgentVoice(cast(Any, agent), ScriptedRoom().as_room, BackgroundTasks())
+    agent.output.audio = voice
+    slot = slot_of(agent)
+    slot.install(ours)
+    agent.output.audio = theirs
+    with mock.patch.object(voice, "close_soon") as close_soon:
+        slot.restore(ours)
+    close_soon.assert_called_once_with()
+    voice.close_soon()
 
 
 @pytest.mark.parametrize("is_over", [True, False])

@@ -19,7 +19,7 @@ class AgentVoice(AvatarAudioOutput):
     """Speaks by the agent's own participant, without an avatar: what is left when one was closed
     in a session that has no output of its own. Its track is published with its first words.
 
-    Closed with the agent session, or by the next avatar that takes its place.
+    Closed with the agent session, or by the next avatar that has started in its place.
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class OutputSlot:
         self._room = room
         self._background = background
         self._former = _tail(agent_session.output.audio)
-        """What was there before; None: nothing was."""
+        """What was there before; None: nothing was, but perhaps a voice that an avatar has left."""
+        self._spare: AgentVoice | None = None
+        """That voice, silent: put back if the avatar does not start."""
         self._is_over = False
         """The session was closed while the slot was taken."""
 
@@ -86,8 +88,14 @@ class OutputSlot:
         self._agent_session.on("close", self._on_close)
         self._agent_session.output.replace_audio_tail(output)
         if isinstance(self._former, AgentVoice):
-            self._former.close_soon()
-            self._former = None
+            self._spare, self._former = self._former, None
+            self._spare.clear_buffer()
+
+    def keep(self) -> None:
+        """The avatar has started: the voice that one before it has left is not needed any more."""
+        if self._spare is not None:
+            self._spare.close_soon()
+            self._spare = None
 
     def restore(self, output: AvatarAudioOutput) -> None:
         """Does not raise: what stands there is somebody else's."""
@@ -96,6 +104,7 @@ class OutputSlot:
             self._restore(output)
         except Exception:  # noqa: BLE001  of an output that is somebody else's
             logger.exception("the agent's former audio output was not restored")
+        self.keep()
 
     def _restore(self, output: AvatarAudioOutput) -> None:
         outputs = self._agent_session.output
@@ -108,8 +117,10 @@ class OutputSlot:
                 outputs.audio = None
         else:
             logger.info("the agent goes on by its own participant: it had no other audio output")
-            voice = AgentVoice(self._agent_session, self._room, self._background)
-            outputs.replace_audio_tail(voice)
+            voice, self._spare = self._spare, None
+            outputs.replace_audio_tail(
+                voice or AgentVoice(self._agent_session, self._room, self._background)
+            )
 
     def _on_close(self, _: object) -> None:
         self._is_over = True
