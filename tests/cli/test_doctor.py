@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from aiohttp import web
 from livekit import api
 
 from livekit_plugins_runway.cli.doctor import command as doctor
-from livekit_plugins_runway.cli.doctor import live, phrase
+from livekit_plugins_runway.cli.doctor import encoder, live, offline, phrase
 from livekit_plugins_runway.cli.doctor.live import Findings
 from livekit_plugins_runway.cli.doctor.verdict import MOUTHPIECE, judge
 from livekit_plugins_runway.cli.doctor.witness import Heard
@@ -77,6 +78,7 @@ async def test_all_is_well_with_a_key_credits_and_a_server(livekit_server: LiveK
         told = await run("--json", "doctor", env=livekit)
         assert (told.code, told.json["ok"]) == (0, True)
         assert set(statuses(told.json).values()) == {"ok"}, told.out
+        assert "encoded by OpenH264" in advice(told.json, "livekit media")
         assert not [r for r in simulator.requests if r.method != "GET"]
         wrong = await run("--json", "doctor", env={**livekit, "LIVEKIT_API_SECRET": "x" * 32})
         assert (wrong.code, statuses(wrong.json)["livekit key"]) == (ExitCode.REFUSED, "fail")
@@ -121,6 +123,25 @@ async def test_a_wrong_key_and_an_odd_one_are_noticed() -> None:
         found = statuses(told.json)
         assert (found["runway key"], found["runway account"]) == ("warn", "fail")
         assert "did not accept the key" in advice(told.json, "runway account")
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "text"),
+    [
+        ("OpenH264", "ok", "encoded by OpenH264"),
+        ("NvEnc", "ok", "in hardware by NvEnc"),
+        (encoder.NotPublished("joining a room: ConnectError"), "fail", "joining a room"),
+    ],
+)
+async def test_it_says_who_encodes_the_picture(
+    monkeypatch: pytest.MonkeyPatch, found: str | Exception, status: str, text: str
+) -> None:
+    answer = mock.AsyncMock(side_effect=[found])
+    monkeypatch.setattr(encoder, "encoder_in_use", answer)
+    check = await offline._media("ws://h", "k", "s" * 32)
+    assert check.status == status
+    assert text in check.detail
+    assert ('encoder="software"' in check.advice) is ("hardware" in text)
 
 
 @asynccontextmanager

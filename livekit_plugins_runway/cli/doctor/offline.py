@@ -31,6 +31,7 @@ Status = Literal["ok", "warn", "fail"]
 LIVE_SECONDS = 24
 """How long a worker is usually there in `doctor --live`."""
 _TIMEOUT = 8.0
+_MEDIA_TIMEOUT = 15.0
 _KEY = re.compile(r"key_[0-9a-f]{128}")
 """As described by Runway's own agent skills (runwayml/skills); no promise of the API."""
 _SKEW_WARN, _SKEW_FAIL = 5.0, 60.0
@@ -259,7 +260,24 @@ async def _livekit_key(settings: Settings, url: str) -> list[Check]:
         return [Check("livekit key", "fail", kind, problem.message)]
     except (aiohttp.ClientError, TimeoutError) as error:
         return [Check("livekit key", "fail", type(error).__name__, "Try again.")]
-    return [Check("livekit key", "ok", "accepted")]
+    return [Check("livekit key", "ok", "accepted"), await _media(url, key.value, secret.value)]
+
+
+async def _media(url: str, key: str, secret: str) -> Check:
+    from .encoder import NotPublished, encoder_in_use, is_software  # here: with LiveKit's SDK
+
+    try:
+        encoder = await encoder_in_use(url, key, secret, _MEDIA_TIMEOUT)
+    except NotPublished as error:
+        return Check("livekit media", "fail", str(error), "Check the ports below, TCP and UDP.")
+    if is_software(encoder):
+        return Check("livekit media", "ok", f"a picture was sent, encoded by {encoder}")
+    return Check(
+        "livekit media",
+        "ok",
+        f"a picture was sent, encoded in hardware by {encoder}",
+        'VideoOptions(encoder="software") leaves the GPU to your models (docs/deploy.md).',
+    )
 
 
 async def _knock(url: str) -> _Answer:
@@ -299,4 +317,4 @@ def _ports() -> Check:
             return Check(
                 "ports", "warn", f"no route for UDP; {_PORTS}", "Media will go over TCP, if at all."
             )
-    return Check("ports", "ok", f"{_PORTS}; only --live shows whether media passes")
+    return Check("ports", "ok", f"{_PORTS}; only --live shows whether Runway's media pass")
