@@ -44,3 +44,26 @@ async def test_switched_off_in_mid_call_the_voice_goes_on_and_on_again_the_face_
         assert sum(call.runway.speech_received) > 0
         assert [replaced.cause for replaced in call.replaced] == ["resume"]
         assert call.errors == []
+
+
+async def test_in_text_only_mode_nothing_is_said_or_paid_for_and_then_it_speaks_again(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        await call.avatar.pause()
+        call.session.output.set_audio_enabled(False)
+        began = now()
+        await call.say(LONG)
+        assert now() - began < 0.5 * LONG.duration_s
+        assert call.heard(began) == []
+        await call.until_told("session_ended", lambda: len(call.ends) == 1)
+        call.session.output.set_audio_enabled(True)
+        await call.avatar.resume()
+        began = now()
+        await call.say(SHORT)
+        await call.hears(SHORT, since=began)
+        assert sum(call.runway.speech_received) > 0
+        assert call.history() == [(LONG.text, False), (SHORT.text, False)]
+        assert call.errors == []

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from livekit import rtc
 
+from livekit_plugins_runway import AvatarState
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
-from livekit_plugins_runway.testing.tones import ToneScript
-from tests.support.call import TRANSPORTS, Call, calling, now
+from livekit_plugins_runway.testing.tones import ToneScript, hear, missing
+from livekit_plugins_runway.testing.user import SimulatedUser
+from tests.support.call import RATE, TRANSPORTS, Call, calling, now
 
 GREETING = ToneScript(12)
+BOTH: dict[str, Any] = {"listen_to": ["agent", "runway-avatar-agent"]}
+"""Hears the agent's own participant as well as the avatar's."""
 
 
 async def greeted(call: Call, handle: Any) -> None:
@@ -67,3 +71,40 @@ async def test_the_greeting_waits_for_a_user_who_subscribes_late(
         for publication in avatar.track_publications.values():
             publication.set_subscribed(True)
         await greeted(call, handle)
+
+
+@pytest.mark.parametrize("face", [False, True], ids=["plain agent", "avatar"])
+async def test_what_is_said_while_the_user_is_away_is_said_as_by_an_agent_without_an_avatar(
+    livekit_server: LiveKitServer, face: bool
+) -> None:
+    """Nobody is waited for who has left, nothing is said again, and who is back hears the next."""
+    away, back = ToneScript(8, offset=20), ToneScript(8, offset=40)
+    async with calling(livekit_server, user=BOTH) as call:
+        call.close_on_disconnect = False
+        if face:
+            await call.start()
+            await call.until(AvatarState.LIVE)
+        else:
+            await call.start_session()
+        began = now()
+        await call.say(GREETING)
+        await call.hears(GREETING, since=began)
+        await call.user.aclose()
+        began = now()
+        await call.say(away)
+        assert 0.7 * away.duration_s < now() - began < away.duration_s + 3.0
+        async with SimulatedUser(
+            call.server.url,
+            call.room.name,
+            api_key=call.server.api_key,
+            api_secret=call.server.api_secret,
+            **BOTH,
+        ) as user:
+            await asyncio.sleep(2.0)  # for anything that had waited
+            began = now()
+            await call.say(back)
+            await user.wait_for_silence(0.4, 5.0)
+            heard = hear(user.heard(user.joined_at), RATE)
+            assert missing(back, heard) == []
+            assert {tone.index for tone in heard} <= set(back.indices)
+        assert call.history() == [(script.text, False) for script in (GREETING, away, back)]

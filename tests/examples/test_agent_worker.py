@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import secrets
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.heavy
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "examples" / "offline_agent.py"
 THREADED_AGENT = ROOT / "tests/support/threaded_agent.py"
+HANGING_UP_AGENT = ROOT / "tests/support/hanging_up_agent.py"
+FAREWELL = "It was good to talk to you. Goodbye, and take care."
 _SEEDED = random.Random(5)
 MOMENTS = [round(_SEEDED.uniform(0.0, 8.0), 2) for _ in range(int(os.environ.get("MOMENTS", "1")))]
 """Seconds after the create at which a worker is terminated; 10 of them for a release."""
@@ -165,3 +168,30 @@ async def test_the_session_of_a_job_that_is_killed_ends_at_once(
         # Long before the simulated Runway gives up a session that nobody is in.
         await there.simulator.wait_until(lambda: session.status.is_terminal, 5.0)
         assert session.status.value == "CANCELLED", "not by DELETE"
+
+
+@pytest.mark.timeout(120)
+async def test_an_agent_that_hangs_up_says_its_farewell_whole_and_logs_no_error(
+    livekit_server: LiveKitServer, tmp_path: Path
+) -> None:
+    """By the framework's `EndCallTool`, which deletes the room."""
+    async with office(livekit_server, tmp_path, HANGING_UP_AGENT) as there:
+        user = await there.call("hanging-up-agent")
+        await has_a_face_and_a_voice(user)
+        await user.say("Goodbye!")
+        await there.worker.wait_for(lambda w: "closed" in [e["event"] for e in w.events], 30.0)
+        await there.simulator.wait_until(lambda: not there.simulator.leaked(), 15.0)
+        [session] = there.simulator.sessions.values()
+        assert session.status.value == "COMPLETED"
+        last = there.worker.said("assistant")[-1]
+        assert (last["text"].strip(), last["interrupted"]) == (FAREWELL, False)
+        await user.wait_until(lambda: not user.room.isconnected(), 10.0)  # the room is deleted
+    assert errors(tmp_path / "worker.log") == []
+
+
+def errors(log: Path) -> list[str]:
+    """What it says at level ERROR, but for the SDK, which calls it an error that the connections of
+    a deleted room close."""
+    records = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    wrong = [r for r in records if r["level"] in ("ERROR", "CRITICAL") and r["name"] != "livekit"]
+    return [record["message"] for record in wrong]
