@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         StringParameter,
         Tool,
     )
+    from .transport.participant_options import ParticipantOptions, TokenRequest
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,7 @@ __all__ = [
     "IntegerParameter",
     "NumberParameter",
     "ObjectParameter",
+    "ParticipantOptions",
     "PlayoutForced",
     "PlayoutStats",
     "RecoveryOptions",
@@ -63,6 +65,7 @@ __all__ = [
     "SessionEnd",
     "StateChanged",
     "StringParameter",
+    "TokenRequest",
     "Tool",
     "ToolCall",
     "VideoOptions",
@@ -98,6 +101,7 @@ _MODULES = {
         "StringParameter",
         "Tool",
     ],
+    "transport.participant_options": ["ParticipantOptions", "TokenRequest"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _SUBMODULES = ("avatar", "errors", "events")

@@ -49,6 +49,7 @@ from .runway.requests import realtime_request
 from .transport.base import Transport
 from .transport.factory import TransportKind, check_transport, make_transport, worker_token_ttl
 from .transport.identity import DEFAULT_IDENTITY, free_identity
+from .transport.participant_options import ParticipantOptions
 from .transport.tokens import RoomCredentials
 from .transport.worker_protocol import DeliveryKind, DeliveryOption
 
@@ -107,6 +108,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             None: `RecoveryOptions()`.
         video: size, pace and encoding of the picture that the user gets; None: as Runway sends it.
             With "bridge" only.
+        participant: attributes and metadata of the avatar participant, who may see and hear it, and
+            who makes its token; None: `ParticipantOptions()`.
         room_options: of the avatar participant's connection to the agent's room: ICE servers, relay
             only, timeout, keys. Without `encryption` it takes the keys of the agent's own room.
             With "bridge" only.
@@ -153,6 +156,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         allow_pause: bool = True,
         recovery: RecoveryOptions | None = None,
         video: VideoOptions | None = None,
+        participant: ParticipantOptions | None = None,
         room_options: rtc.RoomOptions | None = None,
         allow_unencrypted: bool = False,
         guardian: bool = True,
@@ -171,7 +175,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         )
         check_choice("delivery", delivery, ("auto", "datastream", "track"))
         check_choice("playout", playout, get_args(PlayoutOption))
-        check_transport(transport, delivery, video, room_options)
+        check_transport(transport, delivery, video, room_options, participant)
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
         check_seconds("create_timeout", create_timeout)
         check_seconds("join_timeout", join_timeout)
@@ -193,6 +197,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         self._transport_kind = transport
         self._allow_private_livekit_url = allow_private_livekit_url
         self._video = video
+        self._participant = participant or ParticipantOptions()
         self._room_options = room_options
         self._allow_unencrypted = allow_unencrypted
         self._call_events = CallEvents(self.emit)
@@ -214,6 +219,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             wait_for_avatar=wait_for_avatar,
             allow_pause=allow_pause,
             by_clock=playout == "clock",
+            audience=self._participant.audience,
         )
 
         # What becomes of it, all in the event loop's thread.
@@ -332,7 +338,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             AvatarClosedError: it, or the agent session, was closed meanwhile.
             RunwayException: Runway refused, by kind (see `errors`).
             UnavailableError: the avatar participant could not join the agent room, or ("direct")
-                the voice not be published there.
+                the voice not be published there, or nobody gave it a token.
         """
         if _in_console():
             logger.warning("console mode: the avatar stays off, nothing is created or billed")
@@ -436,10 +442,12 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         """Raises `ConfigurationError` for what is missing, or where the avatar has no place."""
         job = get_job_context(required=False)
         url = required("The LiveKit URL", "livekit_url", livekit_url, "LIVEKIT_URL")
-        key = required("The LiveKit key", "livekit_api_key", livekit_api_key, "LIVEKIT_API_KEY")
-        secret = required(
-            "The LiveKit secret", "livekit_api_secret", livekit_api_secret, "LIVEKIT_API_SECRET"
-        )
+        key = secret = ""
+        if self._participant.token is None:
+            key = required("The LiveKit key", "livekit_api_key", livekit_api_key, "LIVEKIT_API_KEY")
+            secret = required(
+                "The LiveKit secret", "livekit_api_secret", livekit_api_secret, "LIVEKIT_API_SECRET"
+            )
         if room.isconnected():
             room_name, agent_identity = room.name, room.local_participant.identity
         elif job is not None:  # its room is connected by the agent session
@@ -447,7 +455,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         else:
             raise ConfigurationError("Outside a job the room must be connected before start().")
         self._identity = free_identity(self._identity, room, agent_identity)
-        return RoomCredentials(url, key, secret, room_name, agent_identity)
+        return RoomCredentials(url, key, secret, room_name, agent_identity, self._participant)
 
     def _make_transport(self, room: rtc.Room, credentials: RoomCredentials) -> Transport:
         options = self._options.instance

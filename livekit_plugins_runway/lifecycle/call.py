@@ -16,6 +16,7 @@ from .._common.tasks import BackgroundTasks, cancel_and_wait
 from ..errors import AvatarClosedError, AvatarEvictedError
 from ..events import AvatarState, CallEvents, PlayoutForced
 from ..log import logger
+from ..media.listeners import Audience
 from ..media.participant import Eviction
 from ..playout.output import AvatarAudioOutput
 from ..playout.ports import FirstSpeechHeard, PlayoutReport
@@ -85,6 +86,8 @@ class CallOptions:
     wait_for_avatar: float
     allow_pause: bool
     by_clock: bool
+    audience: Audience = None
+    """Who is a reason for a face; None: every user in the room."""
 
 
 class AvatarCall:
@@ -129,7 +132,7 @@ class AvatarCall:
             can_pause=options.allow_pause,
             by_clock=options.by_clock,
         )
-        self._presence = UserPresence(room)
+        self._presence = UserPresence(room, options.audience)
         cap = Cap(options.recovery)
         spending = Spending(options.recovery, options.request.max_duration)
         self._endings = Endings(events, background, cap.ended_by_itself)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from livekit import rtc
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
@@ -34,6 +34,10 @@ _EVENTS: tuple[rtc.room.EventTypes, ...] = (
 )
 
 
+Audience = Collection[str] | None
+"""Identities of those who may see and hear the avatar; None: all."""
+
+
 def is_user(participant: rtc.Participant) -> bool:
     """A person, or what connects one: no agent, egress or ingress."""
     speaks_for_an_agent = ATTRIBUTE_PUBLISH_ON_BEHALF in participant.attributes
@@ -45,16 +49,36 @@ def is_listener(participant: rtc.Participant) -> bool:
     return is_user(participant) and participant.attributes.get(_CALL_STATUS, "active") == "active"
 
 
+def is_in(audience: Audience, participant: rtc.Participant) -> bool:
+    return audience is None or participant.identity in audience
+
+
+def restrict(room: rtc.Room, audience: Audience) -> None:
+    """Let nobody else subscribe to what this end publishes in the room. Before it publishes."""
+    if audience is not None:
+        room.local_participant.set_track_subscription_permissions(
+            allow_all_participants=False,
+            participant_permissions=[
+                rtc.ParticipantTrackPermission(participant_identity=identity, allow_all=True)
+                for identity in sorted(audience)
+            ],
+        )
+
+
 class Listeners:
     """Watches a room for listeners, by who is in it at each event: a reconnect may swallow events.
 
     Args:
         on_change: called with whether there is one, at each change: at first there is none.
+        audience: who counts.
     """
 
-    def __init__(self, room: rtc.Room, on_change: Callable[[bool], None]) -> None:
+    def __init__(
+        self, room: rtc.Room, on_change: Callable[[bool], None], audience: Audience = None
+    ) -> None:
         self._room = room
         self._on_change = on_change
+        self._audience = audience
         self._present = False
         """Written by `look()` alone."""
         for event in _EVENTS:
@@ -62,7 +86,8 @@ class Listeners:
 
     def look(self, *_: object) -> None:
         """Account for who is there now."""
-        present = any(map(is_listener, self._room.remote_participants.values()))
+        there = self._room.remote_participants.values()
+        present = any(is_listener(one) and is_in(self._audience, one) for one in there)
         if present != self._present:
             self._present = present
             self._on_change(present)

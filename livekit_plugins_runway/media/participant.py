@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
@@ -15,7 +15,7 @@ from ..errors import UnavailableError
 from ..log import logger
 from ..playout.ports import Microphone
 from .connect import adopt_keys, connect, leave
-from .listeners import Listeners, TrackSubscription
+from .listeners import Audience, Listeners, TrackSubscription, restrict
 from .microphone import LiveMicrophone
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
 from .ways import MediaWay, choose
@@ -57,6 +57,10 @@ def eviction_by(reason: rtc.DisconnectReason.ValueType) -> Eviction | None:
 def _tell_nobody(_: Eviction) -> None: ...
 
 
+async def _no_token() -> str:
+    raise RuntimeError("join() was not called")
+
+
 class AvatarParticipant:
     """Publishes the avatar's microphone at once and its camera with the first real frame.
 
@@ -69,6 +73,7 @@ class AvatarParticipant:
         background: sees an attempt to join that is given up to its end; None: `aclose()` does.
         room_options: called for each attempt to join: of its connection, with the keys of a room
             that is encrypted.
+        audience: who may subscribe, and is waited for; None: all.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class AvatarParticipant:
         way: MediaWay | None = None,
         background: BackgroundTasks | None = None,
         room_options: Callable[[], rtc.RoomOptions] = rtc.RoomOptions,
+        audience: Audience = None,
     ) -> None:
         # All of it is of the event loop's thread; only `microphone` may be written to from others.
         # The sources (microphone, camera) last for the call; the room and the tracks are made anew
@@ -84,6 +90,7 @@ class AvatarParticipant:
         self.way = way or choose()
         self._background = background
         self._room_options = room_options
+        self._audience = audience
         self._video = video or VideoOptions()
         self._fitter = VideoFitter(self._video)
         """It has a clock: `max_fps` counts each picture that it is given."""
@@ -97,7 +104,7 @@ class AvatarParticipant:
         self._camera_track: rtc.LocalVideoTrack | None = None
         """Of `_camera`, in `_room`. Muted while there are no pictures."""
         self._url = ""
-        self._make_token: Callable[[], str] = str
+        self._make_token: Callable[[], Awaitable[str]] = _no_token
         self._on_evicted: Callable[[Eviction], None] = _tell_nobody
         """As given to `join()`; before it nothing uses them."""
         self._stand_in: Microphone | None = None
@@ -142,19 +149,20 @@ class AvatarParticipant:
     async def join(
         self,
         url: str,
-        make_token: Callable[[], str],
+        make_token: Callable[[], Awaitable[str]],
         on_evicted: Callable[[Eviction], None] | None = None,
     ) -> None:
         """Join the agent room and publish the microphone.
 
         Args:
             make_token: called for each attempt to join; a connection that the SDK could not restore
-                is made anew, and so is one that another participant of its identity has ended.
+                is made anew, and so is one that another participant of its identity has ended. May
+                raise `UnavailableError`.
             on_evicted: called when it was put out. If it was replaced, `make_token` is to give
                 another identity from then on.
 
         Raises:
-            UnavailableError: the server refused, or could not be reached.
+            UnavailableError: the server refused, or could not be reached, or there was no token.
         """
         self._url, self._make_token = url, make_token
         self._on_evicted = on_evicted or _tell_nobody
@@ -202,9 +210,10 @@ class AvatarParticipant:
             dtx=False,  # words that begin while nothing is sent may be too loud (docs/relay.md)
         )
         try:
-            token, room_options = self._make_token(), self._room_options()
+            token, room_options = await self._make_token(), self._room_options()
             await connect(room, self._url, token, self._background, room_options)
-            self._listeners = Listeners(room, self._subscription.on_listeners)
+            restrict(room, self._audience)
+            self._listeners = Listeners(room, self._subscription.on_listeners, self._audience)
             self._listeners.look()
             await self._publish(room, self._microphone_track, options)
             self._published_at = asyncio.get_running_loop().time()

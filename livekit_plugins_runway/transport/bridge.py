@@ -56,7 +56,10 @@ class Bridge:
         self._stall_timeout = stall_timeout
         self._background = background or BackgroundTasks()
         self.participant = AvatarParticipant(
-            video, background=background, room_options=self._room_options
+            video,
+            background=background,
+            room_options=self._room_options,
+            audience=credentials.participant.audience,
         )
         self._voice: FallbackTrack | None = None
         """Once the participant was removed."""

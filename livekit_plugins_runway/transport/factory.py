@@ -15,6 +15,7 @@ from ..media.video import VideoOptions
 from .base import Transport
 from .bridge import Bridge
 from .direct import Direct
+from .participant_options import ParticipantOptions
 from .tokens import RoomCredentials, check_public
 from .worker_protocol import DeliveryOption
 
@@ -28,6 +29,7 @@ def check_transport(
     delivery: DeliveryOption,
     video: VideoOptions | None = None,
     room_options: rtc.RoomOptions | None = None,
+    participant: ParticipantOptions | None = None,
 ) -> None:
     """Raises `ConfigurationError` for what does not exist, or cannot go together."""
     check_choice("transport", transport, get_args(TransportKind))
@@ -46,6 +48,14 @@ def check_transport(
             'transport="direct" cannot go with room_options: Runway\'s worker joins the room by '
             'itself. Use transport="bridge".'
         )
+    if transport == "direct" and participant is not None:
+        for name in ("audience", "token"):
+            if getattr(participant, name) is not None:
+                raise ConfigurationError(
+                    f'transport="direct" cannot go with participant=ParticipantOptions({name}=...):'
+                    " Runway's worker joins the room by itself, with a token that this process "
+                    'makes. Use transport="bridge".'
+                )
 
 
 def make_transport(

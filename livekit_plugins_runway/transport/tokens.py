@@ -15,14 +15,17 @@ from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 from pydantic import ValidationError
 
 from .._common.http import new_session
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, UnavailableError
 from ..log import logger
 from ..runway.models import LiveKitIntegration, explain
+from .participant_options import ParticipantOptions, TokenRequest, TokenSource
 
 PARTICIPANT_TTL = datetime.timedelta(hours=1)
 ATTRIBUTE_INVITATION = "runway.invitation"
 """Tells two workers of the same identity apart."""
 _REMOVE_TIMEOUT = 2.0
+_TOKEN_TIMEOUT = 10.0
+"""Seconds for a token that is made elsewhere."""
 _PRIVATE_NAMES = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
 _INSTEAD = (
     'Pass the public address of your server as livekit_url, or use transport="bridge", which gives '
@@ -38,6 +41,8 @@ class RoomCredentials:
     Attributes:
         room: its name.
         agent_identity: of the participant on whose behalf the avatar publishes.
+        api_key, api_secret: may be "" where the bridge's token is made elsewhere.
+        participant: what an avatar participant says of itself, and who makes its token.
     """
 
     url: str
@@ -45,10 +50,38 @@ class RoomCredentials:
     api_secret: str = field(repr=False)
     room: str
     agent_identity: str
+    participant: ParticipantOptions = field(default_factory=ParticipantOptions)
 
-    def participant_token(self, identity: str, name: str) -> str:
-        """For the avatar participant of the bridge: it may publish a camera and a microphone."""
+    async def participant_token(self, identity: str, name: str) -> str:
+        """For the avatar participant of the bridge: it may publish a camera and a microphone.
+
+        Raises:
+            UnavailableError: whoever makes it elsewhere did not.
+        """
+        if self.participant.token is not None:
+            return await self._token_of(self.participant.token, identity, name)
         return self._token(identity, name, PARTICIPANT_TTL, data=False)
+
+    async def _token_of(self, source: TokenSource, identity: str, name: str) -> str:
+        attributes, metadata = self._attributes(), self.participant.metadata
+        request = TokenRequest(self.url, self.room, identity, name, attributes, metadata)
+        try:
+            async with asyncio.timeout(_TOKEN_TIMEOUT):
+                token: object = await source(request)
+        except Exception as error:
+            raise UnavailableError(
+                "The avatar participant got no token: ParticipantOptions.token has raised "
+                f"{type(error).__name__}, or took longer than {_TOKEN_TIMEOUT:g} s."
+            ) from error
+        if not isinstance(token, str) or not token:
+            raise UnavailableError(
+                "The avatar participant got no token: ParticipantOptions.token has returned "
+                f"{type(token).__name__}, not a token."
+            )
+        return token
+
+    def _attributes(self) -> dict[str, str]:
+        return {**self.participant.attributes, ATTRIBUTE_PUBLISH_ON_BEHALF: self.agent_identity}
 
     def worker_integration(
         self, identity: str, name: str, ttl: datetime.timedelta, invitation: str = ""
@@ -73,7 +106,8 @@ class RoomCredentials:
         except ValidationError as error:
             raise ConfigurationError(
                 f"Runway's worker cannot be invited to this room: {explain(error)}. Use a shorter "
-                "room name, agent identity, avatar_participant_identity or avatar_participant_name."
+                "room name, agent identity, avatar_participant_identity, avatar_participant_name, "
+                "or attributes."
             ) from None
 
     def _token(
@@ -96,7 +130,7 @@ class RoomCredentials:
             can_publish_data=data,
             can_subscribe=False,
         )
-        attributes = {ATTRIBUTE_PUBLISH_ON_BEHALF: self.agent_identity}
+        attributes = self._attributes()
         if invitation:
             attributes[ATTRIBUTE_INVITATION] = invitation
         return (
@@ -106,6 +140,7 @@ class RoomCredentials:
             .with_name(name)
             .with_grants(grants)
             .with_attributes(attributes)
+            .with_metadata(self.participant.metadata)
             .with_ttl(ttl)
             .to_jwt()
         )

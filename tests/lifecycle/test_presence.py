@@ -40,6 +40,15 @@ def test_people_count_and_machines_do_not(
     assert presence.present is counts
 
 
+def test_who_may_not_see_the_avatar_is_no_reason_for_a_face() -> None:
+    room = ScriptedRoom()
+    presence = UserPresence(room.as_room, ["patient"])
+    room.join("visitor")
+    assert not presence.present
+    room.join("patient")
+    assert presence.present
+
+
 @timers_only
 async def test_nobody_has_left_before_somebody_was_there() -> None:
     room = ScriptedRoom()

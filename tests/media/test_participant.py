@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +58,8 @@ class Room(rtc.EventEmitter[Any]):
         self.published: list[str] = []
         self.connected = False
         self.remote_participants: dict[str, Any] = {}
+        self.admits: list[str] | None = None
+        """Who may subscribe; None: all."""
         server.rooms.append(self)
 
     @property
@@ -77,6 +79,17 @@ class Room(rtc.EventEmitter[Any]):
 
     def subscribe(self) -> None:
         self.emit("local_track_subscribed", SimpleNamespace(sid=VOICE))
+
+    def set_track_subscription_permissions(
+        self,
+        *,
+        allow_all_participants: bool,
+        participant_permissions: list[rtc.ParticipantTrackPermission],
+    ) -> None:
+        assert not allow_all_participants
+        assert self.published == []
+        assert all(one.allow_all for one in participant_permissions)
+        self.admits = [one.participant_identity for one in participant_permissions]
 
     async def publish_track(self, track: Any, _options: object) -> None:
         answers = self.server.answers[track.name]
@@ -140,12 +153,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
-def participant() -> AvatarParticipant:
+def participant(**options: Any) -> AvatarParticipant:
     no_tap: Any = None
-    return AvatarParticipant(None, MediaWay("public", Silent, no_tap, no_tap))
+    return AvatarParticipant(None, MediaWay("public", Silent, no_tap, no_tap), **options)
 
 
-async def joined(token: Callable[[], str] = lambda: "token") -> AvatarParticipant:
+async def a_token() -> str:
+    return "token"
+
+
+async def joined(token: Callable[[], Awaitable[str]] = a_token) -> AvatarParticipant:
     made = participant()
     await made.join("ws://h", token)
     return made
@@ -349,7 +366,7 @@ async def _evicted(
 ) -> None:
     avatar, evictions, tokens = participant(), list[Eviction](), list[str]()
 
-    def make() -> str:
+    async def make() -> str:
         tokens.append("another" if evictions else "first")
         return tokens[-1]
 
@@ -386,7 +403,7 @@ def test_an_eviction_is_told_and_only_who_was_replaced_joins_again(
 async def _replaced_at_the_door(server: Server) -> None:
     avatar = participant()
     server.answers[VOICE] = [NEVER, NEVER]
-    joining = asyncio.create_task(avatar.join("ws://h", lambda: "token"))
+    joining = asyncio.create_task(avatar.join("ws://h", a_token))
     for number in range(2):
         await asyncio.sleep(0.1)
         assert len(server.rooms) == number + 1
@@ -404,7 +421,7 @@ def test_replaced_while_it_enters_it_enters_again(server: Server) -> None:
 async def _removed_at_the_door(server: Server) -> None:
     avatar = participant()
     server.answers[VOICE] = [NEVER]
-    joining = asyncio.create_task(avatar.join("ws://h", lambda: "token"))
+    joining = asyncio.create_task(avatar.join("ws://h", a_token))
     await asyncio.sleep(0.1)
     server.rooms[0].lose(PUT_OUT)
     with pytest.raises(UnavailableError):
@@ -440,10 +457,31 @@ def test_that_the_agent_has_subscribed_is_no_listener(server: Server) -> None:
 
 
 @timers_only
+async def _an_audience(server: Server) -> None:
+    avatar = participant(audience={"patient", "doctor"})
+    await avatar.join("ws://h", a_token)
+    server.rooms[0].enter("visitor")
+    server.rooms[0].subscribe()
+    await asyncio.sleep(3600.0)
+    assert not avatar.subscribed
+    server.rooms[0].enter("patient")
+    await asyncio.sleep(1.1)
+    assert avatar.subscribed
+    server.rooms[0].lose()
+    await asyncio.sleep(10.0)
+    assert [room.admits for room in server.rooms] == [["doctor", "patient"]] * 2
+    await avatar.aclose()
+
+
+def test_only_an_audience_may_subscribe_and_is_waited_for_in_each_room(server: Server) -> None:
+    _an_audience(server)
+
+
+@timers_only
 async def _a_token_that_cannot_be_made_once(server: Server) -> None:
     tokens: Iterator[str | Exception] = iter(["first", ValueError("no key"), "second"])
 
-    def make() -> str:
+    async def make() -> str:
         token = next(tokens)
         if isinstance(token, Exception):
             raise token

@@ -62,6 +62,9 @@ async def test_each_codec_that_is_offered_arrives_as_what_it_is(
     participant = AvatarParticipant(VideoOptions(width=176, height=320, codec=codec))
     face = Face().frame((320, 208), 0.1, False)
 
+    async def token() -> str:
+        return server.token(room, "face")
+
     async def feed() -> None:
         while True:
             now = time.monotonic_ns() // 1000
@@ -76,7 +79,7 @@ async def test_each_codec_that_is_offered_arrives_as_what_it_is(
         api_key=server.api_key,
         api_secret=server.api_secret,
     ) as user:
-        await participant.join(server.url, lambda: server.token(room, "face"))
+        await participant.join(server.url, token)
         feeding = asyncio.create_task(feed())
         try:
             await user.wait_until(lambda: len(user.frames) >= 5, 8.0)

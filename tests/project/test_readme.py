@@ -18,6 +18,7 @@ from livekit.agents.types import NotGiven
 from livekit_plugins_runway import (
     AvatarSession,
     AvatarState,
+    ParticipantOptions,
     RecoveryOptions,
     SessionEnd,
     VideoOptions,
@@ -95,6 +96,12 @@ def test_the_video_options_are_those_of_the_class_with_their_defaults() -> None:
     assert {name: ast.literal_eval(default.strip("`")) for name, default in rows.items()} == {
         field.name: field.default for field in dataclasses.fields(VideoOptions)
     }
+
+
+def test_the_participant_options_are_those_of_the_class_with_their_defaults() -> None:
+    rows = table("Options", "Participant option")
+    shown = {name.strip("`"): ast.literal_eval(cell.strip("`")) for name, cell in rows.items()}
+    assert shown == dataclasses.asdict(ParticipantOptions())
 
 
 def test_the_arguments_of_a_swap_are_those_that_it_names() -> None:

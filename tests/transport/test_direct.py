@@ -477,8 +477,8 @@ async def test_when_the_agents_room_is_lost_nobody_more_is_invited(
 # -- without a server ------------------------------------------------------------------------
 
 
-def access(**other: str) -> RoomCredentials:
-    given = {
+def access(**other: Any) -> RoomCredentials:
+    given: dict[str, Any] = {
         "url": "wss://agents.example.com",
         "api_key": "key",
         "api_secret": "s" * 32,

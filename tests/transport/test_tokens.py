@@ -13,16 +13,27 @@ import pytest
 from aiohttp import web
 from livekit import api
 
-from livekit_plugins_runway.errors import ConfigurationError
+from livekit_plugins_runway.errors import ConfigurationError, UnavailableError
+from livekit_plugins_runway.transport.factory import check_transport
+from livekit_plugins_runway.transport.participant_options import ParticipantOptions, TokenRequest
 from livekit_plugins_runway.transport.tokens import RoomCredentials, check_public
 from tests.support.virtual_clock import virtual_clock
 
 SECRET = "s" * 32
 
 
-def credentials(url: str = "wss://agents.example.com") -> RoomCredentials:
+def credentials(url: str = "wss://agents.example.com", **participant: Any) -> RoomCredentials:
+    """
+    Args:
+        participant: `ParticipantOptions`.
+    """
     return RoomCredentials(
-        url=url, api_key="key", api_secret=SECRET, room="a room", agent_identity="agent-1"
+        url=url,
+        api_key="key",
+        api_secret=SECRET,
+        room="a room",
+        agent_identity="agent-1",
+        participant=ParticipantOptions(**participant),
     )
 
 
@@ -34,8 +45,8 @@ def claims(token: str) -> dict[str, Any]:
 # -- tokens --
 
 
-def test_the_avatar_participant_may_publish_its_face_and_voice_and_nothing_else() -> None:
-    told = claims(credentials().participant_token("face", "Face"))
+async def test_the_avatar_participant_may_publish_its_face_and_voice_and_nothing_else() -> None:
+    told = claims(await credentials().participant_token("face", "Face"))
     assert told["video"] == {
         "roomJoin": True,
         "room": "a room",
@@ -49,8 +60,8 @@ def test_the_avatar_participant_may_publish_its_face_and_voice_and_nothing_else(
     assert told["attributes"] == {"lk.publish_on_behalf": "agent-1"}
 
 
-def test_the_avatar_participant_may_come_within_an_hour() -> None:
-    told = claims(credentials().participant_token("face", "Face"))
+async def test_the_avatar_participant_may_come_within_an_hour() -> None:
+    told = claims(await credentials().participant_token("face", "Face"))
     assert told["exp"] - time.time() == pytest.approx(3600, abs=10)
 
 
@@ -65,10 +76,95 @@ def test_the_worker_may_come_as_long_as_it_is_told_and_may_send_data(seconds: in
     assert (integration.url, integration.room_name) == ("wss://agents.example.com", "a room")
 
 
-def test_a_token_of_another_secret_is_worth_nothing() -> None:
-    token = credentials().participant_token("face", "Face")
+async def test_a_token_of_another_secret_is_worth_nothing() -> None:
+    token = await credentials().participant_token("face", "Face")
     with pytest.raises(jwt.InvalidSignatureError):
         jwt.decode(token, "x" * 32, algorithms=["HS256"])
+
+
+async def test_an_avatar_participant_says_of_itself_what_it_was_given() -> None:
+    own = credentials(attributes={"persona": "nurse"}, metadata="ward 3")
+    ttl = datetime.timedelta(seconds=60)
+    worker = own.worker_integration("face", "Face", ttl).token.get_secret_value()
+    for token in (await own.participant_token("face", "Face"), worker):
+        told = claims(token)
+        assert told["attributes"] == {"lk.publish_on_behalf": "agent-1", "persona": "nurse"}
+        assert told["metadata"] == "ward 3"
+
+
+# -- tokens that are made elsewhere --
+
+
+async def test_a_token_that_is_made_elsewhere_is_asked_for_with_all_that_it_has_to_say() -> None:
+    asked: list[TokenRequest] = []
+
+    async def source(request: TokenRequest) -> str:
+        asked.append(request)
+        return "theirs"
+
+    own = credentials(token=source, attributes={"persona": "nurse"}, metadata="ward 3")
+    assert await own.participant_token("face", "Face") == "theirs"
+    attributes = {"lk.publish_on_behalf": "agent-1", "persona": "nurse"}
+    url = "wss://agents.example.com"
+    assert asked == [TokenRequest(url, "a room", "face", "Face", attributes, "ward 3")]
+    assert asked[0].kind == "agent"
+
+
+async def _raises(_: TokenRequest) -> str:
+    raise KeyError("no such room")
+
+
+async def _never_answers(_: TokenRequest) -> str:
+    await asyncio.Event().wait()
+    return ""
+
+
+async def _returns_nothing(_: TokenRequest) -> Any:
+    return None
+
+
+def _is_plain(_: TokenRequest) -> Any:
+    return "a token, and not awaitable"
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (_raises, "raised KeyError"),
+        (_never_answers, "longer than 10 s"),
+        (_returns_nothing, "returned NoneType"),
+        (_is_plain, "raised TypeError"),
+    ],
+)
+@virtual_clock
+async def test_where_no_token_comes_the_server_cannot_be_reached(source: Any, why: str) -> None:
+    with pytest.raises(UnavailableError, match=why):
+        await credentials(token=source).participant_token("face", "Face")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"attributes": {"lk.publish_on_behalf": "me"}}, "lk.publish_on_behalf"),
+        ({"attributes": {"runway.invitation": "me"}}, "runway.invitation"),
+        ({"attributes": {"age": 4}}, "'age': 4"),
+        ({"audience": "alice"}, "'alice'"),
+        ({"audience": []}, "empty"),
+    ],
+)
+def test_what_a_participant_cannot_be_is_refused_by_name(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        ParticipantOptions(**options)
+
+
+@pytest.mark.parametrize("name", ["audience", "token"])
+def test_what_a_worker_cannot_be_told_is_refused_with_direct(name: str) -> None:
+    given: dict[str, Any] = {"audience": ["alice"], "token": _raises}
+    options = ParticipantOptions(**{name: given[name]})
+    with pytest.raises(ConfigurationError, match=name):
+        check_transport("direct", "auto", participant=options)
+    check_transport("bridge", "auto", participant=options)
+    check_transport("direct", "auto", participant=ParticipantOptions(metadata="ward 3"))
 
 
 # -- removal --

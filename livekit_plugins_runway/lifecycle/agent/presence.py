@@ -7,7 +7,7 @@ import contextlib
 
 from livekit import rtc
 
-from ...media.listeners import is_user
+from ...media.listeners import Audience, is_in, is_user
 
 _EVENTS: tuple[rtc.room.EventTypes, ...] = (
     "participant_connected",
@@ -22,10 +22,14 @@ class UserPresence:
 
     It looks at the room's participants at each event instead of counting events: a reconnect may
     swallow those.
+
+    Args:
+        audience: who counts.
     """
 
-    def __init__(self, room: rtc.Room) -> None:
+    def __init__(self, room: rtc.Room, audience: Audience = None) -> None:
         self._room = room
+        self._audience = audience
         self._changed = asyncio.Event()
         self._seen = False
         for event in _EVENTS:
@@ -34,11 +38,14 @@ class UserPresence:
 
     @property
     def present(self) -> bool:
-        return any(map(is_user, self._room.remote_participants.values()))
+        return any(map(self._counts, self._room.remote_participants.values()))
+
+    def _counts(self, participant: rtc.Participant) -> bool:
+        return is_user(participant) and is_in(self._audience, participant)
 
     def _on_change(self, participant: object = None) -> None:
         # Who was there when this room was joined is announced only by leaving.
-        came_or_left = isinstance(participant, rtc.Participant) and is_user(participant)
+        came_or_left = isinstance(participant, rtc.Participant) and self._counts(participant)
         self._seen = self._seen or came_or_left or self.present
         self._changed.set()
 
