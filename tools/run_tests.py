@@ -1,12 +1,13 @@
-"""`make test`: all tests in three runs. All three run; the first failure is the exit code.
+"""`make test`: all tests in four runs. All four run; the first failure is the exit code.
 
 One call of real media keeps half a core busy, so those tests come two at a time, and the heavy ones
 by themselves.
 
 python tools/run_tests.py [--coverage]
 
-The first run fails, too, if it covers less of the package's core than `pyproject.toml` says. With
-`--coverage` the coverage is shown, of the tests without a server and of all; media are slower then.
+The first run is that of `make check`, and fails, too, if it covers less of the package's core than
+`pyproject.toml` says; what is slow without a server covers hardly anything else, and would be much
+slower for it. With `--coverage` the coverage is shown, of the first run and of all.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-WITHOUT_SERVER = ("-m", "not server", "-n", "auto", "--cov")
+QUICK = ("-m", "not server and not slow", "-n", "auto", "--cov")
+SLOW = ("-m", "not server and slow", "-n", "auto")
 MEDIA = ("-m", "server and not heavy", "-n", "2")
 HEAVY = ("-m", "server and heavy")
 ADDED = ("--cov", "--cov-append")
@@ -28,9 +30,10 @@ def pytest(*arguments: str) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     if arguments == ["--coverage"]:
-        runs = [WITHOUT_SERVER, (*MEDIA, *ADDED, UNSEEN), (*HEAVY, *ADDED)]
+        rest = [(*run, *ADDED, UNSEEN) for run in (SLOW, MEDIA)]
+        runs = [QUICK, *rest, (*HEAVY, *ADDED)]
     elif not arguments:
-        runs = [(*WITHOUT_SERVER, UNSEEN), MEDIA, HEAVY]
+        runs = [(*QUICK, UNSEEN), SLOW, MEDIA, HEAVY]
     else:
         sys.exit(__doc__)
     codes = [pytest(*run) for run in runs]
