@@ -177,6 +177,13 @@ class AvatarParticipant:
                 self._take_another_room()
         self._present = True
 
+    def give_way(self) -> None:
+        """Another participant has come with its identity. An attempt to join is given up, and made
+        again under the next identity: the SDK tells whoever is put out while it joins only after
+        15 s (livekit 1.1.21). Who has joined is told at once, so then nothing is to be done."""
+        if not self._present:
+            self._on_disconnected(self._room, rtc.DisconnectReason.DUPLICATE_IDENTITY)
+
     async def enter_anew(self) -> None:
         """Leave the room, and join it again with other options."""
         if self._closed or not self._present:
@@ -211,7 +218,10 @@ class AvatarParticipant:
         )
         try:
             token, room_options = await self._make_token(), self._room_options()
-            await connect(room, self._url, token, self._background, room_options)
+            connecting = connect(room, self._url, token, self._background, room_options)
+            await first_of(connecting, self._lost.wait())
+            if self._lost.is_set():
+                raise rtc.ConnectError("the room was lost meanwhile")
             restrict(room, self._audience)
             self._listeners = Listeners(room, self._subscription.on_listeners, self._audience)
             self._listeners.look()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from livekit import rtc
+from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
 from .._common.tasks import BackgroundTasks, cancel_and_wait, watched
 from ..errors import LossReason
@@ -78,6 +79,7 @@ class Bridge:
         credentials = self._credentials
         self._agent_room.on("track_subscribed", self._on_track_subscribed)
         self._agent_room.on("connection_state_changed", self._on_connection_state_changed)
+        self._agent_room.on("participant_connected", self._on_participant_connected)
 
         def on_put_out(eviction: Eviction) -> None:
             identity = self._identity
@@ -115,6 +117,15 @@ class Bridge:
         else:
             self._encrypted.clear()
         return options
+
+    def _on_participant_connected(self, participant: rtc.RemoteParticipant) -> None:
+        """Two agents that are dispatched at once both find the default identity free."""
+        speaks_for = participant.attributes.get(ATTRIBUTE_PUBLISH_ON_BEHALF)
+        if (
+            participant.identity == self._identity
+            and speaks_for != self._credentials.agent_identity
+        ):
+            self.participant.give_way()
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         """An agent that connects after its avatar's start may do so with keys."""
@@ -154,6 +165,7 @@ class Bridge:
     async def aclose(self) -> None:
         self._agent_room.off("track_subscribed", self._on_track_subscribed)
         self._agent_room.off("connection_state_changed", self._on_connection_state_changed)
+        self._agent_room.off("participant_connected", self._on_participant_connected)
         await cancel_and_wait(self._following)
         await self.participant.aclose()
         if self._voice is not None:

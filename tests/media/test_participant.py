@@ -12,6 +12,7 @@ import pytest
 from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
+from livekit_plugins_runway._common.tasks import BackgroundTasks
 from livekit_plugins_runway.errors import UnavailableError
 from livekit_plugins_runway.media import participant as participants
 from livekit_plugins_runway.media.connect import LEAVE_TIMEOUT
@@ -43,6 +44,8 @@ class Server:
         self.rooms: list[Room] = []
         self.answers: dict[str, list[Any]] = {VOICE: [], CAMERA: []}
         """By the track's name, in order: an exception, `NEVER`, or "ok", which it is without."""
+        self.connects: list[Any] = []
+        """Of the next attempts to connect: `NEVER`, or "ok", which it is without."""
         self.never_leaves = False
 
     @property
@@ -67,6 +70,8 @@ class Room(rtc.EventEmitter[Any]):
         return self
 
     async def connect(self, *_: object) -> None:
+        if self.server.connects and self.server.connects.pop(0) is NEVER:
+            await asyncio.Event().wait()
         self.connected = True
 
     def isconnected(self) -> bool:
@@ -415,6 +420,26 @@ async def _replaced_at_the_door(server: Server) -> None:
 
 def test_replaced_while_it_enters_it_enters_again(server: Server) -> None:
     _replaced_at_the_door(server)
+
+
+@timers_only
+async def _gives_way(server: Server) -> None:
+    avatar, evictions = participant(background=BackgroundTasks()), list[Eviction]()
+    server.connects = [NEVER]
+    joining = asyncio.create_task(avatar.join("ws://h", a_token, evictions.append))
+    await asyncio.sleep(0.1)
+    avatar.give_way()
+    async with asyncio.timeout(1.0):
+        await joining
+    assert server.published == [[], [VOICE]]
+    avatar.give_way()  # it is in the room: if it is put out, it is told
+    assert evictions == [Eviction.REPLACED]
+    assert not avatar._lost.is_set()
+    await avatar.aclose()
+
+
+def test_that_somebody_else_came_first_is_not_waited_for(server: Server) -> None:
+    _gives_way(server)
 
 
 @timers_only

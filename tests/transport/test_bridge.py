@@ -1,0 +1,41 @@
+"""What the bridge makes of who comes into the agent's room."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+
+from livekit_plugins_runway.transport.bridge import Bridge
+from livekit_plugins_runway.transport.tokens import RoomCredentials
+from tests.support.scripted_room import AGENT, ScriptedParticipant, ScriptedRoom
+
+CREDENTIALS = RoomCredentials("ws://h", "k", "s" * 32, "r", "agent")
+
+
+@pytest.mark.parametrize(
+    ("identity", "speaks_for", "gives_way"),
+    [
+        ("face", "another agent", True),
+        ("face", None, True),
+        ("face", "agent", False),  # itself
+        ("somebody", "another agent", False),
+    ],
+)
+async def test_it_gives_way_to_whoever_comes_first_with_its_identity(
+    identity: str, speaks_for: str | None, gives_way: bool
+) -> None:
+    room = ScriptedRoom()
+    bridge = Bridge(room.as_room, CREDENTIALS, identity="face", name="Face", stall_timeout=1.5)
+    with (
+        mock.patch.object(bridge.participant, "join"),
+        mock.patch.object(bridge.participant, "give_way") as give_way,
+    ):
+        await bridge.join(lambda *_: None)
+        other = ScriptedParticipant(identity, AGENT)
+        if speaks_for is not None:
+            other.told_attributes = {"lk.publish_on_behalf": speaks_for}
+        room.emit("participant_connected", other)
+        assert give_way.called is gives_way
+    await bridge.aclose()
+    assert room.listeners == 0
