@@ -50,6 +50,9 @@ class OldWords(Protocol):
     @property
     def heard_at(self) -> float | None: ...
 
+    @property
+    def latency(self) -> float | None: ...
+
     def hear(self, heard: Heard) -> None: ...
 
     def missing_for(self, now: float) -> float: ...
@@ -107,8 +110,11 @@ class Interruption:
         """
         Args:
             latency: seconds; without a confirmation, what was sent last comes out that much later.
+                None: not known for certain; then as long as the interrupted words have taken.
         """
         late = now - self._since > SILENCE_TIMEOUT
+        if latency is None:
+            latency = self._words.latency
         if self._told and self._is_over(now, FIRST_LATENCY if latency is None else latency, late):
             return Settled.AVATAR
         return Settled.VOICE if late else Settled.NOT_YET

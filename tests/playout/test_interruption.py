@@ -42,9 +42,10 @@ class Delivery:
 class Words:
     """What was being said; its next word is due at `due` (loop time)."""
 
-    def __init__(self, due: float, heard_at: float | None) -> None:
+    def __init__(self, due: float, heard_at: float | None, latency: float | None = None) -> None:
         self._due = due
         self.heard_at = heard_at
+        self.latency = latency
 
     def hear(self, heard: Heard) -> None:
         assert len(heard) == 1
@@ -64,7 +65,8 @@ async def over_after(
     *,
     confirms: bool = True,
     delay: float = 0.0,
-    latency: float = 0.3,
+    latency: float | None = 0.3,
+    theirs: float | None = None,
     audible: tuple[float, float] = (0.0, 0.0),
     frames_until: float = 60.0,
     next_word: float = 0.0,
@@ -74,7 +76,8 @@ async def over_after(
 
     Args:
         confirms: whether the worker confirms, `delay` seconds after the barge-in.
-        latency: seconds from sending speech to hearing it.
+        latency: seconds from sending speech to hearing it; None: not known.
+        theirs: the same, of the words that were interrupted.
         audible: from when until when the avatar is heard, in seconds after the barge-in.
         frames_until: nothing at all comes back any more from then on.
         next_word: when the next of the old words would come, in seconds after the barge-in.
@@ -83,7 +86,7 @@ async def over_after(
     loop = asyncio.get_running_loop()
     await asyncio.sleep(5.0)
     since = loop.time()
-    words = Words(since + next_word, since - 1.0 if heard else None)
+    words = Words(since + next_word, since - 1.0 if heard else None, theirs)
     interruption = Interruption(since, words)
     telling = asyncio.create_task(
         interruption.notify(Delivery(confirms=confirms, delay=delay)), name="notify"
@@ -123,6 +126,12 @@ async def test_before_the_worker_was_told_it_is_not_over() -> None:
 async def test_without_a_confirmation_the_old_words_have_their_time_to_come_out() -> None:
     assert await over_after(confirms=False, latency=0.3) == soon(0.45)
     assert await over_after(confirms=False, latency=1.0) == soon(1.15)
+
+
+@timers_only
+async def test_of_an_avatar_that_was_never_heard_for_long_the_interrupted_words_tell() -> None:
+    assert await over_after(confirms=False, latency=None, theirs=0.6) == soon(0.75)
+    assert await over_after(confirms=False, latency=0.3, theirs=0.6) == soon(0.45)
 
 
 @timers_only

@@ -444,6 +444,23 @@ async def test_a_barge_in_is_silent_at_once_and_nothing_of_it_leaks_into_the_nex
 
 
 @timers_only
+async def test_an_avatar_that_cannot_confirm_speaks_soon_after_barge_ins_in_its_first_words() -> (
+    None
+):
+    """Too little of it was heard to be sure of its voice, and so of its latency."""
+    async with world() as w:
+        worker = w.attach(clear="unsupported", lead=0.3)
+        for n in range(4):
+            sent = worker.sent
+            await w.say(ToneScript(40, offset=n % 2 * 40, gap_s=0.0))
+            await asyncio.sleep(0.6)
+            assert worker.sent > sent
+            w.output.clear_buffer()
+            await w.spoken()
+        assert w.losses == []
+
+
+@timers_only
 @pytest.mark.parametrize("at", [0.7, 0.85, 0.9, 0.95, 1.1, 1.35, 1.85])
 async def test_in_speech_without_pauses_exactly_what_was_heard_counts(at: float) -> None:
     """Tones in a row look like one another where they do not change: the place must be kept."""
