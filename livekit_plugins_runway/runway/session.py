@@ -29,6 +29,8 @@ STATUS_INTERVAL = 10.0
 _CONFIRM_SHARE = 0.6
 _POLL = 0.5
 _RETRY = 0.5
+_FOLLOWS = 0.5
+"""Seconds after its worker's leaving in which Runway may say that a session has ended by itself."""
 _SETTLE_INTERVAL = 3.0
 
 
@@ -216,10 +218,10 @@ class RealtimeSession:
         if self._final is not None:
             return self._result("already ended", self._final)
         if worker_gone is not None and worker_gone.is_set():
-            # It may have crashed, which ends nothing at Runway: only a terminal status counts.
-            state = await self._status()
-            return self._result("already ended", state) if _terminal(state) else None
+            return await self._ended_with_its_worker()
         if say_goodbye is None or not await say_goodbye():
+            if worker_gone is not None and worker_gone.is_set():
+                return await self._ended_with_its_worker()
             used = self.times.consumed is not None or self.times.running is not None
             state = await self._status() if used else None
             return self._result("already ended", state) if _terminal(state) else None
@@ -233,6 +235,19 @@ class RealtimeSession:
                 state = await self._status()
                 if _terminal(state):
                     return self._result("end call", state)
+
+    async def _ended_with_its_worker(self) -> SessionEnd | None:
+        """Whether it has, of a worker that has left by itself. It may have crashed, which ends
+        nothing at Runway: only a terminal status counts, which may follow the leaving."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _FOLLOWS
+        while True:
+            state = await self._status()
+            if _terminal(state):
+                return self._result("already ended", state)
+            if loop.time() >= until:
+                return None
+            await asyncio.sleep(_FOLLOWS / 2)
 
     async def _status(self) -> RealtimeSessionState | None:
         try:
