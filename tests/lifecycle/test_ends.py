@@ -267,17 +267,22 @@ async def test_a_worker_that_ignores_end_call_costs_a_delete() -> None:
         assert [end.how for end in call.of("session_ended")] == ["deleted"]
 
 
+async def has_ended_by_itself(call: ScriptedCall) -> None:
+    """The first session, and Runway was not asked to end it."""
+    await call.until(lambda: call.of("session_ended"))
+    (end,) = call.of("session_ended")
+    assert (end.how, end.status) == ("already ended", "COMPLETED")
+    assert call.transport.end_calls == []
+    assert call.runway.deletes("s0") == []
+
+
 @pytest.mark.parametrize("tracks_first", [0.0, 0.2])
 @in_virtual_time
 async def test_what_has_ended_by_itself_is_not_told_to_end(tracks_first: float) -> None:
     async with live(recovery=RecoveryOptions(on_loss="audio")) as call:
         call.connection.manners = Manners(tracks_first=tracks_first)
         call.runway.sessions["s0"].end("COMPLETED")
-        await call.until(lambda: call.of("session_ended"))
-        (end,) = call.of("session_ended")
-        assert (end.how, end.status) == ("already ended", "COMPLETED")
-        assert call.transport.end_calls == []
-        assert call.runway.deletes("s0") == []
+        await has_ended_by_itself(call)
 
 
 @in_virtual_time
@@ -297,11 +302,7 @@ async def test_what_runway_says_has_ended_is_not_told_to_end() -> None:
         made = call.runway.sessions["s0"]
         made.on_end = lambda: None  # the worker stays on
         made.end("COMPLETED")
-        await call.until(lambda: call.of("session_ended"))
-        (end,) = call.of("session_ended")
-        assert (end.how, end.status) == ("already ended", "COMPLETED")
-        assert call.transport.end_calls == []
-        assert call.runway.deletes("s0") == []
+        await has_ended_by_itself(call)
 
 
 @in_virtual_time
