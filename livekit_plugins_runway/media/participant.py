@@ -177,12 +177,18 @@ class AvatarParticipant:
                 self._take_another_room()
         self._present = True
 
-    def give_way(self) -> None:
+    def give_way(self) -> bool:
         """Another participant has come with its identity. An attempt to join is given up, and made
         again under the next identity: the SDK tells whoever is put out while it joins only after
-        15 s (livekit 1.1.21). Who has joined is told at once, so then nothing is to be done."""
-        if not self._present:
+        15 s (livekit 1.1.21). Who has joined is told at once, so then nothing is to be done.
+
+        Returns:
+            Whether an attempt was given up.
+        """
+        joining = not self._present
+        if joining:
             self._on_disconnected(self._room, rtc.DisconnectReason.DUPLICATE_IDENTITY)
+        return joining
 
     async def enter_anew(self) -> None:
         """Leave the room, and join it again with other options."""

@@ -193,11 +193,15 @@ def repeated_seconds(
     return spoken * expected.slot_s / expected.tone_s
 
 
-def in_order(expected: ToneScript, heard: Iterable[HeardTone]) -> bool:
-    """Whether the slots of `expected` were heard in ascending order; other tones are ignored."""
+def in_order(expected: ToneScript, heard: Iterable[HeardTone], *, again: int = 0) -> bool:
+    """Whether the slots of `expected` were heard in ascending order; other tones are ignored.
+
+    Args:
+        again: so many slots may be gone back: for one who goes on where another was cut off.
+    """
     slot_of = {index: slot for slot, index in enumerate(expected.indices)}
     slots = [slot_of[tone.index] for tone in heard if tone.index in slot_of]
-    return all(a <= b for a, b in itertools.pairwise(slots))
+    return all(a - again <= b for a, b in itertools.pairwise(slots))
 
 
 def gaps(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from livekit import rtc
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
-from .._common.tasks import BackgroundTasks, cancel_and_wait, watched
+from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of, watched
 from ..errors import LossReason
 from ..events import Stage
 from ..log import logger
@@ -22,13 +22,15 @@ from ..media.video import VideoOptions
 from ..playout.ports import AvatarListener, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
-from .identity import another
+from .identity import ATTRIBUTE_GAVE_WAY, another
 from .runway_room import WORKER_PREFIX, RunwayRoom
 from .tokens import RoomCredentials
 from .worker_protocol import DeliveryKind, DeliveryOption
 
 _LOOK_FOR_KEYS_EVERY = 0.5
 """Seconds. Nobody tells of a new key."""
+_ASK_FOR_OTHERS_EVERY = 2.0
+"""Seconds of a join that takes longer than usual."""
 
 
 class Bridge:
@@ -52,7 +54,11 @@ class Bridge:
         """Set while the participant is in the room, or about to join it, with keys."""
         self._credentials = credentials
         self._first_identity = self._identity = identity
-        """The second: of the participant now. Changed when another one has taken it."""
+        """The second: of the participant now. Changed when another one has taken it, or may."""
+        self._joined_as = identity
+        """The identity of the last attempt to join."""
+        self._gave_way = ""
+        """See `ATTRIBUTE_GAVE_WAY`."""
         self._name = name
         self._stall_timeout = stall_timeout
         self._background = background or BackgroundTasks()
@@ -76,7 +82,6 @@ class Bridge:
         return self._identity
 
     async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
-        credentials = self._credentials
         self._agent_room.on("track_subscribed", self._on_track_subscribed)
         self._agent_room.on("connection_state_changed", self._on_connection_state_changed)
         self._agent_room.on("participant_connected", self._on_participant_connected)
@@ -89,15 +94,17 @@ class Bridge:
                 self._speak_by_the_agent()
             on_evicted(eviction, identity)
 
-        await self.participant.join(
-            credentials.url,
-            lambda: credentials.participant_token(self._identity, self._name),
-            on_put_out,
-        )
+        joining = self.participant.join(self._credentials.url, self._make_token, on_put_out)
+        await first_of(joining, self._give_way_to_whom_the_server_knows())
         self._enter_anew_if_encrypted()
+        self._enter_anew_if_renamed()
         self._following = watched(
             asyncio.create_task(self._follow_keys(), name="runway_follow_keys")
         )
+
+    async def _make_token(self) -> str:
+        self._joined_as = self._identity
+        return await self._credentials.participant_token(self._identity, self._name, self._gave_way)
 
     async def _follow_keys(self) -> None:
         """The keys of the agent's room may change in mid-call, and those of the avatar with them,
@@ -120,17 +127,40 @@ class Bridge:
 
     def _on_participant_connected(self, participant: rtc.RemoteParticipant) -> None:
         """Two agents that are dispatched at once both find the default identity free."""
-        speaks_for = participant.attributes.get(ATTRIBUTE_PUBLISH_ON_BEHALF)
-        if (
-            participant.identity == self._identity
-            and speaks_for != self._credentials.agent_identity
-        ):
-            self.participant.give_way()
+        agent, mine = self._credentials.agent_identity, self._identity
+        if participant.attributes.get(ATTRIBUTE_PUBLISH_ON_BEHALF) == agent:
+            return
+        if participant.identity == mine:
+            self._give_way()
+        elif participant.attributes.get(ATTRIBUTE_GAVE_WAY) == mine:
+            logger.warning("another agent's avatar has tried for the same identity: it is left")
+            self._identity = another(self._first_identity)
+            self._enter_anew_if_renamed()
+
+    async def _give_way_to_whom_the_server_knows(self) -> None:
+        """While the participant joins: for an agent whose own room is joined only after it. Ends
+        with that."""
+        while True:
+            await asyncio.sleep(_ASK_FOR_OTHERS_EVERY)
+            if await self._credentials.is_taken(self._identity):
+                self._give_way()
+
+    def _give_way(self) -> None:
+        left = self._identity
+        if self.participant.give_way():
+            self._gave_way = left
+
+    def _enter_anew_if_renamed(self) -> None:
+        """Also after it has joined: while it joins it cannot be told to join again."""
+        if self._joined_as != self._identity:
+            self._background.start(self.participant.enter_anew(), "runway_enter_renamed")
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         """An agent that connects after its avatar's start may do so with keys."""
         if state == rtc.ConnectionState.CONN_CONNECTED:
             self._enter_anew_if_encrypted()
+            for there in list(self._agent_room.remote_participants.values()):
+                self._on_participant_connected(there)
 
     def _enter_anew_if_encrypted(self) -> None:
         """Also after it has joined: while it joins it cannot be told to join again."""

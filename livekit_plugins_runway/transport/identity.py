@@ -12,6 +12,10 @@ from ..errors import ConfigurationError
 from ..log import logger
 
 DEFAULT_IDENTITY = "runway-avatar-agent"
+ATTRIBUTE_GAVE_WAY = "runway.gave_way"
+"""The identity that an avatar has left to another one while it joined. The SDK cannot be kept from
+trying once more after 15 s (docs/sdk-quirks.md), which puts the other one out: so that one leaves
+the identity, too, as soon as it sees this."""
 
 
 def another(identity: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import socket
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -18,12 +20,15 @@ from .._common.http import new_session
 from ..errors import ConfigurationError, UnavailableError
 from ..log import logger
 from ..runway.models import LiveKitIntegration, explain
+from .identity import ATTRIBUTE_GAVE_WAY
 from .participant_options import ParticipantOptions, TokenRequest, TokenSource
 
 PARTICIPANT_TTL = datetime.timedelta(hours=1)
 ATTRIBUTE_INVITATION = "runway.invitation"
 """Tells two workers of the same identity apart."""
-_REMOVE_TIMEOUT = 2.0
+_API_TIMEOUT = 2.0
+"""Seconds for a call of the room service."""
+_SERVER_ERRORS = (api.TwirpError, aiohttp.ClientError, TimeoutError)
 _TOKEN_TIMEOUT = 10.0
 """Seconds for a token that is made elsewhere."""
 _PRIVATE_NAMES = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
@@ -52,18 +57,24 @@ class RoomCredentials:
     agent_identity: str
     participant: ParticipantOptions = field(default_factory=ParticipantOptions)
 
-    async def participant_token(self, identity: str, name: str) -> str:
+    async def participant_token(self, identity: str, name: str, gave_way: str = "") -> str:
         """For the avatar participant of the bridge: it may publish a camera and a microphone.
+
+        Args:
+            gave_way: see `ATTRIBUTE_GAVE_WAY`.
 
         Raises:
             UnavailableError: whoever makes it elsewhere did not.
         """
+        more = {ATTRIBUTE_GAVE_WAY: gave_way} if gave_way else {}
         if self.participant.token is not None:
-            return await self._token_of(self.participant.token, identity, name)
-        return self._token(identity, name, PARTICIPANT_TTL, data=False)
+            return await self._token_of(self.participant.token, identity, name, more)
+        return self._token(identity, name, PARTICIPANT_TTL, data=False, more=more)
 
-    async def _token_of(self, source: TokenSource, identity: str, name: str) -> str:
-        attributes, metadata = self._attributes(), self.participant.metadata
+    async def _token_of(
+        self, source: TokenSource, identity: str, name: str, more: dict[str, str]
+    ) -> str:
+        attributes, metadata = self._attributes(more), self.participant.metadata
         request = TokenRequest(self.url, self.room, identity, name, attributes, metadata)
         try:
             async with asyncio.timeout(_TOKEN_TIMEOUT):
@@ -80,8 +91,9 @@ class RoomCredentials:
             )
         return token
 
-    def _attributes(self) -> dict[str, str]:
-        return {**self.participant.attributes, ATTRIBUTE_PUBLISH_ON_BEHALF: self.agent_identity}
+    def _attributes(self, more: dict[str, str]) -> dict[str, str]:
+        spoken_for = {ATTRIBUTE_PUBLISH_ON_BEHALF: self.agent_identity}
+        return {**self.participant.attributes, **spoken_for, **more}
 
     def worker_integration(
         self, identity: str, name: str, ttl: datetime.timedelta, invitation: str = ""
@@ -94,11 +106,12 @@ class RoomCredentials:
         Raises:
             ConfigurationError: something is longer than Runway takes.
         """
+        more = {ATTRIBUTE_INVITATION: invitation} if invitation else {}
         try:
             return LiveKitIntegration.model_validate(
                 {
                     "url": self.url,
-                    "token": self._token(identity, name, ttl, data=True, invitation=invitation),
+                    "token": self._token(identity, name, ttl, data=True, more=more),
                     "room_name": self.room,
                     "agent_identity": self.agent_identity,
                 }
@@ -117,7 +130,7 @@ class RoomCredentials:
         ttl: datetime.timedelta,
         *,
         data: bool,
-        invitation: str = "",
+        more: dict[str, str],
     ) -> str:
         # Kind and attribute are in the token, so that no client sees the participant without them:
         # they tell front ends, and the agent itself, whose face this is. Byte streams, RPC and data
@@ -130,16 +143,13 @@ class RoomCredentials:
             can_publish_data=data,
             can_subscribe=False,
         )
-        attributes = self._attributes()
-        if invitation:
-            attributes[ATTRIBUTE_INVITATION] = invitation
         return (
             api.AccessToken(api_key=self.api_key, api_secret=self.api_secret)
             .with_kind("agent")
             .with_identity(identity)
             .with_name(name)
             .with_grants(grants)
-            .with_attributes(attributes)
+            .with_attributes(self._attributes(more))
             .with_metadata(self.participant.metadata)
             .with_ttl(ttl)
             .to_jwt()
@@ -148,25 +158,45 @@ class RoomCredentials:
     async def remove(self, identity: str) -> None:
         """Put a participant out of the room. Takes 2 s at most, and does not raise."""
         try:
-            async with (
-                asyncio.timeout(_REMOVE_TIMEOUT),
-                new_session() as http,
-                api.LiveKitAPI(self.url, self.api_key, self.api_secret, session=http) as livekit,
-            ):
-                await livekit.room.remove_participant(
-                    api.RoomParticipantIdentity(room=self.room, identity=identity)
+            async with self._api() as livekit:
+                await livekit.room.remove_participant(self._participant(identity))
+        except _SERVER_ERRORS as error:
+            if not _is_not_found(error):
+                logger.warning(
+                    "an avatar worker could not be put out of the room",
+                    extra={"lk.pii.identity": identity, "error": type(error).__name__},
                 )
-        except api.TwirpError as error:
-            if error.code != "not_found":
-                self._not_removed(identity, error)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self._not_removed(identity, error)
 
-    def _not_removed(self, identity: str, error: Exception) -> None:
-        logger.warning(
-            "an avatar worker could not be put out of the room",
-            extra={"lk.pii.identity": identity, "error": type(error).__name__},
-        )
+    async def is_taken(self, identity: str) -> bool:
+        """Whether another agent's avatar, or somebody else, is in the room with this identity. Asks
+        the server: takes 2 s at most, and does not raise. False where nothing is known."""
+        if not self.api_secret:
+            return False
+        try:
+            async with self._api() as livekit:
+                there = await livekit.room.get_participant(self._participant(identity))
+        except _SERVER_ERRORS as error:
+            if not _is_not_found(error):
+                told = {"error": type(error).__name__}
+                logger.debug("who is in the room could not be asked", extra=told)
+            return False
+        return there.attributes.get(ATTRIBUTE_PUBLISH_ON_BEHALF) != self.agent_identity
+
+    @contextlib.asynccontextmanager
+    async def _api(self) -> AsyncIterator[api.LiveKitAPI]:
+        async with (
+            asyncio.timeout(_API_TIMEOUT),
+            new_session() as http,
+            api.LiveKitAPI(self.url, self.api_key, self.api_secret, session=http) as livekit,
+        ):
+            yield livekit
+
+    def _participant(self, identity: str) -> api.RoomParticipantIdentity:
+        return api.RoomParticipantIdentity(room=self.room, identity=identity)
+
+
+def _is_not_found(error: Exception) -> bool:
+    return isinstance(error, api.TwirpError) and error.code == "not_found"
 
 
 def check_public(url: str) -> None:

@@ -292,9 +292,22 @@ async def calling(
         if call.loudest:  # something was said by `say()`, and nothing else is louder
             wrong = too_loud(call.loudest, caller.heard(call.judged_since), RATE)
             assert wrong is None, wrong
-        await avatar.aclose()
+        await close_for_good(avatar)
         # Runway needs a while to settle what it was told.
         await simulator.wait_until(lambda: not simulator.leaked(), 5.0)
+
+
+async def close_for_good(avatar: AvatarSession) -> None:
+    """And see what it leaves in the background to its end: see `settled()`."""
+    await avatar.aclose()
+    await settled(avatar)
+
+
+async def settled(avatar: AvatarSession) -> None:
+    """Until nothing of it goes on in the background. An attempt to join that was given up takes the
+    SDK 15 s and more, and must not be cancelled (`media/connect.py`)."""
+    loop = asyncio.get_running_loop()
+    assert await avatar._background.settle(loop.time() + 40.0), avatar._background
 
 
 def now() -> float:

@@ -13,6 +13,25 @@ from tests.support.scripted_room import AGENT, ScriptedParticipant, ScriptedRoom
 CREDENTIALS = RoomCredentials("ws://h", "k", "s" * 32, "r", "agent")
 
 
+@pytest.mark.parametrize(("left", "moves"), [("face", True), ("somebody", False)])
+async def test_it_leaves_an_identity_to_which_the_sdk_will_come_back_for_another_one(
+    left: str, moves: bool
+) -> None:
+    room = ScriptedRoom()
+    bridge = Bridge(room.as_room, CREDENTIALS, identity="face", name="Face", stall_timeout=1.5)
+    with (
+        mock.patch.object(bridge.participant, "join"),
+        mock.patch.object(bridge.participant, "enter_anew") as enter_anew,
+    ):
+        await bridge.join(lambda *_: None)
+        other = ScriptedParticipant("face-2", AGENT)
+        other.told_attributes = {"lk.publish_on_behalf": "other", "runway.gave_way": left}
+        room.emit("participant_connected", other)
+        assert enter_anew.called is moves
+        assert (bridge.identity != "face") is moves
+    await bridge.aclose()
+
+
 @pytest.mark.parametrize(
     ("identity", "speaks_for", "gives_way"),
     [
