@@ -74,6 +74,9 @@ async def _no_task_left_behind() -> AsyncIterator[None]:
         _, left = await asyncio.wait(left, timeout=_LEAK_GRACE)
     if left:
         names = "; ".join(sorted(map(repr, left)))
+        # Cancelled, it would end the whole run of pytest some seconds later (`media/connect.py`).
+        if joining := {task for task in left if task.get_name() == "runway_connect"}:
+            await asyncio.wait(joining, timeout=40.0)
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=_LEAK_GRACE)
