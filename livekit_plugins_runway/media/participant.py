@@ -23,6 +23,10 @@ from .ways import MediaWay, choose
 _NEGOTIATION = 0.2
 """Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
 as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
+_OTHERS_SUBSCRIBE = 1.0
+"""Seconds in which an agent that has just come subscribes. If a track goes away meanwhile, its SDK
+may negotiate without end, which takes a whole core (livekit 1.1.21: 9 of 18 rooms, none with this
+wait)."""
 _FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
 _ENTRIES = 3
 """Times that it tries to enter at first, each time under another identity, where two jobs start at
@@ -190,16 +194,21 @@ class AvatarParticipant:
             self._on_disconnected(self._room, rtc.DisconnectReason.DUPLICATE_IDENTITY)
         return joining
 
-    async def enter_anew(self) -> None:
-        """Leave the room, and join it again with other options."""
+    def enter_anew(self) -> None:
+        """Leave the room, and join it again with other options or another identity. From now on
+        nothing more is said or shown in the room that is left."""
         if self._closed or not self._present:
             return
-        room, self._present = self._room, False
+        self._present = False
         self._lost.set()
         self._stop_looking()
         self._subscription.on_lost()
-        self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
+        self._rejoining = asyncio.create_task(self._move(self._room), name="runway_rejoin")
+
+    async def _move(self, room: rtc.Room) -> None:
+        await asyncio.sleep(_OTHERS_SUBSCRIBE)
         await leave(room)
+        await self._rejoin()
 
     def adopt_keys_of(self, room: rtc.Room) -> None:
         """See `connect.adopt_keys`."""
@@ -387,7 +396,7 @@ class AvatarParticipant:
         Returns:
             False if the frame was not sent: not fit for it, or one more than `max_fps`.
         """
-        if self._camera is None or not self._takes(frame):
+        if self._camera is None or self._away or not self._takes(frame):
             return False
         fitted = self._fitter.fit(frame, timestamp_us)
         if fitted is None:

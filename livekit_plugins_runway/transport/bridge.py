@@ -153,7 +153,7 @@ class Bridge:
     def _enter_anew_if_renamed(self) -> None:
         """Also after it has joined: while it joins it cannot be told to join again."""
         if self._joined_as != self._identity:
-            self._background.start(self.participant.enter_anew(), "runway_enter_renamed")
+            self.participant.enter_anew()
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         """An agent that connects after its avatar's start may do so with keys."""
@@ -166,7 +166,7 @@ class Bridge:
         """Also after it has joined: while it joins it cannot be told to join again."""
         if not self._encrypted.is_set() and encryption_of(self._agent_room) is not None:
             logger.warning("the agent's room is encrypted: the avatar joins it again with its keys")
-            self._background.start(self.participant.enter_anew(), "runway_enter_encrypted")
+            self.participant.enter_anew()
 
     def _speak_by_the_agent(self) -> None:
         """The plain voice goes on by the agent's own participant."""

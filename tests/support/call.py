@@ -292,7 +292,7 @@ async def calling(
         if call.loudest:  # something was said by `say()`, and nothing else is louder
             wrong = too_loud(call.loudest, caller.heard(call.judged_since), RATE)
             assert wrong is None, wrong
-        await close_for_good(avatar)
+        await avatar.aclose()
         # Runway needs a while to settle what it was told.
         await simulator.wait_until(lambda: not simulator.leaked(), 5.0)
 
