@@ -17,8 +17,8 @@ import sys
 from collections.abc import Sequence
 
 QUICK = ("-m", "not server and not slow", "-n", "auto", "--cov")
-SLOW = ("-m", "not server and slow", "-n", "auto")
-MEDIA = ("-m", "server and not heavy", "-n", "2")
+SLOW = ("-m", "not server and slow", "-n", "auto", "--dist", "worksteal")
+MEDIA = ("-m", "server and not heavy", "-n", "2", "--dist", "worksteal")
 HEAVY = ("-m", "server and heavy")
 ADDED = ("--cov", "--cov-append")
 UNSEEN = "--cov-report="

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from livekit_plugins_runway import AvatarState
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, in_order
@@ -15,7 +13,6 @@ LONG = ToneScript(24)
 SHORT = ToneScript(6, offset=30)
 
 
-@pytest.mark.heavy
 @TRANSPORTS
 async def test_switched_off_in_mid_call_the_voice_goes_on_and_on_again_the_face_speaks(
     livekit_server: LiveKitServer, options: dict[str, Any]

@@ -12,9 +12,12 @@ from livekit_plugins_runway import AvatarState
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, hear, missing
 from livekit_plugins_runway.testing.user import SimulatedUser
-from tests.support.call import RATE, TRANSPORTS, Call, calling, now
+from tests.support.call import DIRECT, RATE, TRANSPORTS, Call, calling, now
 
 GREETING = ToneScript(12)
+PATIENCE: dict[str, Any] = {"wait_for_avatar": 2.0}
+TOO_LATE = 4.0
+"""Seconds: nothing waits for the face any more."""
 BOTH: dict[str, Any] = {"listen_to": ["agent", "runway-avatar-agent"]}
 """Hears the agent's own participant as well as the avatar's."""
 
@@ -26,13 +29,21 @@ async def greeted(call: Call, handle: Any) -> None:
     assert call.history() == [(GREETING.text, False)]
 
 
-@TRANSPORTS
-@pytest.mark.parametrize("avatar_first", [True, False], ids=["avatar first", "session first"])
-@pytest.mark.parametrize("after", [2.0, 12.0])
+@pytest.mark.parametrize(
+    ("options", "avatar_first", "after"),
+    [
+        ({}, True, 1.0),
+        (DIRECT, False, 1.0),
+        ({}, True, TOO_LATE),
+        ({}, False, TOO_LATE),
+        (DIRECT, True, TOO_LATE),
+        (DIRECT, False, TOO_LATE),
+    ],
+)
 async def test_the_greeting_waits_for_a_user_who_comes_late(
     livekit_server: LiveKitServer, options: dict[str, Any], avatar_first: bool, after: float
 ) -> None:
-    async with calling(livekit_server, late=True, **options) as call:
+    async with calling(livekit_server, late=True, **PATIENCE, **options) as call:
         await call.start(avatar_first=avatar_first)
         handle = call.say(GREETING)
         await asyncio.sleep(after)
@@ -62,10 +73,11 @@ async def test_the_greeting_waits_for_a_user_who_subscribes_late(
 ) -> None:
     """Of an agent that does not subscribe to its own avatar: else nobody can tell."""
     room = rtc.RoomOptions(auto_subscribe=False)
-    async with calling(livekit_server, room=room, user={"auto_subscribe": False}) as call:
+    user = {"auto_subscribe": False}
+    async with calling(livekit_server, room=room, user=user, **PATIENCE) as call:
         await call.start()
         handle = call.say(GREETING)
-        await asyncio.sleep(12.0)
+        await asyncio.sleep(TOO_LATE)
         assert call.avatar.playout.heard == 0
         avatar = call.user.room.remote_participants[call.avatar.avatar_identity]
         for publication in avatar.track_publications.values():

@@ -55,6 +55,7 @@ async def test_ten_personas_in_a_row_have_each_a_face_and_speak(
 ) -> None:
     async with calling(livekit_server, user=ALL_OF_THEM, **options) as call:
         await call.start()
+        await call.until(AvatarState.LIVE)
         for _ in range(SWITCHES):
             await call.avatar.aclose()
             await start_another(call, **options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
 from livekit.agents import Agent
 
 from livekit_plugins_runway import AvatarState
@@ -18,7 +17,6 @@ SPEECH = ToneScript(16)
 OTHER = ToneScript(6, offset=40)
 
 
-@pytest.mark.heavy
 @TRANSPORTS
 async def test_what_a_realtime_model_says_is_heard_and_it_is_told_where_it_was_cut(
     livekit_server: LiveKitServer, options: dict[str, Any]

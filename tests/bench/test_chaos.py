@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-MINUTES = float(os.environ.get("CHAOS_MINUTES", "2"))
+MINUTES = float(os.environ.get("CHAOS_MINUTES", "1"))
 
 
 @pytest.mark.server

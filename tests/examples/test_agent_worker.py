@@ -25,8 +25,6 @@ from livekit_plugins_runway.testing.user import SimulatedUser
 from tests.support.call import SMALL_PICTURE
 from tests.support.journals import files
 
-pytestmark = pytest.mark.heavy
-
 ROOT = Path(__file__).resolve().parents[2]
 AGENT = ROOT / "examples" / "offline_agent.py"
 THREADED_AGENT = ROOT / "tests/support/threaded_agent.py"
@@ -106,6 +104,7 @@ async def has_a_face_and_a_voice(user: SimulatedUser) -> None:
     assert {t.identity for t in user.tracks if t.source == "camera"} == {"runway-avatar-agent"}
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("agent", [AGENT, THREADED_AGENT], ids=["processes", "threads"])
 async def test_two_jobs_in_one_worker_have_each_a_face_and_end_their_sessions(
