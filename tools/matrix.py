@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -398,35 +398,57 @@ def cell(environment: Environment, step: str, store: Store) -> str:
     return "not run" if find_python(environment.python) else "not available"
 
 
-def table(store: Store) -> str:
-    """The results as a Markdown table."""
+def table(store: Store, former: str = "") -> str:
+    """The results as a Markdown table.
+
+    Args:
+        former: the page's, which has the rows of environments that this machine has not run.
+    """
+    kept = {line.split(" | ")[0]: line for line in former.splitlines() if line.startswith("| ")}
     head = ["environment", "Python", "livekit", *STEPS, "at"]
-    rows = [head, ["---"] * len(head)]
+    lines = [_row(head), _row(["---"] * len(head))]
     for environment in ENVIRONMENTS:
         versions = store.versions(environment)
         results = [store.result(environment, step) for step in environment.steps]
         places = sorted({f"{it.commit}, {it.date}" for it in results if it is not None})
-        rows.append(
-            [
-                environment.what,
-                versions.get("Python", environment.python),
-                versions.get("livekit", ""),
-                *(cell(environment, step, store) for step in STEPS),
-                "; ".join(places),
-            ]
-        )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        row = [
+            environment.what,
+            versions.get("Python", environment.python),
+            versions.get("livekit", ""),
+            *(cell(environment, step, store) for step in STEPS),
+            "; ".join(places),
+        ]
+        former_row = None if places else kept.get(f"| {environment.what}")
+        lines.append(former_row or _row(row))
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def former_versions(former: str) -> dict[str, dict[str, str]]:
+    """What the page says of each environment's packages."""
+    _, begin, rest = former.partition("\n| | ")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rest.splitlines()[2:]]
+    names = [name.strip() for name in rest.split("\n")[0].split("|")[:-1]]
+    return {
+        name: {row[0]: row[place] for row in rows if len(row) > place and row[place]}
+        for place, name in enumerate(names if begin else [], 1)
+    }
 
 
 def page_text(text: str, store: Store) -> str:
-    """The page with the present results between its two marks."""
+    """The page with the present results between its two marks. Of environments without any, it
+    keeps what it says."""
     before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    former, end, after = rest.partition(END)
     if not (begin and end):
         raise SystemExit(f"{PAGE.name} has lost its marks {BEGIN} and {END}")
     told = [f"On {platform.system()} {platform.machine()}, with livekit-agents as pinned there:"]
-    told += ["", table(store), "", "Versions, where they differ:", ""]
-    named = [(it, store.versions(it)) for it in ENVIRONMENTS]
+    told += ["", table(store, former), "", "Versions, where they differ:", ""]
+    kept = former_versions(former)
+    named = [(it, store.versions(it) or kept.get(it.name, {})) for it in ENVIRONMENTS]
     known = [(it, versions) for it, versions in named if versions]
     names = list(dict.fromkeys(name for _, versions in known for name in versions))
     told.append(f"| | {' | '.join(it.name for it, _ in known)} |")

@@ -105,6 +105,24 @@ def test_the_page_says_what_passed_what_failed_and_what_was_not_run(
     assert "abc, 2026-01-01" in page
 
 
+def test_the_page_keeps_what_another_machine_has_run(matrix: Any, tmp_path: Path) -> None:
+    elsewhere, here = (matrix.Store(tmp_path / name) for name in ("elsewhere", "here"))
+    passed = matrix.Result(True, "1200 passed", "tree", "abc", "2026-01-01")
+    for store, name, version in (
+        (elsewhere, "lowest", "3.11.7"),
+        (elsewhere, "python-3.12", "3.12.1"),
+        (here, "python-3.12", "3.12.9"),
+    ):
+        store.keep(environment(matrix, name), matrix.QUICK, passed)
+        store.keep_versions(environment(matrix, name), {"Python": version, "livekit": "1.1.21"})
+    first = matrix.page_text(f"before\n{matrix.BEGIN}\n{matrix.END}\nafter", elsewhere)
+    page = matrix.page_text(first, here)
+    assert "| lowest declared versions | 3.11.7 | 1.1.21 | 1200 passed |" in page
+    assert "| Python 3.12, newest versions | 3.12.9 | 1.1.21 | 1200 passed |" in page
+    assert "| Python | 3.12.9 | 3.11.7 |" in page
+    assert matrix.page_text(page, here) == page
+
+
 def test_the_page_has_the_marks_between_which_results_are_written(matrix: Any) -> None:
     text = matrix.PAGE.read_text()
     assert text.count(matrix.BEGIN) == text.count(matrix.END) == 1
