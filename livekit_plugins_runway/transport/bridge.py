@@ -130,9 +130,11 @@ class Bridge:
         agent, mine = self._credentials.agent_identity, self._identity
         if participant.attributes.get(ATTRIBUTE_PUBLISH_ON_BEHALF) == agent:
             return
+        # A user may say anything of itself, but not that it is an agent.
+        is_agent = participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
         if participant.identity == mine:
             self._give_way()
-        elif participant.attributes.get(ATTRIBUTE_GAVE_WAY) == mine:
+        elif is_agent and participant.attributes.get(ATTRIBUTE_GAVE_WAY) == mine:
             logger.warning("another agent's avatar has tried for the same identity: it is left")
             self._identity = another(self._first_identity)
             self._enter_anew_if_renamed()

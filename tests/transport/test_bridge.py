@@ -5,17 +5,21 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
+from livekit import rtc
 
 from livekit_plugins_runway.transport.bridge import Bridge
 from livekit_plugins_runway.transport.tokens import RoomCredentials
-from tests.support.scripted_room import AGENT, ScriptedParticipant, ScriptedRoom
+from tests.support.scripted_room import AGENT, USER, ScriptedParticipant, ScriptedRoom
 
 CREDENTIALS = RoomCredentials("ws://h", "k", "s" * 32, "r", "agent")
 
 
-@pytest.mark.parametrize(("left", "moves"), [("face", True), ("somebody", False)])
+@pytest.mark.parametrize(
+    ("kind", "left", "moves"),
+    [(AGENT, "face", True), (AGENT, "somebody", False), (USER, "face", False)],
+)
 async def test_it_leaves_an_identity_to_which_the_sdk_will_come_back_for_another_one(
-    left: str, moves: bool
+    kind: rtc.ParticipantKind.ValueType, left: str, moves: bool
 ) -> None:
     room = ScriptedRoom()
     bridge = Bridge(room.as_room, CREDENTIALS, identity="face", name="Face", stall_timeout=1.5)
@@ -24,7 +28,7 @@ async def test_it_leaves_an_identity_to_which_the_sdk_will_come_back_for_another
         mock.patch.object(bridge.participant, "enter_anew") as enter_anew,
     ):
         await bridge.join(lambda *_: None)
-        other = ScriptedParticipant("face-2", AGENT)
+        other = ScriptedParticipant("face-2", kind)
         other.told_attributes = {"lk.publish_on_behalf": "other", "runway.gave_way": left}
         room.emit("participant_connected", other)
         assert enter_anew.called is moves
