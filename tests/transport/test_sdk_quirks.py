@@ -122,16 +122,20 @@ async def test_in_a_full_reconnect_everybody_leaves_without_a_reason(
 async def test_what_is_unsubscribed_as_soon_as_it_is_published_takes_a_core(
     livekit_server: LiveKitServer,
 ) -> None:
-    spent = []
-    for event in ("track_subscribed", "track_published"):
-        async with two_rooms(livekit_server) as rooms:
-            rooms.listener.on(event, _unsubscribe)
-            await rooms.speaker.local_participant.publish_track(microphone())
-            await asyncio.sleep(0.5)
-            before = time.process_time()
-            await asyncio.sleep(2.0)
-            spent.append((time.process_time() - before) / 2.0)
-    assert spent[1] > max(3 * spent[0], 0.15)  # of a core; another one may be kept busy by others
+    usual = await _cores_of_unsubscribing(livekit_server, "track_subscribed")
+    at_once = [await _cores_of_unsubscribing(livekit_server, "track_published") for _ in range(3)]
+    # Another one may be kept busy by others. Not each time, for it is a race.
+    assert max(at_once) > max(3 * usual, 0.15), at_once
+
+
+async def _cores_of_unsubscribing(server: LiveKitServer, event: rtc.room.EventTypes) -> float:
+    async with two_rooms(server) as rooms:
+        rooms.listener.on(event, _unsubscribe)
+        await rooms.speaker.local_participant.publish_track(microphone())
+        await asyncio.sleep(0.5)
+        before = time.process_time()
+        await asyncio.sleep(1.0)
+        return time.process_time() - before
 
 
 def _unsubscribe(*arguments: object) -> None:
