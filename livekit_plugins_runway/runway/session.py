@@ -217,10 +217,12 @@ class RealtimeSession:
     ) -> SessionEnd | None:
         if self._final is not None:
             return self._result("already ended", self._final)
-        if worker_gone is not None and worker_gone.is_set():
-            return await self._ended_with_its_worker()
-        if say_goodbye is None or not await say_goodbye():
-            if worker_gone is not None and worker_gone.is_set():
+
+        def has_gone() -> bool:
+            return worker_gone is not None and worker_gone.is_set()
+
+        if has_gone() or say_goodbye is None or not await say_goodbye():
+            if has_gone():  # at first, or while the goodbye could not be said
                 return await self._ended_with_its_worker()
             used = self.times.consumed is not None or self.times.running is not None
             state = await self._status() if used else None
