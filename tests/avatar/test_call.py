@@ -241,9 +241,7 @@ async def test_a_refusal_reaches_the_caller_typed_and_the_agents_output_is_as_be
         assert chain(call.session.output.audio) == before
         assert call.avatar.state is AvatarState.CLOSED
         assert call.simulator.leaked() == []
-        async with asyncio.timeout(2.0):  # the server hears a little later that somebody has left
-            while await call.others() != ["user"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await call.until_alone(2.0)  # the server hears a little later that somebody has left
         if avatar_first:
             await call.start_session()
         # The agent is not mute: its own voice is there, as if no avatar had been asked for.
@@ -444,9 +442,7 @@ async def test_closed_at_any_stage_of_the_start_nothing_is_left(
             await reached.wait()
         await call.avatar.aclose()
         await call.simulator.wait_until(lambda: not call.simulator.leaked(), 5.0)
-        async with asyncio.timeout(5.0):  # an attempt to join is seen to its end in the background
-            while await call.others() != ["user"]:  # noqa: ASYNC110  no event tells
-                await asyncio.sleep(0.1)
+        await call.until_alone(5.0)  # an attempt to join is seen to its end in the background
 
 
 @pytest.mark.parametrize("create_delay", [0.0, 0.3])

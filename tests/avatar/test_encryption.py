@@ -20,7 +20,7 @@ from livekit_plugins_runway.testing.tones import ToneScript, hear, missing
 from livekit_plugins_runway.testing.user import SimulatedUser
 from livekit_plugins_runway.transport.bridge import Bridge
 from livekit_plugins_runway.transport.tokens import RoomCredentials
-from tests.support.call import DIRECT, RATE, Call, calling, loudness, now
+from tests.support.call import DIRECT, RATE, Call, calling, credentials_for, loudness, now
 
 SCRIPT = ToneScript(10)
 AVATAR = "runway-avatar-agent"
@@ -124,17 +124,12 @@ async def test_an_agent_that_connects_with_keys_after_its_avatar_keeps_no_core_b
     try:
         for agent in agents:
             name = f"room-{secrets.token_hex(4)}"
-            url, key, secret = (
-                livekit_server.url,
-                livekit_server.api_key,
-                livekit_server.api_secret,
-            )
-            credentials = RoomCredentials(url, key, secret, name, "agent")
+            credentials = credentials_for(livekit_server, name, "agent")
             bridge = Bridge(agent, credentials, identity="a", name="a", stall_timeout=1.5)
             bridges.append(bridge)
             await bridge.join(lambda *_: None)
             token = livekit_server.token(name, "agent", kind="agent")
-            await agent.connect(url, token, encrypted(keys(b"of this room")))
+            await agent.connect(livekit_server.url, token, encrypted(keys(b"of this room")))
         async with asyncio.timeout(10.0):
             while not all(bridge.participant._present for bridge in bridges):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

@@ -18,8 +18,15 @@ from livekit_plugins_runway.errors import AvatarEvictedError, ConfigurationError
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
 from livekit_plugins_runway.transport.bridge import Bridge
-from livekit_plugins_runway.transport.tokens import RoomCredentials
-from tests.support.call import FEW_PICTURES, Call, calling, close_for_good, now, settled
+from tests.support.call import (
+    FEW_PICTURES,
+    Call,
+    calling,
+    close_for_good,
+    credentials_for,
+    now,
+    settled,
+)
 
 LONG = ToneScript(24)
 SHORT = ToneScript(6, offset=30)
@@ -165,13 +172,7 @@ async def test_two_avatars_that_come_before_their_agents_do_not_put_each_other_o
     bridges = [
         Bridge(
             room,
-            RoomCredentials(
-                livekit_server.url,
-                livekit_server.api_key,
-                livekit_server.api_secret,
-                name,
-                agent,
-            ),
+            credentials_for(livekit_server, name, agent),
             identity=AVATAR,
             name="Face",
             stall_timeout=1.5,

@@ -31,6 +31,7 @@ from livekit_plugins_runway.testing.levels import Levels, compare, loudest, too_
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear, missing
 from livekit_plugins_runway.testing.user import SimulatedUser
+from livekit_plugins_runway.transport.tokens import RoomCredentials
 
 RATE = 48_000
 HOLES: Any = {"softer": 0.2, "clicks": 40}
@@ -109,6 +110,12 @@ class Call:
                 api.ListParticipantsRequest(room=self.room.name)
             )
         return sorted(p.identity for p in listed.participants if p.identity != "agent")
+
+    async def until_alone(self, timeout: float) -> None:
+        """Until the server knows of nobody but the user beside the agent. No event tells."""
+        async with asyncio.timeout(timeout):
+            while await self.others() != ["user"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
 
     async def join_user(self) -> None:
         """Let the user come, of a call that was begun with `late`."""
@@ -308,6 +315,11 @@ async def settled(avatar: AvatarSession) -> None:
     SDK 15 s and more, and must not be cancelled (`media/connect.py`)."""
     loop = asyncio.get_running_loop()
     assert await avatar._background.settle(loop.time() + 40.0), avatar._background
+
+
+def credentials_for(server: LiveKitServer, room: str, agent: str) -> RoomCredentials:
+    """With which the avatar of this agent joins this room."""
+    return RoomCredentials(server.url, server.api_key, server.api_secret, room, agent)
 
 
 def now() -> float:

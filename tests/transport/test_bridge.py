@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from unittest import mock
 
 import pytest
@@ -14,6 +16,22 @@ from tests.support.scripted_room import AGENT, USER, ScriptedParticipant, Script
 CREDENTIALS = RoomCredentials("ws://h", "k", "s" * 32, "r", "agent")
 
 
+@asynccontextmanager
+async def joined(method: str) -> AsyncIterator[tuple[ScriptedRoom, Bridge, mock.Mock]]:
+    """A bridge as "face", with this method of its participant replaced by a mock. When it is closed
+    nothing listens to the room any more."""
+    room = ScriptedRoom()
+    bridge = Bridge(room.as_room, CREDENTIALS, identity="face", name="Face", stall_timeout=1.5)
+    with (
+        mock.patch.object(bridge.participant, "join"),
+        mock.patch.object(bridge.participant, method) as replaced,
+    ):
+        await bridge.join(lambda *_: None)
+        yield room, bridge, replaced
+    await bridge.aclose()
+    assert room.listeners == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "left", "moves"),
     [(AGENT, "face", True), (AGENT, "somebody", False), (USER, "face", False)],
@@ -21,19 +39,12 @@ CREDENTIALS = RoomCredentials("ws://h", "k", "s" * 32, "r", "agent")
 async def test_it_leaves_an_identity_to_which_the_sdk_will_come_back_for_another_one(
     kind: rtc.ParticipantKind.ValueType, left: str, moves: bool
 ) -> None:
-    room = ScriptedRoom()
-    bridge = Bridge(room.as_room, CREDENTIALS, identity="face", name="Face", stall_timeout=1.5)
-    with (
-        mock.patch.object(bridge.participant, "join"),
-        mock.patch.object(bridge.participant, "enter_anew") as enter_anew,
-    ):
-        await bridge.join(lambda *_: None)
+    async with joined("enter_anew") as (room, bridge, enter_anew):
         other = ScriptedParticipant("face-2", kind)
         other.told_attributes = {"lk.publish_on_behalf": "other", "runway.gave_way": left}
         room.emit("participant_connected", other)
         assert enter_anew.called is moves
         assert (bridge.identity != "face") is moves
-    await bridge.aclose()
 
 
 @pytest.mark.parametrize(
@@ -48,17 +59,9 @@ async def test_it_leaves_an_identity_to_which_the_sdk_will_come_back_for_another
 async def test_it_gives_way_to_whoever_comes_first_with_its_identity(
     identity: str, speaks_for: str | None, gives_way: bool
 ) -> None:
-    room = ScriptedRoom()
-    bridge = Bridge(room.as_room, CREDENTIALS, identity="face", name="Face", stall_timeout=1.5)
-    with (
-        mock.patch.object(bridge.participant, "join"),
-        mock.patch.object(bridge.participant, "give_way") as give_way,
-    ):
-        await bridge.join(lambda *_: None)
+    async with joined("give_way") as (room, _, give_way):
         other = ScriptedParticipant(identity, AGENT)
         if speaks_for is not None:
             other.told_attributes = {"lk.publish_on_behalf": speaks_for}
         room.emit("participant_connected", other)
         assert give_way.called is gives_way
-    await bridge.aclose()
-    assert room.listeners == 0
