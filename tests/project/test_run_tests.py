@@ -1,4 +1,4 @@
-"""`make test` runs all four parts, and none of their failures is lost."""
+"""`make test` runs all its parts, and none of their failures is lost."""
 
 from __future__ import annotations
 
@@ -7,25 +7,58 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.support.rerun_budget import EXCEEDED
 from tools import run_tests
+
+PARTS = ["not server and not slow", "not server and slow", "server and not heavy"]
+
+
+class Runs:
+    """Stands in for pytest: each run ends with the next one of these codes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, codes: list[int]) -> None:
+        self.commands: list[list[str]] = []
+        self._codes = iter(codes)
+        monkeypatch.setattr(subprocess, "run", self._run)
+
+    def _run(self, command: list[str]) -> SimpleNamespace:
+        self.commands.append(command)
+        return SimpleNamespace(returncode=next(self._codes))
+
+    @property
+    def selected(self) -> list[str]:
+        return [command[command.index("-m", 2) + 1] for command in self.commands]
 
 
 @pytest.mark.parametrize(
     ("codes", "exit_code"),
-    [([0, 0, 0, 0], 0), ([0, 0, 0, 3], 3), ([1, 0, 0, 0], 1), ([0, 0, 2, 1], 2)],
+    [([0, 0, 0, 0], 0), ([0, 0, 0, 3], 3), ([1, 0, 0, 0], 1), ([0, 2, EXCEEDED, 1], 2)],
 )
-@pytest.mark.parametrize("arguments", [[], ["--coverage"]])
 def test_each_part_runs_and_the_first_failure_is_the_exit_code(
-    monkeypatch: pytest.MonkeyPatch, codes: list[int], exit_code: int, arguments: list[str]
+    monkeypatch: pytest.MonkeyPatch, codes: list[int], exit_code: int
 ) -> None:
-    selected: list[str] = []
-    left = iter(codes)
+    runs = Runs(monkeypatch, codes)
+    assert run_tests.main([]) == exit_code
+    assert runs.selected == [*PARTS, "server and heavy"]
 
-    def run(command: list[str]) -> SimpleNamespace:
-        selected.append(command[command.index("-m", 2) + 1])
-        return SimpleNamespace(returncode=next(left))
 
-    monkeypatch.setattr(subprocess, "run", run)
-    assert run_tests.main(arguments) == exit_code
-    without = ["not server and not slow", "not server and slow"]
-    assert selected == [*without, "server and not heavy", "server and heavy"]
+@pytest.mark.parametrize("alone", [0, 1])
+def test_what_fails_beside_another_call_is_repeated_by_itself(
+    monkeypatch: pytest.MonkeyPatch, alone: int
+) -> None:
+    runs = Runs(monkeypatch, [0, 0, 1, alone, 0])
+    assert run_tests.main([]) == alone
+    assert runs.selected == [*PARTS, "server and not heavy", "server and heavy"]
+    assert "-n" in runs.commands[2]
+    assert "-n" not in runs.commands[3]
+    assert "--last-failed" in runs.commands[3]
+
+
+@pytest.mark.parametrize(("codes", "exit_code"), [([0, 0, 0], 0), ([0, 0, 1], 1), ([2, 0, 0], 2)])
+def test_coverage_takes_the_calls_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, codes: list[int], exit_code: int
+) -> None:
+    runs = Runs(monkeypatch, codes)
+    assert run_tests.main(["--coverage"]) == exit_code
+    assert runs.selected == PARTS
+    assert "-n" not in runs.commands[2]
