@@ -89,8 +89,9 @@ def encryption_of(room: rtc.Room) -> rtc.E2EEOptions | None:
 
 
 def adopt_keys(source: rtc.Room, target: rtc.Room) -> None:
-    """Give `target` the shared keys that `source` has by now. The last one that is new to it is the
-    one that it encrypts with from then on. Without effect unless both are encrypted."""
+    """Give `target` the keys that `source` has by now: the shared ones or, where each participant
+    has its own, those of the participant in `target`. The last one that is new to it is the one
+    that it encrypts with from then on. Without effect unless both are encrypted."""
     given, taken = encryption_of(source), encryption_of(target)
     if given is None or taken is None:
         return
@@ -98,10 +99,19 @@ def adopt_keys(source: rtc.Room, target: rtc.Room) -> None:
     if theirs is None or ours is None:
         return
     ring = given.key_provider_options.key_ring_size
+    has_shared_keys = given.key_provider_options.shared_key is not None
+    identity = target.local_participant.identity
     for index in range(min(ring, taken.key_provider_options.key_ring_size)):
-        key = theirs.export_shared_key(index)
-        if key and key != ours.export_shared_key(index):
+        if has_shared_keys:
+            key, known = theirs.export_shared_key(index), ours.export_shared_key(index)
+        else:
+            key, known = theirs.export_key(identity, index), ours.export_key(identity, index)
+        if not key or key == known:
+            continue
+        if has_shared_keys:
             ours.set_shared_key(key, index)
-            for cryptor in target.e2ee_manager.frame_cryptors():
-                cryptor.set_key_index(index)
-            logger.info("the avatar has taken over a key of its agent's room")
+        else:
+            ours.set_key(identity, key, index)
+        for cryptor in target.e2ee_manager.frame_cryptors():
+            cryptor.set_key_index(index)
+        logger.info("the avatar has taken over a key of its agent's room")

@@ -111,8 +111,8 @@ class Bridge:
         unless it was given its own."""
         while self._given_options.encryption is None and self._given_options.e2ee is None:
             await self._encrypted.wait()
-            await asyncio.sleep(_LOOK_FOR_KEYS_EVERY)
             self.participant.adopt_keys_of(self._agent_room)
+            await asyncio.sleep(_LOOK_FOR_KEYS_EVERY)
 
     def _room_options(self) -> rtc.RoomOptions:
         """Those that were given, with the keys of the agent's own room unless others were."""

@@ -107,6 +107,28 @@ async def test_keys_that_change_in_mid_call_are_followed(livekit_server: LiveKit
         assert missing(SCRIPT, hear(late.heard(began), RATE)) == list(SCRIPT.indices)
 
 
+@pytest.mark.heavy
+async def test_where_each_has_its_own_key_the_avatar_encrypts_with_its_own(
+    livekit_server: LiveKitServer,
+) -> None:
+    own = rtc.E2EEOptions(key_provider_options=rtc.KeyProviderOptions(shared_key=None))
+    async with (
+        calling(livekit_server, user={"encryption": own}, room=encrypted(own)) as call,
+        viewer(call, own) as stranger,
+    ):
+        for room in (call.user.room, call.room):
+            assert room.e2ee_manager.key_provider is not None
+            room.e2ee_manager.key_provider.set_key(AVATAR, b"of the avatar", 0)
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        call.judged_since = began = now()
+        await call.say(SCRIPT)
+        await call.hears(SCRIPT, since=began)
+        assert missing(SCRIPT, hear(stranger.heard(began), RATE)) == list(SCRIPT.indices)
+        assert call.user.frames
+        assert stranger.frames == []
+
+
 async def followed(call: Call) -> None:
     """The avatar encrypts with the second key."""
     bridge: Any = call.avatar._call and call.avatar._call.transport

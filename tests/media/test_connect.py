@@ -123,42 +123,57 @@ async def test_a_room_that_does_not_answer_is_left_in_a_known_time() -> None:
 
 class Keys:
     def __init__(self) -> None:
-        self.keys: dict[int, bytes] = {}
+        self.shared: dict[int, bytes] = {}
+        self.single: dict[tuple[str, int], bytes] = {}
 
     def export_shared_key(self, index: int) -> bytes:
-        return self.keys.get(index, b"")
+        return self.shared.get(index, b"")
 
     def set_shared_key(self, key: bytes, index: int) -> None:
-        self.keys[index] = key
+        self.shared[index] = key
+
+    def export_key(self, identity: str, index: int) -> bytes:
+        return self.single.get((identity, index), b"")
+
+    def set_key(self, identity: str, key: bytes, index: int) -> None:
+        self.single[identity, index] = key
 
 
 class EncryptedRoom:
     """As the SDK's: it has a manager of its encryption from when it is joined."""
 
-    def __init__(self, *, joined: bool = True) -> None:
+    def __init__(self, shared: bytes | None, *, joined: bool = True) -> None:
         self.keys = Keys()
         self.cryptor = mock.Mock()
+        self.local_participant = mock.Mock(identity="avatar")
+        self._shared = shared
         if joined:
             self.join()
 
     def join(self) -> None:
-        self.e2ee_manager = mock.Mock(
-            enabled=True, options=rtc.E2EEOptions(), key_provider=self.keys
-        )
+        options = rtc.E2EEOptions(rtc.KeyProviderOptions(shared_key=self._shared))
+        self.e2ee_manager = mock.Mock(enabled=True, options=options, key_provider=self.keys)
         self.e2ee_manager.frame_cryptors.return_value = [self.cryptor]
 
     def isconnected(self) -> bool:
         return hasattr(self, "e2ee_manager")
 
 
-def test_keys_are_adopted_by_a_room_that_is_joined_and_once() -> None:
-    source, target = EncryptedRoom(), EncryptedRoom(joined=False)
-    source.keys.keys = {0: b"first", 3: b"second"}
+@pytest.mark.parametrize("shared", [b"first", None], ids=["shared", "of each participant"])
+def test_keys_are_adopted_by_a_room_that_is_joined_and_once(shared: bytes | None) -> None:
+    source, target = EncryptedRoom(shared), EncryptedRoom(shared, joined=False)
+    for index, key in {0: b"first", 3: b"second"}.items():
+        if shared is None:
+            source.keys.set_key("avatar", key, index)
+        else:
+            source.keys.set_shared_key(key, index)
     for _ in range(2):
         adopt_keys(cast(rtc.Room, source), cast(rtc.Room, target))
-    assert target.keys.keys == {}
+    assert (target.keys.shared, target.keys.single) == ({}, {})
+    source.keys.set_key("user", b"of nobody else's concern", 0)
     target.join()
     for _ in range(2):
         adopt_keys(cast(rtc.Room, source), cast(rtc.Room, target))
-    assert target.keys.keys == source.keys.keys
+    del source.keys.single["user", 0]
+    assert vars(target.keys) == vars(source.keys)
     assert target.cryptor.set_key_index.mock_calls == [mock.call(0), mock.call(3)]
