@@ -58,21 +58,21 @@ class Figures:
 
 
 def figures(outcomes: Sequence[Outcome]) -> Figures:
-    obeys = [one for one in outcomes if one.truth != "foreign"]
+    obeys = [one for one in outcomes if one.truth in ("own", "stale")]
     foreign = [one for one in outcomes if one.truth == "foreign"]
     hops = sum(one.hops for one in outcomes)
     return Figures(
         cases=len(outcomes),
         confusion={
             truth: Counter(one.judged for one in outcomes if one.truth == truth)
-            for truth in ("own", "foreign", "stale")
+            for truth in ("own", "foreign", "stale", "inaudible")
         },
         given_up=_percent([one.judged != "own" for one in obeys]),
         noticed=_percent([one.noticed for one in foreign]),
         unsaid=_median_and_worst([one.unsaid for one in foreign]),
         unsaid_own=_median_and_worst([one.unsaid for one in obeys]),
         lost=_over(obeys, lambda one: one.lost, MOST_WRONG_S),
-        twice=_over(outcomes, lambda one: one.twice, MOST_WRONG_S),
+        twice=_over(obeys + foreign, lambda one: one.twice, MOST_WRONG_S),
         false_ends=_over(obeys, lambda one: one.false_end, FALSE_END_S),
         late_ends=_over(obeys, lambda one: one.late_end, LATE_END_S),
         stale=_over(outcomes, lambda one: one.stale, 0.0),
@@ -133,6 +133,8 @@ def _is_above(value: float | None, limit: float | None) -> bool:
 
 def badness(one: Outcome) -> float:
     """How bad an outcome is; 0 if all is well. Orders the list of the worst."""
+    if one.truth == "inaudible":
+        return 10.0 * (one.error is not None)
     misjudged = not one.noticed if one.truth == "foreign" else one.judged != "own"
     position = abs(one.position_error or 0.0)
     unheard = 0.0 if one.truth == "foreign" else one.lost
@@ -187,6 +189,7 @@ _ROWS: list[tuple[str, str, Callable[[Figures], str]]] = [
     (f"own words, judged {' / '.join(JUDGED)}", "", _confused("own")),
     ("foreign words, the same", "", _confused("foreign")),
     ("own words, stale ones after a barge-in, the same", "", _confused("stale")),
+    ("a sound of which nothing is left to be heard, the same", "", _confused("inaudible")),
     ("own given up", f"<= {MOST_GIVEN_UP} %", lambda it: _number(it.given_up, "%", 2)),
     (
         "foreign noticed within 1.5 s of its sound",

@@ -86,8 +86,11 @@ class Outcome:
 
     @property
     def noticed(self) -> bool:
-        """The avatar's own words were noticed within 1.5 s of their sound."""
-        return self.judged == "foreign" and self.foreign_heard <= 1.5
+        """The avatar's own words were noticed within 1.5 s of their sound: it was given up or, of a
+        word or two, the voice said what the avatar had not."""
+        given_up = self.judged in ("foreign", "stalled")
+        said_instead = self.by_voice > 0.0 and self.unsaid <= 0.1
+        return (given_up or said_instead) and self.foreign_heard <= 1.5
 
     @property
     def lost(self) -> float:
@@ -212,6 +215,11 @@ class _Scene:
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
+    @property
+    def main(self) -> int:
+        """The reply that the case is about: there may be a short one before."""
+        return int(self.case.first_latency_s is not None)
+
     def on_finished(self, event: PlaybackFinishedEvent) -> None:
         self.finished.append((self.now, event))
         self.ear.current += 1
@@ -242,12 +250,11 @@ class _Scene:
             await self.output.wait_for_playout()
 
     async def play(self) -> None:
-        number = 0
-        if self.case.first_latency_s is not None:
+        number = self.main
+        if number:
             await self.say(0)
             await self.heard_out()
             self.worker.manner = _manner(self.case)
-            number = 1
         if self.case.event in ("barge-in", "stale"):
             await self._barge_in(number)
             await asyncio.sleep(self.case.gap_s)
@@ -374,7 +381,7 @@ def _outcome(scene: _Scene, latency: float | None, error: str | None) -> Outcome
     return Outcome(
         case.id,
         case.name,
-        case.truth,
+        _truth(scene),
         case.held_out,
         _judged(scene),
         tuple(_reply_result(scene, number) for number in range(len(scene.replies))),
@@ -387,6 +394,14 @@ def _outcome(scene: _Scene, latency: float | None, error: str | None) -> Outcome
         0.0,
         error,
     )
+
+
+def _truth(scene: _Scene) -> str:
+    """That of the case; "inaudible" where the treatment leaves nothing to be heard of the reply, as
+    of a low tone above 1 kHz. To give up such an avatar is right."""
+    reply = scene.replies[scene.main]
+    inaudible = reply.spoken.any() and not reply.sound_is_spoken.any()
+    return "inaudible" if inaudible else scene.case.truth
 
 
 def _judged(scene: _Scene) -> Judged:
@@ -404,6 +419,7 @@ def _reply_result(scene: _Scene, number: int) -> ReplyResult:
     reply = scene.replies[number]
     said = [one for one in scene.ear.moments if one.reply == number and not one.foreign]
     counts = times_said(reply, said)
+    heard = times_said(reply, [one for one in said if one.loud])
     finished = scene.finished[number] if number < len(scene.finished) else None
     interrupted = finished is None or finished[1].interrupted
     position = 0 if finished is None else round(finished[1].playback_position * RATE)
@@ -412,7 +428,7 @@ def _reply_result(scene: _Scene, number: int) -> ReplyResult:
         interrupted,
         0.0 if interrupted else _seconds(missing),
         _seconds(missing[:position]),
-        float(np.sum((counts - 1) * (reply.spoken & (counts > 1)))) / RATE,
+        float(np.sum((heard - 1) * (reply.spoken & (heard > 1)))) / RATE,
         0.0 if interrupted else _false_end(finished, reply, said),
         0.0 if interrupted else _late_end(finished, said, scene.flushed.get(number, 0.0)),
     )
