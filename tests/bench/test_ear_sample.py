@@ -45,7 +45,7 @@ MOST_UNSAID_S = 0.35
 """Seconds of words that nobody said, in a reply that counts as heard. Goal: 0.3."""
 MOST_LOST_S = 0.3
 """Seconds of words that are lost."""
-MOST_TWICE_S = 0.5
+MOST_TWICE_S = 0.34
 """Seconds of words that are said twice. Goal: 0.3."""
 MOST_STALE_S = 0.2
 """Seconds of old words that are heard after a barge-in. Goal: 0; one case has 0.18."""
@@ -61,7 +61,7 @@ def played(part: int) -> list[Outcome]:
 
 def problems(found: list[Outcome]) -> list[str]:
     """What does not hold, and in which cases."""
-    obeys = [one for one in found if one.truth != "foreign"]
+    obeys = [one for one in found if one.truth in ("own", "stale")]
     foreign = [one for one in found if one.truth == "foreign"]
     checks: list[tuple[str, list[Outcome], Callable[[Outcome], bool], int]] = [
         ("given up though it obeys", obeys, lambda one: one.judged != "own", MOST_GIVEN_UP),
@@ -108,8 +108,13 @@ MENDED = {
     "1219": "a pause of the TTS, over which a place further on seemed likelier",
     "1287": "a stall, where the avatar answered what came after a pause of the TTS",
     "2122": "the same, through a room and a codec",
+    "2954": "a last word that is faded out",
+    "1973": "a ring tone that is faded out",
+    "1186": "another sentence for a short answer, with a pause after its first word",
+    "2806": "other words at a reply's end, which go on after it",
+    "398": "other words, in the place of a reply of which no word was ever heard",
 }
-"""Cases of the whole matrix that were given up, or said twice: what for."""
+"""Cases of the whole matrix that were given up, said twice, or believed: what for."""
 
 
 @pytest.mark.slow

@@ -242,14 +242,58 @@ def test_what_a_receiver_made_of_its_last_sound_is_not_taken_for_words(at: int) 
     assert segment.spoken_after(min(at * HOP, goes_on), at * HOP) <= 0.45 * RATE
 
 
-@pytest.mark.parametrize("change", ["as it is", "softer", "in a room", "noisy", "telephone"])
-def test_a_last_word_that_was_said_to_its_end_is_clearly_heard(change: str) -> None:
+CLEAR = ["as it is", "softer", "in a room", "noisy", "telephone"]
+
+
+def faded_out(sound: Sound) -> Sound:
+    """The last 0.3 s of it fall by 12 dB."""
+    loud = np.flatnonzero(np.abs(sound) > 100.0)
+    fall = np.clip((np.arange(len(sound)) - loud[-1]) / (0.3 * RATE) + 1.0, 0.0, 1.0)
+    result: Sound = sound * 10 ** (-12 / 20 * fall)
+    return result
+
+
+@pytest.mark.parametrize(
+    "change",
+    [*(CHANGES[name] for name in CLEAR), faded_out],
+    ids=[*CLEAR, "faded out"],
+)
+def test_a_last_word_that_was_said_to_its_end_is_clearly_heard(
+    change: Callable[[Sound], Sound],
+) -> None:
     segment = described(speech(OURS))
-    heard = CHANGES[change](speech(OURS).astype(float))
+    heard = change(speech(OURS).astype(float))
     tracker = SpeechTracker(segment, 0)
     walk = as_pcm(np.concatenate([np.zeros(9137), heard, np.zeros(RATE // 2)]))
-    hear(tracker, walk, threshold=-39.0 if change == "noisy" else -55.0, hops=15)
+    hear(tracker, walk, threshold=-39.0 if change is noisy else -55.0, hops=15)
     assert segment.spoken_after(tracker.clear_position) < 0.12 * RATE
+
+
+# -- a reply of one or two words --
+
+
+def hear_out(said: str, heard: Sound, *, threshold: float = -55.0) -> SpeechTracker:
+    """Up to its last sound."""
+    tracker = SpeechTracker(described(speech(said)), 0)
+    last = int(np.flatnonzero(np.abs(heard) > 300.0)[-1])
+    hear(tracker, as_pcm(np.concatenate([np.zeros(9137), heard[:last]])), threshold=threshold)
+    return tracker
+
+
+@pytest.mark.parametrize("said", ["Okay.", "Yes, please.", "One moment."])
+@pytest.mark.parametrize("change", CLEAR)
+def test_a_short_reply_of_its_own_is_not_doubted(change: str, said: str) -> None:
+    heard = CHANGES[change](speech(said).astype(float))
+    tracker = hear_out(said, heard, threshold=-39.0 if change == "noisy" else -55.0)
+    assert not tracker.is_in_doubt
+    assert not tracker.others_go_on
+
+
+@pytest.mark.parametrize("other", ["Good evening!", "See you soon.", OTHERS[0]])
+@pytest.mark.parametrize("said", ["Okay.", "Yes, please.", "One moment."])
+def test_other_words_in_the_place_of_a_short_reply_are_doubted(said: str, other: str) -> None:
+    tracker = hear_out(said, speech(other).astype(float))
+    assert tracker.words is Words.FOREIGN or tracker.others_go_on
 
 
 # -- words of the segment before --

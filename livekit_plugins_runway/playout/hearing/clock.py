@@ -22,6 +22,7 @@ class PlayoutClock:
 
     believes_reports = True
     is_in_doubt = False
+    others_go_on = False
     likeness: float | None = None
     words = Words.UNKNOWN
     """It cannot tell."""

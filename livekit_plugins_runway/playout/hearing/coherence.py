@@ -401,6 +401,8 @@ class Trace:
         """Blocks since the last that added to the evidence."""
         self.place = 0
         """Hops of the speech heard at the end of the block, if these are its words."""
+        self._sure_place = 0
+        """See `sure_place`; without the block that was skipped."""
 
     def hear(self, block: Block, first: int, last: int) -> None:
         """Account for a block, which may be of the hops [first, last) of the speech."""
@@ -424,13 +426,27 @@ class Trace:
             self._skipped = block, self._ended
             self._shift(STRIDE, block.last)
             return True
-        start = self.place - BLOCK
-        begin, likeness = self._waveform.match(block.signal, start - _NEXT, start + _NEXT)
-        if not self._stands_out(likeness, start + max(STRIDE, block.last - self._ended) - begin):
+        begin, likeness, is_next = self._match_next(block, max(STRIDE, block.last - self._ended))
+        if not is_next:
             return False
         self._add(block, begin, likeness, blocks=1 if self._skipped is None else 2)
         self._goes_on, self._skipped = True, None
+        self._sure_place = self.place
         return True
+
+    def _match_next(self, block: Block, hops: int) -> tuple[int, Signal, bool]:
+        """As `Waveform.match`, about `place`; and whether the block ends so many hops later."""
+        start = self.place - BLOCK
+        begin, likeness = self._waveform.match(block.signal, start - _NEXT, start + _NEXT)
+        return begin, likeness, self._stands_out(likeness, start + hops - begin)
+
+    @property
+    def sure_place(self) -> int:
+        """`place` of the last block that is like the speech there and nowhere else near by, and
+        that has gone on as the hearing has. A sound that a receiver holds does neither."""
+        if self._skipped is not None and self._match_next(self._skipped[0], 0)[2]:
+            return self.place
+        return self._sure_place
 
     def _shift(self, hops: int, ended: int) -> None:
         """Take it for granted that the speech goes on as it does, or take that back."""
@@ -454,7 +470,11 @@ class Trace:
             return
         rank = int(_BACKGROUND * (len(likeness) - 1))
         self._background = max(float(np.partition(likeness, rank)[rank]), _LEAST_BACKGROUND)
+        due = self.place + max(STRIDE, block.last - self._ended)
         self._add(block, begin, likeness, blocks=1)
+        goes_on = abs(self.place - due) <= _SLACK
+        if goes_on and self._stands_out(likeness, self.place - BLOCK - begin):
+            self._sure_place = self.place
 
     def _add(self, block: Block, begin: int, likeness: Signal, *, blocks: int) -> None:
         """A block that stands for so many counts as these."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .features import AUDIBLE_DB, Hops, Levels
+from .features import AUDIBLE_DB, SPOKEN_DB, Hops, Levels
 
 _KEPT_HOPS = 400
 
@@ -60,6 +60,10 @@ class History:
         """Hops of sound from a hop heard on."""
         since = self.hops.levels[max(0, hop - self.dropped) :]
         return int(np.count_nonzero(since > AUDIBLE_DB))
+
+    def loud_hops(self, most: int) -> int:
+        """How many of so many hops up to now are as loud as words."""
+        return int(np.count_nonzero(self.hops.levels[-most:] > SPOKEN_DB))
 
     def last_sounds(self, most: int) -> slice:
         """Of `hops` the last with a place, up to the last sound: a silence may be a wait, and no

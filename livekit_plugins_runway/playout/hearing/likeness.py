@@ -9,6 +9,7 @@ from .features import Levels
 
 _STEADY_DB, _LIVELY_DB = 4.2, 6.5
 _MONOTONE_DB = 2.5
+_ONE_TONE_DB = 1.5
 
 
 def likeness_along(heard: Levels, said: Levels) -> float:
@@ -29,6 +30,12 @@ def is_monotone(heard: Levels) -> bool:
     """What is heard is no speech, neither the agent's nor the avatar's own. A second of speech
     changes by 5.2 dB at least (as above, 742 pieces), a ring tone by 1.3 to 2.5."""
     return _change(heard) < _MONOTONE_DB
+
+
+def is_one_tone(said: Levels) -> bool:
+    """What is said is the same all the time: a ring tone changes by 1.1 to 1.4 dB, tones that
+    follow one another by more."""
+    return len(said) > 0 and _change(said) < _ONE_TONE_DB
 
 
 def _change(bands: Levels) -> float:

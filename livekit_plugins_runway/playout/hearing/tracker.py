@@ -24,16 +24,14 @@ from ..audio import HOP, HOP_SECONDS
 from ..segment import Segment
 from .alignment import STRAINED, Alignment
 from .coherence import BLOCK, END_HOPS, STRIDE, Block, Sounds, Trace
-from .fades import HELD_HOPS, fade_begin
 from .features import AUDIBLE_DB, SILENT_DB, Levels, hop_bands
 from .history import History
 from .judge import STALE, WordJudge
 from .judge import Words as Words
 from .onset import Onset
-from .spectra import find_place, likeness_at_places
+from .spectra import find_place, likeness_at_places, place_before_fade
 
 _LOOK_BACK_EVERY_HOPS = 25
-_LEVEL_HOPS = 200
 _KEPT_HOPS = 200  # of what was said
 _SPARE_HOPS = 10  # of speech that was pushed and not sent; with less, the avatar may have to wait
 
@@ -44,6 +42,8 @@ _LOCKED, _SURE = 15.0, 25.0
 _IDLE_BLOCKS = 3  # without gain, after which the words of the former segment have ended
 _DOUBT_HOPS = 40  # of sound that is not taken for the beginning, where it may be stale
 _NEAR_BY_HOPS = 8
+_LINGERING_HOPS = 30
+_WORD_WINDOW_HOPS, _WORD_HOPS = 50, 20  # of the last, so many are as loud as words
 # -- where the waveform corrects the place --
 _ASTRAY_HOPS = 5
 _PLACED, _SURER = 7.0, 5.0
@@ -125,9 +125,16 @@ class SpeechTracker:
         return self._judge.is_in_doubt
 
     @property
+    def others_go_on(self) -> bool:
+        """See `WordJudge.others_go_on`. Noise and breaths are softer than words."""
+        loud = self._history.loud_hops(_WORD_WINDOW_HOPS) >= _WORD_HOPS
+        return loud and self._judge.others_go_on
+
+    @property
     def foreign_since(self) -> int:
         """Samples of the segment that counted as heard when the foreign words began."""
-        return self._judge.own_place * HOP
+        last = self._judge.own_place  # fades out over others by this, if nothing is surer
+        return min(last, max(self._own.sure_place, last - _LINGERING_HOPS)) * HOP
 
     @property
     def lead_in(self) -> int:
@@ -147,20 +154,10 @@ class SpeechTracker:
         """`position` without a tail that is not the avatar's: see fades.py."""
         if not self.onset:
             return self.position
-        return self._within(self._place_before_fade())
-
-    def _within(self, place: int) -> int:
+        place = place_before_fade(self._history, self._segment, self._own.sure_place)
+        if place is None:
+            return self.position
         return max(self._start_hop * HOP, min(place * HOP, self.position))
-
-    def _place_before_fade(self) -> int:
-        hops = self._history.last_sounds(_LEVEL_HOPS)
-        places = self._history.places_of(hops)
-        said = self._segment.hops.levels[np.maximum(places, 0)]
-        begin = fade_begin(self._history.hops.levels[hops], said)
-        if begin is None:
-            return self.position // HOP
-        # By then what was held may already have been taken for the word that comes next.
-        return int(places[max(0, begin - HELD_HOPS) : begin + 1].min()) + 1
 
     @property
     def silence(self) -> float:
@@ -223,11 +220,8 @@ class SpeechTracker:
         return len(levels) - 1 if begun is None else begun
 
     def _follow(self, levels: Levels, since: int) -> int | None:
-        """The place of these hops, of which the first is hop `since` heard.
-
-        Returns:
-            Which of them tells that the avatar speaks; None if none does, or it was known before.
-        """
+        """The place of these hops, of which the first is hop `since` heard. Returns which of them
+        tells that the avatar speaks; None if none does, or it was known before."""
         begun = None
         if self._alignment is None:
             found = self._onset.listen(levels, since)
@@ -348,7 +342,8 @@ class SpeechTracker:
     def _compare(self, alignment: Alignment) -> None:
         """Whether the spectra are those of the place, and if not, of which they are."""
         found = likeness_at_places(self._history, self._segment)
-        if found is not None:
+        at_the_end = self._segment.flushed and alignment.place >= self._segment.hops.count
+        if found is not None and not at_the_end:
             along, steady = found
             self._judge.note_along(along, steady=steady)
         if alignment.strain <= STRAINED or self._history.silent_run:

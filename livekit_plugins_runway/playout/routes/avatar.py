@@ -42,6 +42,9 @@ _LAST_WORD = 0.5
 _LAST_WORD_WAIT = 0.6  # ...until somebody else says it,
 _END_WAIT = 0.3  # ...until less than a word is not waited for any more,
 _CONFIRMED_WAIT = 0.2  # ...and where the worker says that it has finished.
+_SOUNDS_ON = 0.5
+"""Seconds for which an avatar may sound after the last word that it had to say, where it is not
+known to have said it: a room, a breath. Other words go on."""
 _WORD_GAP = 0.03
 """Seconds of silence at which one speaker may leave off and another go on."""
 _REMEMBERED = SAMPLE_RATE
@@ -119,8 +122,10 @@ class AvatarRoute:
         self._runs = Runs(self.start, now)
         self._confirmed = False
         """The worker says that it has finished the segment."""
-        self._is_believed = False
-        """All but its last word was the agent's."""
+        self._is_judged = False
+        """`step()` has found which of the words that came out were the agent's."""
+        self._is_foreign = False
+        """Its last words were not the agent's, as far as `step()` can tell."""
         self._deadline: float | None = None
         """None until SENT."""
 
@@ -216,8 +221,12 @@ class AvatarRoute:
         self.describe()
         self.segment.heard = position = self._position(now)
         self.segment.forget(min(position - _REMEMBERED, self.tracker.foreign_since))
+        sounds_on = self.progress.sounds_on_for(now)
+        if sounds_on >= _SOUNDS_ON and self.tracker.others_go_on:
+            self._is_foreign = True
+            return Verdict.FOREIGN
         if self.phase is Phase.SENT:
-            if self._is_heard(position, now):
+            if not 0.0 < sounds_on < _SOUNDS_ON and self._is_heard(position, now):
                 self.segment.heard = self.segment.pushed
                 return Verdict.HEARD
             if self.tracker.onset and self.missing_for(now) >= _LAST_WORD_WAIT:
@@ -286,11 +295,11 @@ class AvatarRoute:
         unsure = self._spoken(since, clear) / SAMPLE_RATE
         if tracker.words is Words.FOREIGN or (unlike and unsure >= _DOUBTFUL):
             return since
-        if lost or not tracker.is_in_doubt:
+        if not tracker.is_in_doubt:
             return clear
         if tracker.words is Words.UNKNOWN:
-            return since if unsure <= _SHORT else clear  # of tones nothing else is ever known
-        return since if unsure >= _IN_DOUBT else clear
+            return since if lost or unsure <= _SHORT else clear
+        return since if not lost and unsure >= _IN_DOUBT else clear
 
     def _is_silence_over(self, now: float) -> bool:
         """No word has come for so long that none will."""
@@ -312,14 +321,17 @@ class AvatarRoute:
             return Verdict.GO_ON
         # All has come out, but not all of it as the agent's words; of an avatar that was never
         # heard before too little is known to give it up.
-        known = self.tracker.words is not Words.UNKNOWN
-        return Verdict.FOREIGN if known else Verdict.LAST_WORD_LOST
+        if self.tracker.words is Words.UNKNOWN:
+            self._is_judged = True
+            return Verdict.LAST_WORD_LOST
+        self._is_foreign = True
+        return Verdict.FOREIGN
 
     def _without_the_last_word(self) -> Verdict:
         """An avatar that speaks as it is told did not say it, nor did one of which too little was
         heard to know; of another one nobody can tell."""
         if self.tracker.alike or self.tracker.words is Words.UNKNOWN:
-            self._is_believed = True
+            self._is_judged = True
             return Verdict.LAST_WORD_LOST
         self.segment.heard = self.segment.pushed
         return Verdict.HEARD
@@ -348,10 +360,10 @@ class AvatarRoute:
         """
         self.describe()
         position = self._position(now)
-        if self.tracker.words is Words.FOREIGN:
+        if self._is_foreign or self.tracker.words is Words.FOREIGN:
             position = max(self.start, min(position, self.tracker.foreign_since))
         elif lost and self.tracker.onset:
-            clear = self._clear_position(lost=not self._is_believed)
+            clear = self._clear_position(lost=not self._is_judged)
             margin = _MARGIN + on_its_way
             position = max(self.start, self.segment.restart_point(clear, margin=margin))
         self.segment.heard = position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..audio import HOP, SAMPLE_RATE
 from ..hearing.clock import PlayoutClock
-from ..hearing.tracker import SpeechTracker
+from ..hearing.tracker import SpeechTracker, Words
 from ..segment import Segment
 from .pacer import Pacer
 
@@ -16,11 +16,15 @@ _KEPT_BACK = 0.8
 reference worker keeps what does not fill a picture, others look ahead."""
 _OWED = 3 * HOP
 """Samples of speech that may be missing without being waited for."""
+_PAUSE = 0.1
+"""Seconds of silence that end a sound."""
+_JUST_NOW = 0.01
+"""Seconds for which a sound has gone on at the least."""
 
 
 class Progress:
-    """Of one attempt. All of it is written by the methods that begin with `note`, and by
-    `is_stalled()`. Positions are samples of the segment; times are loop times in seconds.
+    """Of one attempt. All of it is written by the methods that begin with `note`, `is_stalled()`
+    and `sounds_on_for()`. Positions are samples of the segment; times are loop times in seconds.
 
     Args:
         pacer: tells when the turn of each sample comes that was sent.
@@ -54,6 +58,9 @@ class Progress:
         self._owed_since: float | None = None
         """From when the word that is missing is missing; None while none is. In the future while
         its time has not come."""
+        self._ended_at: float | None = None
+        """When the last word that it was given was heard, or what counts as that; None while it
+        owes words."""
 
     @property
     def position(self) -> int:
@@ -102,6 +109,18 @@ class Progress:
         following = self._next_spoken(self.position)
         silence = self._tracker.silence
         return silence if following is None else min(silence, now - self._due(following))
+
+    def sounds_on_for(self, now: float) -> float:
+        """Seconds for which it sounds on after the last word that it was given, where that word may
+        not have been the agent's; 0 if it is silent, or is known to have said it."""
+        tracker = self._tracker
+        if tracker.believes_reports or not tracker.onset or self.owes_words:
+            self._ended_at = None
+            return 0.0
+        if self._ended_at is None:
+            self._ended_at = now - _JUST_NOW
+        doubtful = tracker.words is Words.UNKNOWN or tracker.is_in_doubt
+        return now - self._ended_at if doubtful and tracker.silence < _PAUSE else 0.0
 
     def _due(self, following: int) -> float:
         """When the next word has to be heard: after the pause that is said before it, and not
