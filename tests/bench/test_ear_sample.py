@@ -112,7 +112,6 @@ MENDED = {
     "1973": "a ring tone that is faded out",
     "1186": "another sentence for a short answer, with a pause after its first word",
     "2806": "other words at a reply's end, which go on after it",
-    "398": "other words, in the place of a reply of which no word was ever heard",
 }
 """Cases of the whole matrix that were given up, said twice, or believed: what for."""
 

@@ -56,6 +56,7 @@ class PlayoutClock:
         return (self._start_hop if self._place is None else self._place) * HOP
 
     clear_position = position
+    last_own = position
     foreign_since = position
 
     @property

@@ -42,7 +42,7 @@ _LOCKED, _SURE = 15.0, 25.0
 _IDLE_BLOCKS = 3  # without gain, after which the words of the former segment have ended
 _DOUBT_HOPS = 40  # of sound that is not taken for the beginning, where it may be stale
 _NEAR_BY_HOPS = 8
-_LINGERING_HOPS = 30
+_LINGERING_HOPS = 30  # by which its own words may have ended before they were last heard
 _WORD_WINDOW_HOPS, _WORD_HOPS = 50, 20  # of the last, so many are as loud as words
 # -- where the waveform corrects the place --
 _ASTRAY_HOPS = 5
@@ -131,9 +131,15 @@ class SpeechTracker:
         return loud and self._judge.others_go_on
 
     @property
+    def last_own(self) -> int:
+        """Samples of the segment that counted as heard when its own words were last heard."""
+        return self._judge.own_place * HOP
+
+    @property
     def foreign_since(self) -> int:
-        """Samples of the segment that counted as heard when the foreign words began."""
-        last = self._judge.own_place  # fades out over others by this, if nothing is surer
+        """Samples of the segment that counted as heard when the foreign words began: the evidence
+        for its own takes a while to fade, over the first of the others."""
+        last = self._judge.own_place
         return min(last, max(self._own.sure_place, last - _LINGERING_HOPS)) * HOP
 
     @property

@@ -221,12 +221,13 @@ class AvatarRoute:
         self.describe()
         self.segment.heard = position = self._position(now)
         self.segment.forget(min(position - _REMEMBERED, self.tracker.foreign_since))
-        sounds_on = self.progress.sounds_on_for(now)
-        if sounds_on >= _SOUNDS_ON and self.tracker.others_go_on:
+        sounds_on, others = self.progress.sounds_on_for(now), self.tracker.others_go_on
+        if sounds_on >= _SOUNDS_ON and others:
             self._is_foreign = True
             return Verdict.FOREIGN
         if self.phase is Phase.SENT:
-            if not 0.0 < sounds_on < _SOUNDS_ON and self._is_heard(position, now):
+            waits = 0.0 < sounds_on < _SOUNDS_ON and (others or self.tracker.is_in_doubt)
+            if not waits and self._is_heard(position, now):
                 self.segment.heard = self.segment.pushed
                 return Verdict.HEARD
             if self.tracker.onset and self.missing_for(now) >= _LAST_WORD_WAIT:
@@ -291,15 +292,15 @@ class AvatarRoute:
         known = tracker.words is Words.OWN  # by its waveform, which tones do not have
         limit = _ALIKE if known else _NOT_AT_ALL_ALIKE if lost else -1.0
         unlike = likeness is not None and likeness < limit
-        since = tracker.foreign_since
+        since = tracker.last_own if lost else tracker.foreign_since
         unsure = self._spoken(since, clear) / SAMPLE_RATE
         if tracker.words is Words.FOREIGN or (unlike and unsure >= _DOUBTFUL):
             return since
-        if not tracker.is_in_doubt:
+        if lost or not tracker.is_in_doubt:
             return clear
         if tracker.words is Words.UNKNOWN:
-            return since if lost or unsure <= _SHORT else clear
-        return since if not lost and unsure >= _IN_DOUBT else clear
+            return since if unsure <= _SHORT else clear  # of tones nothing else is ever known
+        return since if unsure >= _IN_DOUBT else clear
 
     def _is_silence_over(self, now: float) -> bool:
         """No word has come for so long that none will."""
