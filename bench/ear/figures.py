@@ -58,7 +58,7 @@ class Figures:
 
 
 def figures(outcomes: Sequence[Outcome]) -> Figures:
-    obeys = [one for one in outcomes if one.truth in ("own", "stale")]
+    obeys = [one for one in outcomes if one.obeys]
     foreign = [one for one in outcomes if one.truth == "foreign"]
     hops = sum(one.hops for one in outcomes)
     return Figures(

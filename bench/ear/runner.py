@@ -85,6 +85,11 @@ class Outcome:
     error: str | None = None
 
     @property
+    def obeys(self) -> bool:
+        """The avatar says what it was told, and can be heard."""
+        return self.truth in ("own", "stale")
+
+    @property
     def noticed(self) -> bool:
         """The avatar's own words were noticed within 1.5 s of their sound: it was given up or, of a
         word or two, the voice said what the avatar had not."""

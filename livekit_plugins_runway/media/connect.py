@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 
 from livekit import rtc
 
@@ -99,19 +101,17 @@ def adopt_keys(source: rtc.Room, target: rtc.Room) -> None:
     if theirs is None or ours is None:
         return
     ring = given.key_provider_options.key_ring_size
-    has_shared_keys = given.key_provider_options.shared_key is not None
-    identity = target.local_participant.identity
+    exported: Callable[[int], bytes] = theirs.export_shared_key
+    known: Callable[[int], bytes] = ours.export_shared_key
+    adopt: Callable[[bytes, int], None] = ours.set_shared_key
+    if given.key_provider_options.shared_key is None:
+        identity = target.local_participant.identity
+        exported, known = partial(theirs.export_key, identity), partial(ours.export_key, identity)
+        adopt = partial(ours.set_key, identity)
     for index in range(min(ring, taken.key_provider_options.key_ring_size)):
-        if has_shared_keys:
-            key, known = theirs.export_shared_key(index), ours.export_shared_key(index)
-        else:
-            key, known = theirs.export_key(identity, index), ours.export_key(identity, index)
-        if not key or key == known:
-            continue
-        if has_shared_keys:
-            ours.set_shared_key(key, index)
-        else:
-            ours.set_key(identity, key, index)
-        for cryptor in target.e2ee_manager.frame_cryptors():
-            cryptor.set_key_index(index)
-        logger.info("the avatar has taken over a key of its agent's room")
+        key = exported(index)
+        if key and key != known(index):
+            adopt(key, index)
+            for cryptor in target.e2ee_manager.frame_cryptors():
+                cryptor.set_key_index(index)
+            logger.info("the avatar has taken over a key of its agent's room")

@@ -14,8 +14,7 @@ from tests.support.call import ONE_FACE, TRANSPORTS, WORKERS, Call, calling, now
 
 UTTERANCE = ToneScript(5)
 SWITCHES = 4
-"""With ten the SDK of the user, who subscribes to what goes away again, may negotiate without end
-(docs/sdk-quirks.md), and then words are lost on the way to its ear."""
+"""Ten keep more than a core busy on some machines, and then the user loses words: cause unknown."""
 AVATAR = "runway-avatar-agent"
 ALL_OF_THEM: dict[str, Any] = {"listen_to": ["agent", AVATAR, *WORKERS]}
 NO_CREDITS = CallFault(status=400, error="You do not have enough credits to run this task.")

@@ -61,7 +61,7 @@ def played(part: int) -> list[Outcome]:
 
 def problems(found: list[Outcome]) -> list[str]:
     """What does not hold, and in which cases."""
-    obeys = [one for one in found if one.truth in ("own", "stale")]
+    obeys = [one for one in found if one.obeys]
     foreign = [one for one in found if one.truth == "foreign"]
     checks: list[tuple[str, list[Outcome], Callable[[Outcome], bool], int]] = [
         ("given up though it obeys", obeys, lambda one: one.judged != "own", MOST_GIVEN_UP),

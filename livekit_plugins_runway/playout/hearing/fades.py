@@ -6,17 +6,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..segment import Segment
+from .coherence import STRIDE
 from .features import SPOKEN_DB, Levels
+from .history import History
+from .likeness import is_one_tone
 
 _FADE_DB = 6.0
 _FADE_HOPS = 60
 _MIN_FADE_HOPS = 6  # a word's own end is shorter, and may be placed a little wrong
 _MIN_SOUND_HOPS = 20
-HELD_HOPS = 10
+_LEVEL_HOPS = 200
+_HELD_HOPS = 10
 """For which a sound is held before it fades."""
 
 
-def fade_begin(heard: Levels, said: Levels) -> int | None:
+def _fade_begin(heard: Levels, said: Levels) -> int | None:
     """The hop with which a fade to the end begins; None if there is none.
 
     Args:
@@ -37,3 +42,23 @@ def _begin_of_last_run(spoken: NDArray[np.bool_], faded: NDArray[np.bool_]) -> i
     clear = np.flatnonzero(~faded[at])
     run = at[int(clear[-1]) + 1 :] if len(clear) else at
     return int(run[0]) if len(run) >= _MIN_FADE_HOPS else None
+
+
+def place_before_fade(history: History, segment: Segment, sure_place: int) -> int | None:
+    """Hops of the speech that were heard before a tail that a receiver made up; None if
+    there is no such tail. Of one tone it would sound as it should.
+
+    Args:
+        sure_place: hops heard at the end of the last block that was surely the speech there.
+    """
+    hops = history.last_sounds(_LEVEL_HOPS)
+    places = history.places_of(hops)
+    at = np.maximum(places, 0)
+    said = segment.hops.levels[at]
+    begin = _fade_begin(history.hops.levels[hops], said)
+    if begin is None or is_one_tone(segment.hops.bands[at[said > SPOKEN_DB]]):
+        return None
+    # By then what was held may already have been taken for the word that comes next.
+    before = int(places[max(0, begin - _HELD_HOPS) : begin + 1].min()) + 1
+    # A block of which the last half was held is still most like the speech at its own place.
+    return max(before, sure_place - STRIDE)

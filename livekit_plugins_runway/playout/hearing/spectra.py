@@ -6,18 +6,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..segment import Segment
-from .coherence import STRIDE
-from .fades import HELD_HOPS, fade_begin
-from .features import AUDIBLE_DB, SPOKEN_DB
+from .features import AUDIBLE_DB
 from .history import History
-from .likeness import is_monotone, is_one_tone, is_steady, likeness, likeness_along
+from .likeness import is_monotone, is_steady, likeness, likeness_along
 
 _MATCH_HOPS = 60
 _MATCH_REACH_HOPS = 150
 _MATCH_MIN_SCORE = 0.75
 _MIN_SOUND_HOPS = 20
 _ALONG_HOPS = 100
-_LEVEL_HOPS = 200
 _NOISE_BELOW_DB = 15.0
 """What is so much softer than the loudest sound may be noise."""
 
@@ -65,23 +62,3 @@ def likeness_at_places(history: History, segment: Segment) -> tuple[float, bool]
     tells = np.count_nonzero(before_the_end) >= _MIN_SOUND_HOPS
     steady = bool(tells) and is_steady(here[before_the_end], there[before_the_end])
     return likeness_along(here, there), steady or is_monotone(here[clear])
-
-
-def place_before_fade(history: History, segment: Segment, sure_place: int) -> int | None:
-    """Hops of the speech that were heard before a tail that a receiver made up (fades.py); None if
-    there is no such tail. Of one tone it would sound as it should.
-
-    Args:
-        sure_place: hops heard at the end of the last block that was surely the speech there.
-    """
-    hops = history.last_sounds(_LEVEL_HOPS)
-    places = history.places_of(hops)
-    at = np.maximum(places, 0)
-    said = segment.hops.levels[at]
-    begin = fade_begin(history.hops.levels[hops], said)
-    if begin is None or is_one_tone(segment.hops.bands[at[said > SPOKEN_DB]]):
-        return None
-    # By then what was held may already have been taken for the word that comes next.
-    before = int(places[max(0, begin - HELD_HOPS) : begin + 1].min()) + 1
-    # A block of which the last half was held is still most like the speech at its own place.
-    return max(before, sure_place - STRIDE)

@@ -24,12 +24,13 @@ from ..audio import HOP, HOP_SECONDS
 from ..segment import Segment
 from .alignment import STRAINED, Alignment
 from .coherence import BLOCK, END_HOPS, STRIDE, Block, Sounds, Trace
+from .fades import place_before_fade
 from .features import AUDIBLE_DB, SILENT_DB, Levels, hop_bands
 from .history import History
 from .judge import STALE, WordJudge
 from .judge import Words as Words
 from .onset import Onset
-from .spectra import find_place, likeness_at_places, place_before_fade
+from .spectra import find_place, likeness_at_places
 
 _LOOK_BACK_EVERY_HOPS = 25
 _KEPT_HOPS = 200  # of what was said
