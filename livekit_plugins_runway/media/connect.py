@@ -18,6 +18,35 @@ ABANDONED_TIMEOUT = 60.0
 """Seconds for which the answer to an abandoned attempt is waited; the SDK gives up after about 32
 where a server accepts TCP and stays silent."""
 
+SUBSCRIBING = 1.0
+"""Seconds in which the others in a room subscribe to a track, be it that it or they have just come:
+a few ways through the network. On loopback 0.05 s do (20 of 20)."""
+
+
+class Subscribing:
+    """Whether the others in a room may be about to subscribe to what this end publishes in it.
+
+    If a track goes away meanwhile, the server (livekit-server 1.11.0 to 1.13.5,
+    `pkg/rtc/transport.go`, `getNumUnmatchedTransceivers`) asks those who have one peer connection
+    (livekit 1.1.21) for one more section of it for that track, again after each answer: they
+    negotiate for the rest of their stay, and each takes a core and more. In 18 of 20 rooms where
+    the track was there for 0.01 s, in 3 of 20 at 0.05 s, in none at 0.1 s.
+    """
+
+    def __init__(self) -> None:
+        self._since = float("-inf")
+        """Loop time at which a track was last published, or somebody came."""
+
+    def begin(self, *_: object) -> None:
+        """A track was published, or somebody has come."""
+        self._since = asyncio.get_running_loop().time()
+
+    async def wait(self, room: rtc.Room) -> None:
+        """Until they have subscribed; at once if nobody else is there, or the room is lost."""
+        if room.isconnected() and room.remote_participants:
+            since = asyncio.get_running_loop().time() - self._since
+            await asyncio.sleep(max(0.0, SUBSCRIBING - since))
+
 
 async def connect(
     room: rtc.Room,

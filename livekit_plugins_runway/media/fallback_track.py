@@ -12,6 +12,7 @@ from .._common.tasks import first_of
 from ..errors import UnavailableError
 from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
+from .connect import Subscribing
 from .listeners import Listeners, TrackSubscription
 
 _PUBLISH_TIMEOUT = 10.0
@@ -42,6 +43,8 @@ class FallbackTrack:
         self._listeners: Listeners | None = None
         """From `publish()` to `aclose()`."""
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None
+        self._subscribing = Subscribing()
+        """Of the others, to this track."""
         self._closed = False
         self._room_lost = asyncio.Event()
         """The connection is gone for good."""
@@ -50,6 +53,7 @@ class FallbackTrack:
         self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "local_track_subscribed": self._on_subscribed,
             "local_track_republished": self._on_republished,
+            "participant_connected": self._subscribing.begin,
             "reconnecting": self._subscription.on_away,
             "reconnected": self._subscription.on_back,
             "connection_state_changed": self._on_connection_state_changed,
@@ -89,6 +93,7 @@ class FallbackTrack:
             self._room.local_participant.publish_track(self._track, options),
             name="runway_publish_voice",
         )
+        self._publishing.add_done_callback(self._subscribing.begin)
         try:
             # Cut off half-way, it would leave a track that nobody knows of.
             async with asyncio.timeout(_PUBLISH_TIMEOUT):
@@ -144,6 +149,7 @@ class FallbackTrack:
         if self._publishing is None:
             return
         publication = await self._publishing
+        await self._subscribing.wait(self._room)
         if self._room.isconnected():
             await self._room.local_participant.unpublish_track(publication.sid)
 

@@ -14,7 +14,7 @@ from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of
 from ..errors import UnavailableError
 from ..log import logger
 from ..playout.ports import Microphone
-from .connect import adopt_keys, connect, leave
+from .connect import SUBSCRIBING, Subscribing, adopt_keys, connect, leave
 from .listeners import Audience, Listeners, TrackSubscription, restrict
 from .microphone import LiveMicrophone
 from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
@@ -23,10 +23,6 @@ from .ways import MediaWay, choose
 _NEGOTIATION = 0.2
 """Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
 as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
-_OTHERS_SUBSCRIBE = 1.0
-"""Seconds in which an agent that has just come subscribes. If a track goes away meanwhile, its SDK
-may negotiate without end, which takes a whole core (livekit 1.1.21: 9 of 18 rooms, none with this
-wait)."""
 _FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
 _ENTRIES = 3
 """Times that it tries to enter at first, each time under another identity, where two jobs start at
@@ -116,6 +112,8 @@ class AvatarParticipant:
         self._subscription = TrackSubscription()
         self._listeners: Listeners | None = None
         """Of `_room`, while it is joined."""
+        self._subscribing = Subscribing()
+        """Of the others, to what is published in `_room`."""
         self._published_at = float("-inf")
         """Loop time at which the microphone was last published."""
         self._lost = asyncio.Event()
@@ -206,7 +204,7 @@ class AvatarParticipant:
         self._rejoining = asyncio.create_task(self._move(self._room), name="runway_rejoin")
 
     async def _move(self, room: rtc.Room) -> None:
-        await asyncio.sleep(_OTHERS_SUBSCRIBE)
+        await asyncio.sleep(SUBSCRIBING)  # whoever is told: the agent may have come just now
         await leave(room)
         await self._rejoin()
 
@@ -254,8 +252,11 @@ class AvatarParticipant:
         """Raises `PublishTrackError` if the room refuses or is lost meanwhile, and `TimeoutError`
         after `_PUBLISH_TIMEOUT` seconds."""
         publishing = room.local_participant.publish_track(track, options)
-        async with asyncio.timeout(_PUBLISH_TIMEOUT):
-            await first_of(publishing, self._lost.wait())
+        try:
+            async with asyncio.timeout(_PUBLISH_TIMEOUT):
+                await first_of(publishing, self._lost.wait())
+        finally:  # it may be there even if nobody waits for it any more
+            self._subscribing.begin()
         if self._lost.is_set():
             raise PublishTrackError("the room was lost meanwhile")
 
@@ -263,6 +264,7 @@ class AvatarParticipant:
         return {
             "local_track_subscribed": self._on_subscribed,
             "local_track_republished": self._on_republished,
+            "participant_connected": self._subscribing.begin,
             "reconnecting": self._subscription.on_away,
             "reconnected": self._subscription.on_back,
             "disconnected": lambda reason: self._on_disconnected(room, reason),
@@ -323,6 +325,7 @@ class AvatarParticipant:
                 told = {"error": type(error).__name__}
                 logger.log(level, "not in the room yet", exc_info=not usual, extra=told)
                 self._stop_looking()
+                await self._subscribing.wait(room)
                 await leave(room)
 
     def _voice_track(self) -> rtc.LocalAudioTrack:
@@ -435,6 +438,7 @@ class AvatarParticipant:
         self._stop_looking()
         since = asyncio.get_running_loop().time() - self._published_at
         await asyncio.sleep(max(0.0, _NEGOTIATION - since))
+        await self._subscribing.wait(self._room)
         await leave(self._room)
         await self.microphone.aclose()
         if self._camera is not None:

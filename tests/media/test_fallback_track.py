@@ -11,6 +11,7 @@ from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
 from livekit_plugins_runway.errors import UnavailableError
+from livekit_plugins_runway.media.connect import SUBSCRIBING
 from livekit_plugins_runway.media.fallback_track import FallbackTrack
 from livekit_plugins_runway.playout.audio import SILENCE
 from tests.support.scripted_room import ScriptedRoom
@@ -108,6 +109,21 @@ async def test_a_track_that_cannot_be_taken_off_is_closed_in_time(does: object) 
     assert room.asked == ["publish", "unpublish"]
     assert source_of(track).closed
     assert not others()
+
+
+@timers_only
+async def test_a_track_is_taken_off_when_the_others_have_subscribed() -> None:
+    room = Room()
+    track = FallbackTrack(room.as_room)
+    await track.publish()
+    await asyncio.sleep(5.0)
+    room.join("user")
+    closing = asyncio.create_task(track.aclose())
+    await asyncio.sleep(SUBSCRIBING - 0.01)
+    assert room.asked == ["publish"]
+    await asyncio.sleep(0.02)
+    assert room.asked == ["publish", "unpublish"]
+    await closing
 
 
 @pytest.mark.parametrize("fault", ["error", "hangs"])

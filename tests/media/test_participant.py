@@ -15,7 +15,7 @@ from livekit.rtc.participant import PublishTrackError
 from livekit_plugins_runway._common.tasks import BackgroundTasks
 from livekit_plugins_runway.errors import UnavailableError
 from livekit_plugins_runway.media import participant as participants
-from livekit_plugins_runway.media.connect import LEAVE_TIMEOUT
+from livekit_plugins_runway.media.connect import LEAVE_TIMEOUT, SUBSCRIBING
 from livekit_plugins_runway.media.participant import AvatarParticipant, Eviction
 from livekit_plugins_runway.media.ways import MediaWay
 from tests.support.scripted_room import settle
@@ -202,6 +202,41 @@ async def test_a_camera_that_was_refused_is_published_with_the_next_picture(
     assert avatar.push_video(picture(), 4)
     assert server.published == [[VOICE, CAMERA]]
     await avatar.aclose()
+
+
+@pytest.mark.parametrize("cause", ["voice", "camera", "user"])
+@timers_only
+async def test_it_leaves_when_the_others_have_subscribed(server: Server, cause: str) -> None:
+    avatar = await joined()
+    (room,) = server.rooms
+    if cause != "user":
+        room.enter("user")
+    if cause != "voice":
+        await asyncio.sleep(5.0)
+    if cause == "camera":
+        await avatar.open_camera(picture(), 1)
+    if cause == "user":
+        room.enter("user")
+    closing = asyncio.create_task(avatar.aclose())
+    await asyncio.sleep(SUBSCRIBING - 0.01)
+    assert room.connected
+    await asyncio.sleep(0.02)
+    assert not room.connected
+    await closing
+
+
+@timers_only
+async def test_it_leaves_at_once_if_nobody_is_about_to_subscribe(server: Server) -> None:
+    for alone in (True, False):
+        avatar = await joined()
+        room = server.rooms[-1]
+        if not alone:
+            room.enter("user")
+        await asyncio.sleep(0.2 if alone else SUBSCRIBING)
+        began = asyncio.get_running_loop().time()
+        await avatar.aclose()
+        assert asyncio.get_running_loop().time() == began
+        assert not room.connected
 
 
 @timers_only
