@@ -13,8 +13,7 @@ from livekit_plugins_runway.testing.tones import ToneScript, in_order
 from tests.support.call import ONE_FACE, TRANSPORTS, WORKERS, Call, calling, now
 
 UTTERANCE = ToneScript(5)
-SWITCHES = 4
-"""Ten keep more than a core busy on some machines, and then the user loses words: cause unknown."""
+SWITCHES = 10
 AVATAR = "runway-avatar-agent"
 ALL_OF_THEM: dict[str, Any] = {"listen_to": ["agent", AVATAR, *WORKERS]}
 NO_CREDITS = CallFault(status=400, error="You do not have enough credits to run this task.")
