@@ -417,9 +417,12 @@ class SimulatedUser:
             self._tasks.pop(key, None)
 
     async def _listen(self, track: rtc.Track, ears: _Ears) -> None:
-        stream = rtc.AudioStream(
-            track, capacity=250, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=20
-        )
+        try:
+            stream = rtc.AudioStream(
+                track, capacity=250, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=20
+            )
+        except AssertionError:  # of the SDK, about a track that has gone in this very moment
+            return
         try:
             async for event in stream:
                 now = time.monotonic()
@@ -433,7 +436,10 @@ class SimulatedUser:
             await stream.aclose()
 
     async def _watch(self, track: rtc.Track, identity: str) -> None:
-        stream = rtc.VideoStream(track, capacity=32, format=rtc.VideoBufferType.I420)
+        try:
+            stream = rtc.VideoStream(track, capacity=32, format=rtc.VideoBufferType.I420)
+        except AssertionError:  # as above
+            return
         limit = round(self._max_seconds * _MAX_FPS)
         frames = self._eyes.setdefault(identity, deque(maxlen=limit))
         try:
