@@ -273,7 +273,8 @@ class SpeechTracker:
         if not (goes_on and own.go_on(block)):
             near = own.place if own.evidence > _LOCKED else place
             before, after = _NEAREST_HOPS if own.evidence > _SURE else _NEAR_HOPS
-            own.hear(block, max(self._start_hop - BLOCK, near - before), self._reach(near, after))
+            first = max(self._start_hop - BLOCK, near - before)
+            own.hear(block, first, _reach(self._segment, near, after))
         if (former := self._former) is not None:
             near = former.place if former.evidence > STALE else self._former_place
             former.hear(block, near - _NEAR_HOPS[0], near + _NEAR_HOPS[1])
@@ -282,20 +283,6 @@ class SpeechTracker:
         """As `Trace` asks: sounds that were heard, and silences that are said."""
         sounds = self._history.sounds_since(since + 1)
         return sounds + self._segment.silent_hops(place, elapsed)
-
-    def _reach(self, place: int, hops: int) -> int:
-        """Up to where what is heard may be, so many hops of speech after this one: where only a
-        pause follows, which may be followed by a word at any time, also those after it."""
-        last = self._after_pause(place) + hops
-        going_on = self._after_pause(last - END_HOPS)
-        if going_on <= last or self._segment.spoken_after(place * HOP, last * HOP) > _PAUSE_IS_NEXT:
-            return last
-        return going_on + hops // 2
-
-    def _after_pause(self, place: int) -> int:
-        """Where the speech goes on after a pause that is said at this hop."""
-        following = self._segment.next_spoken(place)
-        return place if following is None else following
 
     @property
     def _stale(self) -> float:
@@ -358,3 +345,19 @@ class SpeechTracker:
         place = find_place(self._history, self._segment, self._start_hop)
         if place is not None:
             self._move_to(alignment, place)
+
+
+def _reach(segment: Segment, place: int, hops: int) -> int:
+    """Up to which hop what is heard may be, so many hops of speech after `place`: where only a
+    pause follows, which may be followed by a word at any time, also those after it."""
+    last = _after_pause(segment, place) + hops
+    going_on = _after_pause(segment, last - END_HOPS)
+    if going_on <= last or segment.spoken_after(place * HOP, last * HOP) > _PAUSE_IS_NEXT:
+        return last
+    return going_on + hops // 2
+
+
+def _after_pause(segment: Segment, place: int) -> int:
+    """Where the speech goes on after a pause that is said at this hop."""
+    following = segment.next_spoken(place)
+    return place if following is None else following

@@ -249,15 +249,12 @@ class AvatarRoute:
     def _position(self, now: float) -> int:
         if self.tracker.onset:
             return min(self.tracker.position, self.sent)
-        if self._spoken(self.start, self.sent) > self._not_waited_for():
+        not_waited_for = _CLICK * SAMPLE_RATE if self.phase is Phase.SENT else 0.0
+        if self._spoken(self.start, self.sent) > not_waited_for:
             return self.start
         # Silence cannot be heard: its time passes.
         elapsed = now - self._began - self._silence_delay
         return min(self.sent, self.start + max(0, int(elapsed * SAMPLE_RATE)))
-
-    def _not_waited_for(self) -> int:
-        """Samples of speech that need not be heard, of an attempt of which nothing was."""
-        return int(_CLICK * SAMPLE_RATE) if self.phase is Phase.SENT else 0
 
     def _spoken(self, start: int, end: int | None = None) -> int:
         return self.segment.spoken_after(start, end)
