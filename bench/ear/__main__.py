@@ -17,7 +17,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.ear.cases import MATRIX, SAMPLE, Case, by_id, cases, playable, sample
+from bench.ear.cases import (
+    MATRIX,
+    SAMPLE,
+    Case,
+    by_id,
+    cases,
+    frozen_cases,
+    playable,
+    sample,
+)
 from bench.ear.figures import Figures, figures, line, missed, table, worst
 from bench.ear.runner import Outcome, be_quiet, run, story
 
@@ -34,6 +43,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--pitch", action="store_true", help="those whose pitch is shifted by 5 to 10 %%"
     )
+    parser.add_argument(
+        "--freeze", action="store_true", help="those in which the avatar freezes in mid-reply"
+    )
     parser.add_argument("--only", metavar="PATTERN", help="whose names have this (regex)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every single outcome")
@@ -46,8 +58,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def chosen(given: argparse.Namespace) -> list[Case]:
     """Without a number: the sample of CI."""
     count = MATRIX if given.all else given.cases or SAMPLE
-    chosen = given.all or given.cases or given.pitch
-    wanted = cases(count, shifted=given.pitch) if chosen else sample()
+    if given.freeze:
+        wanted = frozen_cases(count)
+    else:
+        chosen = given.all or given.cases or given.pitch
+        wanted = cases(count, shifted=given.pitch) if chosen else sample()
     pattern = re.compile(given.only or "")
     return playable([one for one in wanted if pattern.search(one.name)])
 
@@ -79,7 +94,7 @@ def measure(given: argparse.Namespace) -> int:
             found.append(one)
             if len(found) % 100 == 0:
                 print(f"{len(found)} of {len(wanted)}", file=sys.stderr, flush=True)
-    found.sort(key=lambda one: int(one.id.removeprefix("s")))
+    found.sort(key=lambda one: int(one.id.lstrip("spf")))
     seconds = time.monotonic() - began
     told = groups(found)
     told_table = table(told)

@@ -8,6 +8,7 @@ them all.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import random
@@ -20,7 +21,7 @@ from bench.ear.treatments import PITCH_SHIFTED, TREATMENTS
 from bench.ear.voices import VOICES, Voice, why_missing
 
 Kind = Literal["sentence", "okay", "last word", "click", "long", "music", "ring tone", "silence"]
-Event = Literal["end", "barge-in", "stale", "foreign", "foreign later"]
+Event = Literal["end", "barge-in", "stale", "foreign", "foreign later", "freeze"]
 Pace = Literal[
     "burst", "real time", "1.5x slow in 20 ms", "1.5x slow in 100 ms", "2x slow in 40 ms",
     "pauses", "late end",
@@ -40,7 +41,8 @@ EVENTS: tuple[Event, ...] = (
     *("end",) * 5, *("barge-in",) * 2, "stale", "foreign", "foreign later",
 )  # fmt: skip
 """`stale`: a barge-in after which the avatar says some more of the old words. `foreign`: it says
-words of its own, from the begin or from somewhere in the middle (`later`)."""
+words of its own, from the begin or from somewhere in the middle (`later`). `freeze`, of cases of
+their own: it comes to a standstill, and the receiver of its voice makes up what is missing."""
 PACES: tuple[Pace, ...] = (
     *("burst",) * 3, *("real time",) * 2, "1.5x slow in 20 ms", "1.5x slow in 100 ms",
     "2x slow in 40 ms", *("pauses",) * 3, *("late end",) * 2,
@@ -87,10 +89,12 @@ class Case:
     """Seconds; another short reply is said before, with this latency. None: there is none."""
     jump: tuple[float, float] | None
     """After which part of the reply the latency grows, and by how many seconds."""
+    frozen: bool = False
+    """Of those in which the avatar freezes."""
 
     @property
     def id(self) -> str:
-        return f"{'s' * self.short}{'p' * self.shifted}{self.number}"
+        return f"{'s' * self.short}{'p' * self.shifted}{'f' * self.frozen}{self.number}"
 
     @property
     def held_out(self) -> bool:
@@ -99,10 +103,9 @@ class Case:
 
     @property
     def truth(self) -> str:
-        """Whose words the avatar says: own, foreign, or, at times, stale."""
-        return (
-            self.event.split()[0] if self.event in ("stale", "foreign", "foreign later") else "own"
-        )
+        """Whose words the avatar says: own, foreign, or, at times, stale; or that it freezes."""
+        kept = self.event in ("stale", "foreign", "foreign later", "freeze")
+        return self.event.split()[0] if kept else "own"
 
     @property
     def name(self) -> str:
@@ -125,14 +128,21 @@ def cases(
     return [one for one in wanted if held_out in (None, one.held_out)]
 
 
+def frozen_cases(n: int = MATRIX) -> list[Case]:
+    """The first `n` in which the avatar freezes."""
+    return [frozen_case(number) for number in range(n)]
+
+
 def sample() -> list[Case]:
     """Those that CI runs."""
     return cases(SAMPLE, short=True)
 
 
 def by_id(name: str) -> Case:
-    """`17` of the matrix, `s17` of the sample, `p17` of those whose pitch is shifted. Raises
-    ValueError."""
+    """`17` of the matrix, `s17` of its sample, `p17` of those whose pitch is shifted, `f17` of
+    those in which the avatar freezes. Raises ValueError."""
+    if name.startswith("f"):
+        return frozen_case(int(name[1:]))
     return case(int(name.lstrip("sp")), short=name.startswith("s"), shifted="p" in name)
 
 
@@ -177,6 +187,22 @@ def case(number: int, *, short: bool = False, shifted: bool = False) -> Case:
         latency,
         _first_latency(draw, latency, jump, one_of=5 if short else 3),
         jump,
+    )
+
+
+def frozen_case(number: int) -> Case:
+    """The case of that number, said to its end, but for the avatar, which freezes before."""
+    base, draw = case(number), random.Random(f"freeze {number}")
+    kind = base.kind if base.kind in (*_WORDS, "okay") else "sentence"
+    return dataclasses.replace(
+        base,
+        frozen=True,
+        kind=kind,
+        text=base.text or _text(draw, kind, base.voice, short=False),
+        event="freeze",
+        place=draw.uniform(0.03, 0.97),
+        residue_s=0.0,
+        jump=None,
     )
 
 

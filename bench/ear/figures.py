@@ -60,19 +60,20 @@ class Figures:
 def figures(outcomes: Sequence[Outcome]) -> Figures:
     obeys = [one for one in outcomes if one.obeys]
     foreign = [one for one in outcomes if one.truth == "foreign"]
+    frozen = [one for one in outcomes if one.truth == "freeze"]
     hops = sum(one.hops for one in outcomes)
     return Figures(
         cases=len(outcomes),
         confusion={
             truth: Counter(one.judged for one in outcomes if one.truth == truth)
-            for truth in ("own", "foreign", "stale", "inaudible")
+            for truth in ("own", "foreign", "stale", "freeze", "inaudible")
         },
         given_up=_percent([one.judged != "own" for one in obeys]),
         noticed=_percent([one.noticed for one in foreign]),
         unsaid=_median_and_worst([one.unsaid for one in foreign]),
         unsaid_own=_median_and_worst([one.unsaid for one in obeys]),
-        lost=_over(obeys, lambda one: one.lost, MOST_WRONG_S),
-        twice=_over(obeys + foreign, lambda one: one.twice, MOST_WRONG_S),
+        lost=_over(obeys + frozen, lambda one: one.lost, MOST_WRONG_S),
+        twice=_over(obeys + foreign + frozen, lambda one: one.twice, MOST_WRONG_S),
         false_ends=_over(obeys, lambda one: one.false_end, FALSE_END_S),
         late_ends=_over(obeys, lambda one: one.late_end, LATE_END_S),
         stale=_over(outcomes, lambda one: one.stale, 0.0),
@@ -135,7 +136,9 @@ def badness(one: Outcome) -> float:
     """How bad an outcome is; 0 if all is well. Orders the list of the worst."""
     if one.truth == "inaudible":
         return 10.0 * (one.error is not None)
-    misjudged = not one.noticed if one.truth == "foreign" else one.judged != "own"
+    # One that freezes before its last word is not always given up.
+    right = ("own", "stalled") if one.truth == "freeze" else ("own",)
+    misjudged = not one.noticed if one.truth == "foreign" else one.judged not in right
     position = abs(one.position_error or 0.0)
     unheard = 0.0 if one.truth == "foreign" else one.lost
     missing = max(one.unsaid, unheard)
@@ -189,6 +192,7 @@ _ROWS: list[tuple[str, str, Callable[[Figures], str]]] = [
     (f"own words, judged {' / '.join(JUDGED)}", "", _confused("own")),
     ("foreign words, the same", "", _confused("foreign")),
     ("own words, stale ones after a barge-in, the same", "", _confused("stale")),
+    ("an avatar that freezes, the same", "", _confused("freeze")),
     ("a sound of which nothing is left to be heard, the same", "", _confused("inaudible")),
     ("own given up", f"<= {MOST_GIVEN_UP} %", lambda it: _number(it.given_up, "%", 2)),
     (

@@ -301,7 +301,11 @@ def _manner(case: Case, *, first: bool = False) -> Manner:
     if case.jump is not None:
         number = int(case.first_latency_s is not None)
         jump = (number, round(case.jump[0] * len(reply_pcm(case))), case.jump[1])
-    return Manner(latency, jump, residue=case.residue_s)
+    freeze = None
+    if case.event == "freeze":
+        main = int(case.first_latency_s is not None)
+        freeze = (main, round(case.place * len(reply_pcm(case))))
+    return Manner(latency, jump, residue=case.residue_s, freeze=freeze)
 
 
 async def _play(case: Case, said: list[Reply]) -> tuple[Outcome, _Scene]:

@@ -10,6 +10,8 @@ import numpy as np
 
 from bench.ear.dsp import RATE, Pcm, Signal, band_passed, gain, rms_db, to_pcm
 
+_HOP = RATE // 100
+
 CLOSE = (975.0, 1022.0, 1117.0)
 """Hz. Opus predicts such a sound from what was before it, and becomes up to four times too loud
 where a packet is missing (docs/relay.md)."""
@@ -41,6 +43,35 @@ def breath(seconds: float, *, level_db: float = -38.0, seed: int = 4) -> Pcm:
     """An audible breath: it swells and falls; `level_db` is the RMS of all of it in dBFS."""
     noise = band_passed(_random(seconds, seed), 400.0, 5000.0)
     return _leveled(noise * np.sin(np.pi * np.arange(len(noise)) / max(1, len(noise))), level_db)
+
+
+def held(last: Pcm, seconds: float) -> Pcm:
+    """What a receiver makes of a voice that does not go on: its last period again for 0.1 s, then
+    fading by 1.5 dB each 10 ms (measured: NetEq of livekit 1.1.21).
+
+    Args:
+        last: 0.06 s of the voice, or more.
+    """
+    heard = last.astype(np.float64)
+    end = heard[-_HOP:]
+    lags = range(120, _HOP)
+    period = max(lags, key=lambda lag: float(np.dot(end, heard[-_HOP - lag : -lag])))
+    hops = round(seconds * 100)
+    gains = [gain(-1.5 * max(0, hop - 10)) for hop in range(hops)]
+    return _in_hops(np.resize(heard[-period:], hops * _HOP), gains)
+
+
+def hissed(seconds: float) -> Pcm:
+    """What it makes of a word that has only begun: noise, fading at once by 1.7 dB each 10 ms."""
+    hops = round(seconds * 100)
+    noise = np.random.default_rng(1).normal(0, 6000, hops * _HOP)
+    return _in_hops(noise, [gain(-1.7 * hop) for hop in range(hops)])
+
+
+def _in_hops(sound: Signal, gains: list[float]) -> Pcm:
+    """With a gain for each 10 ms."""
+    faded: Pcm = (sound * np.repeat(gains, _HOP)).astype(np.int16)
+    return faded
 
 
 def click(milliseconds: float, *, level_db: float = -12.0, seed: int = 5) -> Pcm:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.ear import sounds
 from bench.ear.dsp import RATE, Pcm, gain, to_signal
 from bench.ear.treatments import Treatment
 from livekit_plugins_runway.errors import LossReason
@@ -27,6 +28,9 @@ SPOKEN_DB = -42.0
 """dBFS above which 10 ms of what an agent says are words, or a sound, that must be heard."""
 _STRETCHED = round(0.8 * RATE)
 """Samples that take longer where a treatment stretches the start."""
+_KEPT_HOPS = 6
+_FADES_FOR = 0.5
+"""Seconds for which a receiver makes up what is missing."""
 _NEAR = RATE // 4
 """Samples before a place in which the voice may begin that goes on from there."""
 
@@ -243,6 +247,8 @@ class Manner:
     """Seconds after which it confirms that it was told to stop..."""
     residue: float = 0.0
     """...and seconds of the old words that it says all the same after that."""
+    freeze: tuple[int, int] | None = None
+    """In this reply, at this sample, it comes to a standstill, for good."""
 
 
 class Worker:
@@ -262,6 +268,10 @@ class Worker:
         self.manner = manner
         self._jump = manner.jump
         self._held_until = 0.0
+        self._last: deque[bytes] = deque([_SILENCE] * _KEPT_HOPS, maxlen=_KEPT_HOPS)
+        """What it has said last, 10 ms each."""
+        self._made_up: deque[bytes] | None = None
+        """What the receiver of its voice still makes up; None until the avatar freezes."""
         self._attempts: deque[_Attempt] = deque()
         self._open: _Attempt | None = None
         """What is being sent now."""
@@ -321,6 +331,8 @@ class Worker:
 
     async def clear(self) -> bool:
         await asyncio.sleep(self.manner.clear_delay)
+        if self._made_up is not None:
+            return False
         for attempt in self._attempts:
             attempt.arrive(self._loop.time())
             said_yet = attempt.at + round(self.manner.residue * RATE)
@@ -347,7 +359,17 @@ class Worker:
             await asyncio.sleep(due - now)
 
     def _next(self, now: float) -> tuple[bytes, Moment | None]:
+        if self._made_up is not None:
+            return self._made_up.popleft() if self._made_up else _SILENCE, None
         attempt = self._current(now)
+        if attempt is not None and self._freezes(attempt):
+            self._made_up = deque(_made_up(b"".join(self._last)))
+            return self._next(now)
+        pcm, moment = self._speak(attempt, now)
+        self._last.append(pcm)
+        return pcm, moment
+
+    def _speak(self, attempt: _Attempt | None, now: float) -> tuple[bytes, Moment | None]:
         piece = None if attempt is None or self._is_held(attempt, now) else attempt.piece()
         if attempt is None or piece is None:
             return _SILENCE, None
@@ -363,6 +385,12 @@ class Worker:
             self._attempts.popleft()
         return self._attempts[0] if self._attempts else None
 
+    def _freezes(self, attempt: _Attempt) -> bool:
+        if self.manner.freeze is None:
+            return False
+        number, sample = self.manner.freeze
+        return attempt.number == number and attempt.at >= attempt.reply.at_avatar(sample)
+
     def _is_held(self, attempt: _Attempt, now: float) -> bool:
         if self._jump is not None:
             number, sample, seconds = self._jump
@@ -374,6 +402,15 @@ class Worker:
     async def aclose(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _made_up(last: bytes) -> Iterator[bytes]:
+    """What a receiver makes of a voice that ends like this; 10 ms each."""
+    heard = np.frombuffer(last, np.int16)
+    loud = spoken(heard)
+    if loud[-1]:
+        sound = sounds.held(heard, _FADES_FOR) if loud[0] else sounds.hissed(_FADES_FOR)
+        yield from (hop.tobytes() for hop in sound.reshape(-1, HOP))
 
 
 def _moment(attempt: _Attempt, start: int, end: int, now: float) -> Moment:

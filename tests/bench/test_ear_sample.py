@@ -22,6 +22,7 @@ from bench.ear.cases import (
     by_id,
     case,
     cases,
+    frozen_cases,
     playable,
     sample,
 )
@@ -53,6 +54,7 @@ MOST_POSITION_ERROR_S, MOST_MISPLACED = 0.12, 1
 """Of a barge-in, in seconds; and cases in which it is worse."""
 
 PARTS = 12
+FREEZES = 40
 
 
 def played(part: int) -> list[Outcome]:
@@ -63,12 +65,13 @@ def problems(found: list[Outcome]) -> list[str]:
     """What does not hold, and in which cases."""
     obeys = [one for one in found if one.obeys]
     foreign = [one for one in found if one.truth == "foreign"]
+    frozen = [one for one in found if one.truth == "freeze"]
     checks: list[tuple[str, list[Outcome], Callable[[Outcome], bool], int]] = [
         ("given up though it obeys", obeys, lambda one: one.judged != "own", MOST_GIVEN_UP),
         ("words of its own, slowly", foreign, _is_slow, MOST_SLOW),
         ("words of its own", found, lambda one: one.foreign_heard > MOST_FOREIGN_AT_ALL_S, 0),
         ("words that nobody said", found, lambda one: one.unsaid > MOST_UNSAID_S, 0),
-        ("words lost", obeys, lambda one: one.lost > MOST_LOST_S, 0),
+        ("words lost", obeys + frozen, lambda one: one.lost > MOST_LOST_S, 0),
         ("words said twice", found, lambda one: one.twice > MOST_TWICE_S, 0),
         ("old words after a barge-in", found, lambda one: one.stale > MOST_STALE_S, 0),
         ("position of a barge-in", obeys, _is_misplaced, MOST_MISPLACED),
@@ -117,6 +120,16 @@ MENDED = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part", range(2))
+def test_an_avatar_that_freezes_takes_no_words_with_it(part: int) -> None:
+    """Though its receiver makes up what is missing, which sounds like it."""
+    found = [run(one) for one in playable(frozen_cases(FREEZES)[part::2])]
+    assert sum(one.judged == "stalled" for one in found) > len(found) / 3
+    told = problems(found)
+    assert not told, "\n".join(["python -m bench.ear --case ID -v tells each:", *told])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", MENDED)
 def test_what_was_judged_wrongly_once_is_not_again(number: str) -> None:
     told = problems([run(one) for one in playable([by_id(number)])])
@@ -130,6 +143,8 @@ def test_the_sample_has_each_treatment_pace_kind_and_event() -> None:
     assert {one.pace for one in found} == set(PACES)
     assert {one.kind for one in found} == set(KINDS)
     assert {one.event for one in found} == set(EVENTS)
+    assert {one.event for one in frozen_cases(40)} == {"freeze"}
+    assert by_id("f17") == frozen_cases(40)[17]
     assert {one.voice for one in found} == set(VOICES)
 
 

@@ -18,6 +18,7 @@ from livekit.agents.voice.io import (
 )
 from numpy.typing import NDArray
 
+from bench.ear import sounds
 from livekit_plugins_runway._common.tasks import cancel_and_wait
 from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.playout.output import AvatarAudioOutput
@@ -121,26 +122,15 @@ class Worker:
         """Freeze; the receiver of its voice repeats the last period for 0.1 s, then fades it out
         by 1.5 dB per 10 ms (as measured)."""
         heard = b"".join(pcm for _, pcm in self._ear.frames[-6:])
-        last = np.frombuffer(heard, np.int16).astype(float)
-        period = max(
-            range(120, HOP), key=lambda lag: float(np.dot(last[-HOP:], last[-HOP - lag : -lag]))
-        )
-        count = round(seconds / 0.01)
-        held = np.resize(last[-period:], count * HOP).reshape(count, HOP)
-        gains = [10 ** (-0.075 * max(0, hop - 10)) for hop in range(count)]
-        self._fading = [
-            (hop * gain).astype(np.int16).tobytes() for hop, gain in zip(held, gains, strict=True)
-        ]
-        self.frozen = True
+        self._fade(sounds.held(np.frombuffer(heard, np.int16), seconds))
 
     def freeze_and_hiss(self, seconds: float) -> None:
         """Freeze; of a word that has only begun its receiver makes noise, which fades at once by
         1.7 dB per 10 ms (as measured)."""
-        noise = np.random.default_rng(1).normal(0, 6000, (round(seconds / 0.01), HOP))
-        gains = [10 ** (-0.085 * hop) for hop in range(len(noise))]
-        self._fading = [
-            (hop * gain).astype(np.int16).tobytes() for hop, gain in zip(noise, gains, strict=True)
-        ]
+        self._fade(sounds.hissed(seconds))
+
+    def _fade(self, sound: NDArray[np.int16]) -> None:
+        self._fading = [hop.tobytes() for hop in sound.reshape(-1, HOP)]
         self.frozen = True
 
     def stretch_the_start(self, seconds: float) -> None:
