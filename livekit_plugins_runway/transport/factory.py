@@ -15,8 +15,9 @@ from ..media.video import VideoOptions
 from .base import Transport
 from .bridge import Bridge
 from .direct import Direct
+from .livekit_url import check_public
 from .participant_options import ParticipantOptions
-from .tokens import RoomCredentials, check_public
+from .tokens import RoomCredentials
 from .worker_protocol import DeliveryOption
 
 TransportKind = Literal["bridge", "direct"]

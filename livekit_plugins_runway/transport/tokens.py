@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import ipaddress
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import aiohttp
 from livekit import api
@@ -31,12 +28,6 @@ _API_TIMEOUT = 2.0
 _SERVER_ERRORS = (api.TwirpError, aiohttp.ClientError, TimeoutError)
 _TOKEN_TIMEOUT = 10.0
 """Seconds for a token that is made elsewhere."""
-_PRIVATE_NAMES = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
-_INSTEAD = (
-    'Pass the public address of your server as livekit_url, or use transport="bridge", which gives '
-    "Runway nothing of your server. allow_private_livekit_url=True lifts this check, for a Runway "
-    "simulator."
-)
 
 
 @dataclass(frozen=True)
@@ -197,42 +188,3 @@ class RoomCredentials:
 
 def _is_not_found(error: Exception) -> bool:
     return isinstance(error, api.TwirpError) and error.code == "not_found"
-
-
-def check_public(url: str) -> None:
-    """Refuse an address of which Runway is known to say no. By its looks: no name is resolved.
-
-    Raises:
-        ConfigurationError: says why, and what to do.
-    """
-    try:
-        parts = urlsplit(url)
-        scheme, host = parts.scheme.lower(), (parts.hostname or "").rstrip(".")
-    except ValueError:
-        scheme = host = ""
-    if not host:
-        raise ConfigurationError(f"The LiveKit URL is not an address with a host. {_INSTEAD}")
-    if scheme not in ("wss", "https"):
-        raise ConfigurationError(
-            'transport="direct" hands the LiveKit URL to Runway, which takes wss:// and https:// '
-            f"only, not {scheme}://. {_INSTEAD}"
-        )
-    if _is_private(host):
-        raise ConfigurationError(
-            'transport="direct" hands the LiveKit URL to Runway, whose worker joins from outside: '
-            f"{host!r} is a private host. {_INSTEAD}"
-        )
-
-
-def _is_private(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        mapped = getattr(address, "ipv4_mapped", None)
-        return not (mapped or address).is_global
-    try:  # the short and odd ways to write an IPv4 address: 127.1, 0x7f000001
-        return not ipaddress.ip_address(socket.inet_aton(host)).is_global
-    except OSError:
-        return "." not in host or host.endswith(_PRIVATE_NAMES)

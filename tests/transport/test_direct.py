@@ -35,7 +35,8 @@ from livekit_plugins_runway.testing.tones import (
     silence_after,
 )
 from livekit_plugins_runway.transport.factory import worker_token_ttl
-from livekit_plugins_runway.transport.tokens import RoomCredentials, check_public
+from livekit_plugins_runway.transport.livekit_url import check_public
+from livekit_plugins_runway.transport.tokens import RoomCredentials
 from tests.support.call import DIRECT, RATE, WORKERS, Call, calling, loudness, now
 from tests.support.published import REALTIME
 

@@ -15,8 +15,9 @@ from livekit import api
 
 from livekit_plugins_runway.errors import ConfigurationError, UnavailableError
 from livekit_plugins_runway.transport.factory import check_transport
+from livekit_plugins_runway.transport.livekit_url import check_public
 from livekit_plugins_runway.transport.participant_options import ParticipantOptions, TokenRequest
-from livekit_plugins_runway.transport.tokens import RoomCredentials, check_public
+from livekit_plugins_runway.transport.tokens import RoomCredentials
 from tests.support.virtual_clock import virtual_clock
 
 SECRET = "s" * 32
