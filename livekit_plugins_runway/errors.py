@@ -495,12 +495,15 @@ class AvatarLostError(RunwayException, APIConnectionError):
             (Runway says so), "media_failed" (its picture or voice could not be passed on),
             "video_stalled", "speech_stalled", "speech_foreign" (it says words of its own) or
             "speech_failed".
+        way_out: what to change so that it does not come again; "" where nothing is known.
     """
 
-    def __init__(self, message: str = "", *, reason: str = "worker_left") -> None:
-        APIConnectionError.__init__(
-            self, message or f"The avatar was lost ({reason}); the agent goes on by voice."
-        )
+    def __init__(
+        self, message: str = "", *, reason: str = "worker_left", way_out: str = ""
+    ) -> None:
+        lost = f"The avatar was lost ({reason}); the agent goes on by voice."
+        APIConnectionError.__init__(self, message or f"{lost} {way_out}".rstrip())
+        self.way_out = way_out
         self.reason = reason
 
 

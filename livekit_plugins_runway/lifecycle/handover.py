@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from .._common.tasks import cancel_and_wait, first_of
-from ..errors import AvatarLostError, LossReason, RunwayException
+from ..errors import LossReason, RunwayException
 from ..events import AvatarReplaced, AvatarState, CallEvents, Cause
 from ..log import logger
 from ..playout.output import AvatarAudioOutput
@@ -153,9 +153,9 @@ class FaceSlot:
             self._next = None
 
     async def _to_voice_when_lost(self, instance: AvatarInstance) -> None:
-        reason = await asyncio.shield(instance.lost)
+        await asyncio.shield(instance.lost)
         if self.instance is instance:
-            error = AvatarLostError(reason=reason.value)
+            error = instance.loss()
             self.to_voice(instance, error, "the avatar was lost while the next one was made")
             self._events.error(error)
 
@@ -181,8 +181,7 @@ class FaceSlot:
         """Raises `AvatarLostError` if the new one is lost while it waits."""
         await self._until_changed(new, force_in, new.lost)
         if not self.is_seated(new):
-            reason = new.lost.result() if new.lost.done() else LossReason.WORKER_LEFT
-            raise AvatarLostError(reason=reason.value)
+            raise new.loss()
         if self.instance is not None and self.instance is not new:
             self._last_frame = self.instance.last_frame
         self.instance = new

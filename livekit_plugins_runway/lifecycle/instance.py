@@ -199,8 +199,13 @@ class AvatarInstance:
         if self._first_frame.is_set():
             return
         if self.lost.done():
-            raise AvatarLostError(reason=self.lost.result().value)
+            raise self.loss()
         raise AvatarJoinError(session_id=self.session.id, missing="video", waited=timeout)
+
+    def loss(self) -> AvatarLostError:
+        """The error that says why it was lost."""
+        reason = self.lost.result() if self.lost.done() else LossReason.WORKER_LEFT
+        return AvatarLostError(reason=reason.value, way_out=self.connection.way_out(reason))
 
     def _open_tools(self) -> None:
         dispatcher, tools = self._options.tools, self.session.request.tools

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .._common.tasks import cancel_and_wait, first_of
-from ..errors import AvatarClosedError, AvatarLostError, RunwayException
+from ..errors import AvatarClosedError, RunwayException
 from ..events import AvatarState, CallEvents, Cause, Restarting, Stage
 from ..log import logger
 from ..runway.models import CreateRealtimeSession
@@ -366,7 +366,7 @@ class Supervisor:
     def _is_gone(self, instance: AvatarInstance) -> _Gone | None:
         """None: the face is there, and may stay."""
         if instance.lost.done():
-            error = AvatarLostError(reason=instance.lost.result().value)
+            error = instance.loss()
             self._cap.outlived(instance.age)
             return self._lose(instance, error, "the avatar was lost")
         billed = self._endings.billed

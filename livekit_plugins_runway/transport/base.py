@@ -105,6 +105,10 @@ class AvatarConnection(Protocol):
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
         """After `open_media`, or earlier where the worker may speak unseen."""
 
+    def way_out(self, reason: LossReason) -> str:
+        """What its user may change so that the worker is not lost again for this reason; "" where
+        nothing is known."""
+
     async def send_end_call(self) -> bool:
         """Tell the worker that the call is over. False if nothing could be sent."""
 

@@ -23,6 +23,7 @@ from ..playout.ports import AvatarListener, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
 from .identity import ATTRIBUTE_GAVE_WAY, another
+from .livekit_url import is_public
 from .runway_room import WORKER_PREFIX, RunwayRoom
 from .tokens import RoomCredentials
 from .worker_protocol import DeliveryKind, DeliveryOption
@@ -31,6 +32,20 @@ _LOOK_FOR_KEYS_EVERY = 0.5
 """Seconds. Nobody tells of a new key."""
 _ASK_FOR_OTHERS_EVERY = 2.0
 """Seconds of a join that takes longer than usual."""
+
+
+def _instead_of_a_conversation(url: str) -> str:
+    """For a worker that converses by itself in the room that Runway hosts, which nothing that
+    Runway documents rules out."""
+    instead = (
+        "If it comes again, the account's workers may hold a conversation of their own in Runway's "
+        'room: with transport="direct" they join yours, to say what the agent says'
+    )
+    if is_public(url):
+        return f"{instead}. LIVEKIT_URL would do for that."
+    return (
+        f"{instead}. For that Runway must be able to reach LIVEKIT_URL, and it cannot reach this."
+    )
 
 
 class Bridge:
@@ -177,7 +192,13 @@ class Bridge:
         self._background.start(voice.publish(), "runway_publish_voice_instead")
 
     def connection(self, listener: AvatarListener) -> BridgeConnection:
-        return BridgeConnection(self.participant, listener, self._stall_timeout, self._background)
+        return BridgeConnection(
+            self.participant,
+            listener,
+            self._stall_timeout,
+            self._background,
+            _instead_of_a_conversation(self._credentials.url),
+        )
 
     def hide_face(self) -> None:
         self.participant.mute_camera()
@@ -222,9 +243,11 @@ class BridgeConnection:
         listener: AvatarListener,
         stall_timeout: float,
         background: BackgroundTasks | None = None,
+        instead_of_a_conversation: str = "",
     ) -> None:
         self._participant = participant
         """The call's; not closed here."""
+        self._instead_of_a_conversation = instead_of_a_conversation
         self._listener = listener
         self._stall_timeout = stall_timeout
         self._background = background
@@ -303,6 +326,10 @@ class BridgeConnection:
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
         return await self._way().room.open_delivery(option)
+
+    def way_out(self, reason: LossReason) -> str:
+        does_not_say_it = reason in (LossReason.SPEECH_FOREIGN, LossReason.SPEECH_STALLED)
+        return self._instead_of_a_conversation if does_not_say_it else ""
 
     async def send_end_call(self) -> bool:
         return self._opened is not None and await self._opened.room.send_end_call()

@@ -271,6 +271,10 @@ class DirectConnection:
         )
         return "datastream", self._stream
 
+    def way_out(self, reason: LossReason) -> str:
+        """Nothing is known: Runway documents that its worker says what the agent says here."""
+        return ""
+
     async def send_end_call(self) -> bool:
         if self._opened is None or not self._opened.watch.present:
             return False

@@ -41,6 +41,15 @@ def check_public(url: str) -> None:
         )
 
 
+def is_public(url: str) -> bool:
+    """Whether Runway may be able to reach this address. By its looks, as `check_public()`."""
+    try:
+        check_public(url)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def _is_private(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)

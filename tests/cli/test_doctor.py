@@ -267,9 +267,25 @@ def test_a_worker_that_hears_the_microphone_gets_the_track() -> None:
         assert judge(findings(SPEAKS, stream, rpc=False)).options["delivery"] == "track"
 
 
-def test_a_conversation_has_no_options_but_an_experiment() -> None:
+@pytest.mark.parametrize(
+    ("url", "options", "told"),
+    [
+        (None, {"transport": "direct"}, "must be able to reach your LiveKit server"),
+        ("wss://mine.livekit.cloud", {"transport": "direct"}, "LIVEKIT_URL would do"),
+        ("ws://localhost:7880", {}, "cannot reach this"),
+    ],
+)
+def test_a_conversation_names_the_other_transport_and_whether_the_server_would_do(
+    url: str | None, options: dict[str, Any], told: str
+) -> None:
+    verdict = judge(findings(ANSWERS, SILENT), livekit_url=url)
+    assert (verdict.kind, verdict.options) == ("conversation", options)
+    (about,) = [advice for advice in verdict.advice if 'transport="direct"' in advice]
+    assert told in about
+
+
+def test_a_conversation_has_an_experiment() -> None:
     verdict = judge(findings(ANSWERS, SILENT))
-    assert (verdict.kind, verdict.options) == ("conversation", {})
     assert "Experiment" in verdict.advice[-1]
     tried = judge(findings(ANSWERS, SILENT), mouthpiece=True)
     assert "cannot use that yet" in tried.advice[-1]

@@ -139,7 +139,8 @@ async def test_a_worker_that_answers_on_its_own_is_recognised(
     async with runway(livekit_server, speech=Speech.CONVERSATION) as (simulator, client):
         findings = await examine(client, REQUEST, short_phrase, patience=HASTE)
         verdict = judge(findings)
-        assert (verdict.kind, verdict.options) == ("conversation", {}), findings
+        assert verdict.kind == "conversation", findings
+        assert verdict.options == {"transport": "direct"}
         assert any("--mouthpiece" in advice for advice in verdict.advice)
         await simulator.wait_until(lambda: not simulator.leaked(), 3.0)
 

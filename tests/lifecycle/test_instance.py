@@ -73,6 +73,9 @@ class Connection:
     async def open_delivery(self, _option: str) -> tuple[str, object]:
         return "track", object()
 
+    def way_out(self, _reason: object) -> str:
+        return ""
+
     async def send_end_call(self) -> bool:
         return False
 

@@ -59,7 +59,10 @@ async def test_a_lost_face_comes_back_at_once_and_is_counted() -> None:
         await call.until(lambda: call.of("replaced"))
         assert now() - lost_at < 5.0
         assert [replaced.cause for replaced in call.of("replaced")] == ["restart"]
-        assert isinstance(call.of("error")[0], AvatarLostError)
+        error = call.of("error")[0]
+        assert isinstance(error, AvatarLostError)
+        assert error.way_out == f"Against {error.reason}, call us."
+        assert str(error).endswith(error.way_out)
         assert [told.delay for told in call.of("restarting")] == [0.0]
         await call.until_live()
         assert call.avatar.usage.restarts == 1

@@ -206,6 +206,9 @@ class ScriptedConnection:
     async def open_delivery(self, _option: object) -> tuple[DeliveryKind, ScriptedDelivery]:
         return "datastream", ScriptedDelivery()
 
+    def way_out(self, reason: LossReason) -> str:
+        return f"Against {reason.value}, call us."
+
     async def send_end_call(self) -> bool:
         if not self._joined or self.made.running_at is None or self.worker_gone.is_set():
             return False

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from unittest import mock
 
 import pytest
 from livekit import rtc
 
+from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.transport.bridge import Bridge
 from livekit_plugins_runway.transport.tokens import RoomCredentials
 from tests.support.scripted_room import AGENT, USER, ScriptedParticipant, ScriptedRoom
@@ -45,6 +48,27 @@ async def test_it_leaves_an_identity_to_which_the_sdk_will_come_back_for_another
         room.emit("participant_connected", other)
         assert enter_anew.called is moves
         assert (bridge.identity != "face") is moves
+
+
+@pytest.mark.parametrize("reason", list(LossReason))
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [("wss://mine.livekit.cloud", "LIVEKIT_URL would do"), ("ws://127.0.0.1", "cannot reach this")],
+)
+async def test_a_worker_that_does_not_say_the_agents_words_has_a_way_out(
+    reason: LossReason, url: str, told: str
+) -> None:
+    credentials = dataclasses.replace(CREDENTIALS, url=url)
+    room = ScriptedRoom().as_room
+    bridge = Bridge(room, credentials, identity="face", name="Face", stall_timeout=1.5)
+    listener: Any = mock.Mock()
+    way_out = bridge.connection(listener).way_out(reason)
+    if reason in (LossReason.SPEECH_FOREIGN, LossReason.SPEECH_STALLED):
+        assert 'transport="direct"' in way_out
+        assert told in way_out
+    else:
+        assert way_out == ""
+    await bridge.aclose()
 
 
 @pytest.mark.parametrize(

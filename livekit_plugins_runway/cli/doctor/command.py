@@ -86,7 +86,8 @@ def doctor(
     _ask(settings, failed, yes)
     path = _report_path(report)
     findings = run(_examine(settings, request, pcm))
-    verdict = judge(findings, mouthpiece=mouthpiece)
+    url = settings.variable("LIVEKIT_URL")
+    verdict = judge(findings, mouthpiece=mouthpiece, livekit_url=url.value if url else None)
     told = _report(settings, checks, findings, verdict, pcm, mouthpiece)
     _write(path, told)
     if settings.output.as_json:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import CreditsError, QuotaError, RoomTokenError, SessionNotReadyError
+from ...transport.livekit_url import is_public
 
 if TYPE_CHECKING:
     from .live import Findings
@@ -37,7 +38,15 @@ class Verdict:
     advice: tuple[str, ...] = ()
 
 
-def judge(findings: Findings, *, mouthpiece: bool = False) -> Verdict:
+def judge(
+    findings: Findings, *, mouthpiece: bool = False, livekit_url: str | None = None
+) -> Verdict:
+    """What the findings say about how to use the account's avatars.
+
+    Args:
+        mouthpiece: the avatar was asked to repeat what it hears.
+        livekit_url: of the agents' server; None: not known.
+    """
     if findings.error is not None:
         return _failed(findings)
     track, stream = _heard(findings, "track"), _heard(findings, "datastream")
@@ -60,8 +69,8 @@ def judge(findings: Findings, *, mouthpiece: bool = False) -> Verdict:
         return Verdict(
             "conversation",
             "The worker answers on its own instead of speaking what it is sent.",
-            {},
-            (*advice, *_about_conversation(mouthpiece)),
+            {"transport": "direct"} if livekit_url is None or is_public(livekit_url) else {},
+            (*advice, _about_direct(livekit_url), *_about_conversation(mouthpiece)),
         )
     return Verdict(
         "silent",
@@ -124,11 +133,25 @@ def _about_end(findings: Findings) -> tuple[str, ...]:
     return ()
 
 
+def _about_direct(livekit_url: str | None) -> str:
+    """The way out that Runway documents; it was not tried here."""
+    says = (
+        'Not tried here: with transport="direct" the worker joins your own room, where Runway '
+        "documents that it says what the agent says."
+    )
+    if livekit_url is None:
+        return f"{says} For that Runway must be able to reach your LiveKit server (wss://, public)."
+    if is_public(livekit_url):
+        return f"{says} Your LIVEKIT_URL would do for that."
+    return f"{says} For that Runway must be able to reach LIVEKIT_URL, and it cannot reach this."
+
+
 def _about_conversation(mouthpiece: bool) -> tuple[str, ...]:
     without = (
-        "AvatarSession notices words that are not the agent's, and says the sentence by voice "
-        'instead: such a face is of no use. Leave the avatar out, or set RecoveryOptions(on_loss="'
-        'audio"), so that no further session is paid for.'
+        "With the default transport AvatarSession notices words that are not the agent's, and says "
+        "the sentence by voice instead: such a face is of no use. If there is no other way, leave "
+        'the avatar out, or set RecoveryOptions(on_loss="audio"), so that no further session is '
+        "paid for."
     )
     if mouthpiece:
         return (
