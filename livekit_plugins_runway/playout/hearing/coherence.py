@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy import fft
 from numpy.typing import NDArray
 
 from ..audio import HOP
@@ -125,7 +126,7 @@ class Whitener:
         signal = np.concatenate((self._recent, low))
         self._recent = signal[len(low) :]
         frames = _strided(signal, (len(low) // _SHIFT, _FRAME), (_SHIFT, 1)) * _WINDOW
-        white = np.fft.irfft(self._levelled(np.fft.rfft(frames, axis=1)), _FRAME, axis=1)
+        white = fft.irfft(self._levelled(fft.rfft(frames, axis=1)), _FRAME, axis=1)
         white *= _WINDOW
         total = np.zeros(len(signal), np.float32)
         total[: len(self._sum)] = self._sum
@@ -199,10 +200,10 @@ class Waveform:
         if not parts:
             return 0, np.zeros(0, np.float32)
         energy = max(float(block @ block), 0.1 * _NOMINAL)
-        pattern = np.conj(np.fft.rfft(block, _SIZE)).astype(np.complex64)
+        pattern = np.conj(fft.rfft(block, _SIZE)).astype(np.complex64)
         spectra = np.array([spectrum for spectrum, _ in parts])
         spectra *= pattern
-        found = np.fft.irfft(spectra, _SIZE, axis=1)[:, : _PART * STEP]
+        found = fft.irfft(spectra, _SIZE, axis=1)[:, : _PART * STEP]
         np.abs(found, out=found)
         found *= np.array([norms for _, norms in parts])
         best = found.reshape(-1, STEP).max(axis=1) / np.sqrt(energy)
@@ -218,7 +219,7 @@ def _part(signal: Signal) -> tuple[Spectra, Signal]:
     power = np.cumsum(np.concatenate(([0.0], signal * signal)))
     energy = power[BLOCK * STEP :][: _PART * STEP] - power[: _PART * STEP]
     norms: Signal = (1.0 / np.sqrt(np.maximum(energy, 0.1 * _NOMINAL))).astype(np.float32)
-    return np.fft.rfft(signal).astype(np.complex64), norms
+    return fft.rfft(signal).astype(np.complex64), norms
 
 
 @dataclass(frozen=True, eq=False)

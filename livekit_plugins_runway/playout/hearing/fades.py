@@ -32,7 +32,9 @@ def _fade_begin(heard: Levels, said: Levels) -> int | None:
     if np.count_nonzero(spoken) < _MIN_SOUND_HOPS:
         return None
     gain = heard - said
-    faded = gain < np.median(gain[spoken]) - _FADE_DB
+    gains = np.sort(gain[spoken])
+    usual = (gains[(len(gains) - 1) // 2] + gains[len(gains) // 2]) / 2  # see `noise.py`
+    faded = gain < usual - _FADE_DB
     return _begin_of_last_run(spoken, faded)
 
 

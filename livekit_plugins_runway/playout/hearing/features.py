@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy import fft
 from numpy.typing import NDArray
 
 from ..audio import HOP
@@ -46,7 +47,7 @@ def hop_levels(pcm: NDArray[np.int16]) -> Levels:
 
 def hop_bands(pcm: NDArray[np.int16]) -> Levels:
     """Log energy of each hop's bands, of a whole number of hops."""
-    spectrum = np.fft.rfft(_hops(pcm) * _WINDOW, axis=1)[:, : _TOP_BIN + 1]
+    spectrum = fft.rfft(_hops(pcm) * _WINDOW, axis=1)[:, : _TOP_BIN + 1]
     power = (spectrum.real**2 + spectrum.imag**2) / (HOP * HOP / 4)
     bands = 10.0 * np.log10(np.add.reduceat(power, _EDGES, axis=1) + 1e-7)
     return np.maximum(bands, _FLOOR_DB).astype(np.float32)
