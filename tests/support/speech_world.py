@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
 RATE = 48_000
 HOP = 480
 SILENCE = bytes(2 * HOP)
+_LONGEST_HOLE = 0.06
 
 
 class Ear:
@@ -35,10 +37,21 @@ class Ear:
 
     def __init__(self) -> None:
         self.subscribed = True
-        self.reachable = True
+        self._reachable = True
+        self.was_reachable = True
+        """At all times."""
         self.frames: list[tuple[float, bytes]] = []
         self.kept_alive: list[float] = []
         """When it was told that nobody else writes."""
+
+    @property
+    def reachable(self) -> bool:
+        return self._reachable
+
+    @reachable.setter
+    def reachable(self, reachable: bool) -> None:
+        self._reachable = reachable
+        self.was_reachable &= reachable
 
     async def push_audio(self, pcm: bytes) -> None:
         assert len(pcm) == len(SILENCE)
@@ -106,6 +119,8 @@ class Worker:
         self._stretch = 0
         self.hidden = False
         """Its relay does not pass anything on."""
+        self.was_silent = False
+        """At some time nothing came from it, not even silence."""
         self.losses: list[LossReason] = []
         """Why the sink has given it up."""
         self.own_words: bytes | None = None
@@ -217,10 +232,13 @@ class Worker:
                 if self._fading is not None:
                     pcm = self._fading.pop(0) if self._fading else SILENCE
                 action = RelayAction.DROP if self.hidden else self._output.relayed(pcm)
+                self.was_silent |= self.hidden
                 if action is RelayAction.PASS:
                     await self._ear.push_audio(pcm)
                 elif action is RelayAction.SILENCE:
                     await self._ear.push_audio(SILENCE)
+            else:
+                self.was_silent = True
             due += 0.01
             await asyncio.sleep(due - self._loop.time())
 
@@ -302,6 +320,21 @@ class World:
     def now(self) -> float:
         return asyncio.get_running_loop().time()
 
+    def holes(self) -> list[tuple[float, float]]:
+        """When nobody wrote to the track, which was not told to be silent by itself either, and for
+        how many seconds. A receiver plays what comes next later, by as much."""
+        written = [(at, False) for at, _ in self.ear.frames]
+        told = sorted([*written, *((at, True) for at in self.ear.kept_alive), (self.now, False)])
+        pairs = itertools.pairwise(told)
+        gaps = [(at, then - at) for (at, is_kept), (then, _) in pairs if not is_kept]
+        return [(at, seconds) for at, seconds in gaps if seconds > _LONGEST_HOLE]
+
+    @property
+    def _is_without_holes(self) -> bool:
+        """Avatars and the user's connection have done nothing that makes one."""
+        present = self.ear.reachable and not any(worker.was_silent for worker in self.workers)
+        return present and self.ear.was_reachable and bool(self.ear.frames)
+
 
 @asynccontextmanager
 async def world(**options: Any) -> AsyncIterator[World]:
@@ -320,6 +353,8 @@ async def world(**options: Any) -> AsyncIterator[World]:
     output.on("playback_progressed", w.progressed.append)
     try:
         yield w
+        if w._is_without_holes and not output._queue.is_closed:
+            assert not w.holes()
     finally:
         await w.withdraw()
         await output.aclose()

@@ -211,6 +211,8 @@ class CurrentRoute:
         if isinstance(route, AvatarRoute):
             self.mute()  # first: what is accounted for meanwhile must not be heard
         self.end(self._loop.time(), lost=lost, on_its_way=on_its_way)
+        if route is not None:
+            self.mute()  # again: the voice does not write any more
         if isinstance(route, AvatarRoute):
             self._tell_to_stop(route)
 
@@ -238,7 +240,10 @@ class CurrentRoute:
         """The one end of a segment."""
         if self.route is not None and self.route.segment is segment:
             self._reporter.progressed(segment, self.route.finish())
+            by_voice = isinstance(self.route, VoiceRoute)
             self.route = self.following = None
+            if by_voice:
+                self.mute()  # an avatar that has come meanwhile is silent in its place
         self._reporter.finished(segment, interrupted=interrupted)
 
     def finish_by_force(self, segment: Segment) -> None:
