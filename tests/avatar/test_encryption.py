@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,7 +80,8 @@ async def test_who_has_the_key_hears_and_sees_the_avatar_and_nobody_else(
             heard = stranger.heard(began)
             assert missing(SCRIPT, hear(heard, RATE)) == list(SCRIPT.indices)
             if theirs is not None:  # who has no key decodes what is encrypted: noise
-                assert loudness(heard) < 0.1 * loudness(call.user.heard(began))
+                # With the wrong one, a few packets of noise are decoded, too, at times.
+                assert usually(heard) < 0.1 * usually(call.user.heard(began))
                 assert stranger.frames == []
         avatar = call.user.room.remote_participants[AVATAR]
         types = {one.encryption_type for one in avatar.track_publications.values()}
@@ -127,6 +129,13 @@ async def test_where_each_has_its_own_key_the_avatar_encrypts_with_its_own(
         assert missing(SCRIPT, hear(stranger.heard(began), RATE)) == list(SCRIPT.indices)
         assert call.user.frames
         assert stranger.frames == []
+
+
+def usually(pcm: Any) -> float:
+    """The loudness that half of the pieces of 0.1 s stay below."""
+    size = RATE // 10
+    pieces = [loudness(pcm[start : start + size]) for start in range(0, len(pcm), size)]
+    return statistics.median(pieces)
 
 
 async def followed(call: Call) -> None:
