@@ -1,7 +1,7 @@
 """`make test`: all tests in four runs. All four run; the first failure is the exit code.
 
 One call of real media keeps half a core busy, so those tests come two at a time, and the heavy ones
-by themselves. A test of media that fails beside another one every time is repeated by itself.
+after the others. One that fails beside another every time is repeated by itself.
 
 python tools/run_tests.py [--coverage]
 
@@ -34,10 +34,13 @@ def run(*arguments: str) -> int:
 
 
 def test() -> list[int]:
-    codes = [run(*QUICK, UNSEEN), run(*SLOW), run(*MEDIA, *TWO_AT_A_TIME)]
-    if codes[-1] == pytest.ExitCode.TESTS_FAILED:  # and not too many were repeated: `rerun_budget`
-        codes[-1] = run(*MEDIA, *FAILED)
-    return [*codes, run(*HEAVY)]
+    codes = [run(*QUICK, UNSEEN), run(*SLOW)]
+    for calls in (MEDIA, HEAVY):
+        code = run(*calls, *TWO_AT_A_TIME)
+        if code == pytest.ExitCode.TESTS_FAILED:  # and not too many were repeated: `rerun_budget`
+            code = run(*calls, *FAILED)
+        codes.append(code)
+    return codes
 
 
 def coverage() -> list[int]:

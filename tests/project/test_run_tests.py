@@ -32,7 +32,7 @@ class Runs:
 
 @pytest.mark.parametrize(
     ("codes", "exit_code"),
-    [([0, 0, 0, 0], 0), ([0, 0, 0, 3], 3), ([1, 0, 0, 0], 1), ([0, 2, EXCEEDED, 1], 2)],
+    [([0, 0, 0, 0], 0), ([0, 0, 0, 3], 3), ([1, 0, 0, 0], 1), ([0, 2, EXCEEDED, 3], 2)],
 )
 def test_each_part_runs_and_the_first_failure_is_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, codes: list[int], exit_code: int
@@ -43,15 +43,19 @@ def test_each_part_runs_and_the_first_failure_is_the_exit_code(
 
 
 @pytest.mark.parametrize("alone", [0, 1])
+@pytest.mark.parametrize("failed", [2, 3], ids=["of media", "heavy"])
 def test_what_fails_beside_another_call_is_repeated_by_itself(
-    monkeypatch: pytest.MonkeyPatch, alone: int
+    monkeypatch: pytest.MonkeyPatch, failed: int, alone: int
 ) -> None:
-    runs = Runs(monkeypatch, [0, 0, 1, alone, 0])
+    codes = [0, 0, 0, 0]
+    codes[failed : failed + 1] = [1, alone]
+    runs = Runs(monkeypatch, codes)
     assert run_tests.main([]) == alone
-    assert runs.selected == [*PARTS, "server and not heavy", "server and heavy"]
-    assert "-n" in runs.commands[2]
-    assert "-n" not in runs.commands[3]
-    assert "--last-failed" in runs.commands[3]
+    parts = [*PARTS, "server and heavy"]
+    assert runs.selected == [*parts[: failed + 1], *parts[failed:]]
+    assert "-n" in runs.commands[failed]
+    assert "-n" not in runs.commands[failed + 1]
+    assert "--last-failed" in runs.commands[failed + 1]
 
 
 @pytest.mark.parametrize(("codes", "exit_code"), [([0, 0, 0], 0), ([0, 0, 1], 1), ([2, 0, 0], 2)])
