@@ -216,7 +216,7 @@ async def test_the_film_shows_and_sounds_as_the_call_did(
     length = len(listener.heard()) / SAMPLE_RATE
     frames = listener.frames
     assert frames[0].at == first
-    assert len(frames) >= 25
+    assert len(frames) > 10  # of 50, less what was shown before the user had subscribed
     assert {(f.width, f.height) for f in frames} == {(320, 240)}
     assert listener.fps(frames[0].at, frames[-1].at) > 10
     with av.open(str(tmp_path / "film.mp4")) as film:
