@@ -192,12 +192,14 @@ class Bridge:
         self._background.start(voice.publish(), "runway_publish_voice_instead")
 
     def connection(self, listener: AvatarListener) -> BridgeConnection:
+        # Without keys Runway's worker would not do in a room that is encrypted.
+        encrypted = self._encrypted.is_set()
         return BridgeConnection(
             self.participant,
             listener,
             self._stall_timeout,
             self._background,
-            _instead_of_a_conversation(self._credentials.url),
+            "" if encrypted else _instead_of_a_conversation(self._credentials.url),
         )
 
     def hide_face(self) -> None:
@@ -248,6 +250,7 @@ class BridgeConnection:
         self._participant = participant
         """The call's; not closed here."""
         self._instead_of_a_conversation = instead_of_a_conversation
+        """What to do where the worker holds one; "" where nothing can be done."""
         self._listener = listener
         self._stall_timeout = stall_timeout
         self._background = background

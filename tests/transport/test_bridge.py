@@ -68,6 +68,8 @@ async def test_a_worker_that_does_not_say_the_agents_words_has_a_way_out(
         assert told in way_out
     else:
         assert way_out == ""
+    bridge._encrypted.set()  # the worker gets no keys
+    assert bridge.connection(listener).way_out(reason) == ""
     await bridge.aclose()
 
 

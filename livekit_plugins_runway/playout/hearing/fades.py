@@ -33,8 +33,8 @@ def _fade_begin(heard: Levels, said: Levels) -> int | None:
         return None
     gain = heard - said
     gains = np.sort(gain[spoken])
-    usual = (gains[(len(gains) - 1) // 2] + gains[len(gains) // 2]) / 2  # see `noise.py`
-    faded = gain < usual - _FADE_DB
+    median = (gains[(len(gains) - 1) // 2] + gains[len(gains) // 2]) / 2  # see `noise.py`
+    faded = gain < median - _FADE_DB
     return _begin_of_last_run(spoken, faded)
 
 
