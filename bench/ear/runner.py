@@ -297,14 +297,9 @@ class _Scene:
 def _manner(case: Case, *, first: bool = False) -> Manner:
     latency = case.first_latency_s if first else case.latency_s
     assert latency is not None
-    jump = None
-    if case.jump is not None:
-        number = int(case.first_latency_s is not None)
-        jump = (number, round(case.jump[0] * len(reply_pcm(case))), case.jump[1])
-    freeze = None
-    if case.event == "freeze":
-        main = int(case.first_latency_s is not None)
-        freeze = (main, round(case.place * len(reply_pcm(case))))
+    main, length = int(case.first_latency_s is not None), len(reply_pcm(case))
+    jump = None if case.jump is None else (main, round(case.jump[0] * length), case.jump[1])
+    freeze = (main, round(case.place * length)) if case.event == "freeze" else None
     return Manner(latency, jump, residue=case.residue_s, freeze=freeze)
 
 

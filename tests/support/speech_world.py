@@ -332,8 +332,8 @@ class World:
     @property
     def _is_without_holes(self) -> bool:
         """Avatars and the user's connection have done nothing that makes one."""
-        present = self.ear.reachable and not any(worker.was_silent for worker in self.workers)
-        return present and self.ear.was_reachable and bool(self.ear.frames)
+        silent = any(worker.was_silent for worker in self.workers)
+        return self.ear.was_reachable and not silent and bool(self.ear.frames)
 
 
 @asynccontextmanager
