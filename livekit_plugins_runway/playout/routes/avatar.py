@@ -293,8 +293,10 @@ class AvatarRoute:
         unsure = self._spoken(since, clear) / SAMPLE_RATE
         if tracker.words is Words.FOREIGN or (unlike and unsure >= _DOUBTFUL):
             return since
-        if lost or not tracker.is_in_doubt:
+        if not tracker.is_in_doubt:
             return clear
+        if lost:
+            return since if tracker.words is Words.UNKNOWN and unsure >= _DOUBTFUL else clear
         if tracker.words is Words.UNKNOWN:
             return since if unsure <= _SHORT else clear  # of tones nothing else is ever known
         return since if unsure >= _IN_DOUBT else clear
