@@ -1,6 +1,6 @@
 """A Runway on this machine: for tests, demos and your own CI."""
 
-from .options import CallFault, Faults, SimulatorOptions, Speech
+from .options import CallFault, Faults, SimulatorOptions, Speech, WorkerManners
 from .simulator.account import SimulatedAccount
 from .simulator.rest import RecordedRequest
 from .simulator.service import RunwaySimulator
@@ -19,4 +19,5 @@ __all__ = [
     "SimulatedSession",
     "SimulatorOptions",
     "Speech",
+    "WorkerManners",
 ]

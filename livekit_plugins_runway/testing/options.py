@@ -30,7 +30,9 @@ class Speech(enum.StrEnum):
     TRACK = "track"
     """Speaks what it hears on the microphone track; has no RPC methods."""
     CONVERSATION = "conversation"
-    """Does not speak what it hears: when the user pauses it answers with tones of its own."""
+    """Does not speak what it hears: when the user pauses it answers with words of its own."""
+    SILENT = "silent"
+    """Shows a face, and neither says nor answers anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,45 @@ class Faults:
     """How many of the next `lk.playback_finished` are not sent."""
     duplicate_playback_finished: int = 0
     """How many of the next `lk.playback_finished` are sent twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerManners:
+    """How the avatar worker behaves in one kind of room, in ways that nobody outside of Runway
+    knows. The defaults are those for which there is evidence. Seconds of wall clock.
+    """
+
+    speech: Speech | None = None
+    """`None`: as `SimulatorOptions.speech`."""
+    answer: bytes | None = field(default=None, repr=False)
+    """What it says in `conversation`: int16 mono PCM at 48 kHz. `None`: four tones, 1.2 s."""
+    answer_after_silence: float | None = None
+    """`None`: as `SimulatorOptions.answer_after_silence`."""
+    greeting: bytes | None = field(default=None, repr=False)
+    """What it says by itself with its first picture, in the same format."""
+    pace: float = 1.0
+    """It repeats the words so much faster, with a voice that is so much higher: another one."""
+    keeps_back: float = 0.0
+    """Seconds of a segment that it keeps until more comes, or the segment is complete."""
+    publish_audio: bool = True
+    identity: str | None = None
+    """In the room that Runway hosts. `None`: `worker:<session id>`."""
+    join_delay: float = 0.0
+    """Seconds by which it is later than usual."""
+    refused: bool = False
+    """It says that it cannot join: the session becomes FAILED."""
+    stays_away: bool = False
+    """READY as usual, but it does not come."""
+    leaves_after: float | None = None
+    """It crashes so long after it has joined."""
+    rpc_error: bool = False
+    """It answers each RPC with an error."""
+
+    def __post_init__(self) -> None:
+        if self.speech is not None:
+            object.__setattr__(self, "speech", Speech(self.speech))
+        if self.pace <= 0:
+            raise ValueError("pace must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +227,11 @@ class SimulatorOptions:
     user_can_publish: bool = True
     user_can_publish_data: bool = True
     """What the consumed token allows the user (inferred: everything)."""
+
+    hosted: WorkerManners = field(default_factory=WorkerManners)
+    """Of the worker in the room that Runway hosts."""
+    invited: WorkerManners = field(default_factory=WorkerManners)
+    """Of the worker in the room of an `integration`."""
 
     faults: Faults = field(default_factory=Faults)
     """For each session that got none of its own."""

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from livekit import rtc
 
-from livekit_plugins_runway.testing.options import SimulatorOptions
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.user import SimulatedUser
 from livekit_plugins_runway.testing.worker.hearing import Microphone
@@ -131,7 +130,7 @@ async def test_a_simulated_worker_hears_no_more_of_a_track_that_has_gone(room: R
         feed=lambda samples, _now: heard.append(len(samples)), clear=lambda: None
     )
     ear = Microphone(
-        SimulatorOptions(),
+        0.7,
         Performance(time.monotonic, lambda: None),
         lambda _: True,
         echo=echo,

@@ -41,8 +41,8 @@ class Rooms:
     def user_token(self, session_id: str, *, publish: bool, publish_data: bool) -> str:
         return self._token(session_id, self.user_identity(session_id), publish, publish_data)
 
-    def worker_token(self, session_id: str) -> str:
-        return self._token(session_id, f"worker:{session_id}", True, True)
+    def worker_token(self, session_id: str, identity: str | None = None) -> str:
+        return self._token(session_id, identity or f"worker:{session_id}", True, True)
 
     @staticmethod
     def backend_identity(session_id: str) -> str:

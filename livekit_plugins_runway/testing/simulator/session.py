@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ...log import logger
 from ..faults import ActiveFaults
-from ..options import Faults, SimulatorOptions
+from ..options import Faults, SimulatorOptions, WorkerManners
 from ..worker.avatar_worker import AvatarWorker, Departure, WorkerUnreachable
 from ..worker.face import Face
 from ..worker.performance import Performance
@@ -63,6 +63,9 @@ _NEXT: dict[SessionStatus, frozenset[SessionStatus]] = {
 class _Failure:
     text: str
     code: str
+
+
+_UNREACHABLE = _Failure("Failed to establish LiveKit streaming connection", "INTERNAL")
 
 
 @dataclass
@@ -308,7 +311,11 @@ class SimulatedSession:
         self._move(SessionStatus.READY)
         if (external := self.external_room) is not None:
             await self._perform(
-                external["url"], external["token"], external.get("agentIdentity"), face
+                external["url"],
+                external["token"],
+                external.get("agentIdentity"),
+                face,
+                options.invited,
             )
             return
         try:
@@ -339,7 +346,11 @@ class SimulatedSession:
             self.notify()
             await asyncio.sleep(options.scaled(options.worker_join_delay))
             await self._perform(
-                rooms.url, rooms.worker_token(self.id), rooms.user_identity(self.id), face
+                rooms.url,
+                rooms.worker_token(self.id, options.hosted.identity),
+                rooms.user_identity(self.id),
+                face,
+                options.hosted,
             )
         finally:
             running.cancel()
@@ -348,16 +359,23 @@ class SimulatedSession:
         failure = _Failure("No participants joined the session", NO_PARTICIPANT)
         self._end(SessionStatus.FAILED, failure)
 
-    async def _perform(self, url: str, token: str, speaker: str | None, face: Face) -> None:
+    async def _perform(
+        self, url: str, token: str, speaker: str | None, face: Face, manners: WorkerManners
+    ) -> None:
         """From the worker's join to the end that its departure means."""
-        if self.faults.worker_never_joins:
+        if self.faults.worker_never_joins or manners.stays_away:
             await self._ended
+            return
+        await asyncio.sleep(manners.join_delay)
+        if manners.refused:
+            self._end(SessionStatus.FAILED, _UNREACHABLE)
             return
         self._worker = AvatarWorker(
             url=url,
             token=token,
             speaker=speaker,
             options=self.options,
+            manners=manners,
             faults=self.active_faults,
             performance=self.performance,
             face=face,
@@ -369,8 +387,7 @@ class SimulatedSession:
         try:
             departure = await self._worker.run()
         except WorkerUnreachable:
-            failure = _Failure("Failed to establish LiveKit streaming connection", "INTERNAL")
-            self._end(SessionStatus.FAILED, failure)
+            self._end(SessionStatus.FAILED, _UNREACHABLE)
             return
         finally:
             self._worker = None

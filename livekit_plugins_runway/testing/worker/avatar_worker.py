@@ -14,9 +14,9 @@ from livekit import rtc
 
 from ...log import logger
 from ..faults import ActiveFaults
-from ..options import SimulatorOptions, Speech
+from ..options import SimulatorOptions, Speech, WorkerManners
 from .face import Face
-from .hearing import ByteStreams, Microphone
+from .hearing import Answer, ByteStreams, Deaf, Microphone
 from .media import Media
 from .performance import HeardSegment, Performance
 from .speech import EchoVoice, SegmentVoice
@@ -73,6 +73,7 @@ class AvatarWorker:
         token: str,
         speaker: str | None,
         options: SimulatorOptions,
+        manners: WorkerManners,
         faults: ActiveFaults,
         performance: Performance,
         face: Face,
@@ -84,6 +85,8 @@ class AvatarWorker:
         self._token = token
         self._speaker = speaker
         self._options = options
+        self._manners = manners
+        self._speech = manners.speech or options.speech
         self._faults = faults
         self._performance = performance
         self._cap = cap
@@ -98,23 +101,30 @@ class AvatarWorker:
         self._dead = False
         self._end_call_pending = False
         self._notices: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self._ear: ByteStreams | Microphone
+        self._ear: ByteStreams | Microphone | Deaf
         self._voice: SegmentVoice | EchoVoice
         segments = SegmentVoice(
             options.render_latency,
             performance,
             from_any_thread(loop, self._notice_started),
             from_any_thread(loop, self._notice_finished),
+            manners,
         )
-        if options.speech is Speech.DATASTREAM:
+        self._segments = segments
+        pause = manners.answer_after_silence
+        pause = options.answer_after_silence if pause is None else pause
+        if self._speech is Speech.DATASTREAM:
             self._voice, self._ear = segments, ByteStreams(segments, self._is_speaker)
-        elif options.speech is Speech.CONVERSATION:
+        elif self._speech is Speech.SILENT:
+            self._voice, self._ear = segments, Deaf()
+        elif self._speech is Speech.CONVERSATION:
             self._voice = segments
-            self._ear = Microphone(options, performance, self._is_speaker, answer=segments)
+            answer = Answer(segments, manners.answer)
+            self._ear = Microphone(pause, performance, self._is_speaker, answer=answer)
         else:
-            self._voice = EchoVoice(options.render_latency)
-            self._ear = Microphone(options, performance, self._is_speaker, echo=self._voice)
-        self._media = Media(self._voice.take, face, options, performance)
+            self._voice = EchoVoice(options.render_latency, manners.pace)
+            self._ear = Microphone(pause, performance, self._is_speaker, echo=self._voice)
+        self._media = Media(self._voice.take, face, options, performance, manners.publish_audio)
 
     # Live faults.
 
@@ -194,11 +204,18 @@ class AvatarWorker:
                 self._performance.notify()
 
     async def _perform(self) -> Departure:
-        if self._options.speech is Speech.DATASTREAM:
+        if self._speech is Speech.DATASTREAM:
             self._room.local_participant.register_rpc_method("lk.clear_buffer", self._clear_buffer)
         self._ear.attend(self._room)
         self._performance.joined_at = self._loop.time()
         self._timers.append(self._loop.call_later(self._cap, self.leave, Departure.CAP))
+        if self._manners.leaves_after is not None:
+            leaving = self._loop.call_later(
+                self._manners.leaves_after, self.leave, Departure.CRASHED
+            )
+            self._timers.append(leaving)
+        if self._manners.greeting is not None:
+            Answer(self._segments, self._manners.greeting).say(self._loop.time())
         self._on_joined()
         self._performance.notify()
         async with asyncio.TaskGroup() as group:
@@ -273,6 +290,8 @@ class AvatarWorker:
     async def _clear_buffer(self, call: rtc.RpcInvocationData) -> str:
         if not self._is_speaker(call.caller_identity):
             return "reject"
+        if self._manners.rpc_error:
+            raise rtc.RpcError(1500, "the method failed")
         if self._faults.settings.rpc_ignore:
             await self._loop.create_future()  # the SDK cancels this when the caller gives up
         await self._awake.wait()
@@ -283,11 +302,11 @@ class AvatarWorker:
         return "ok"
 
     def _notice_started(self, _: HeardSegment) -> None:
-        if self._options.speech is Speech.DATASTREAM and self._options.playback_started:
+        if self._speech is Speech.DATASTREAM and self._options.playback_started:
             self._notices.put_nowait(("lk.playback_started", ""))
 
     def _notice_finished(self, segment: HeardSegment, interrupted: bool) -> None:
-        if self._options.speech is not Speech.DATASTREAM:
+        if self._speech is not Speech.DATASTREAM:
             return
         position = segment.played_seconds
         self._performance.finished.append((position, interrupted))

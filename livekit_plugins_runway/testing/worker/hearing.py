@@ -10,7 +10,6 @@ import numpy as np
 from livekit import rtc
 
 from ...log import logger
-from ..options import SimulatorOptions
 from .performance import SAMPLE_RATE, HeardSegment, Performance
 from .speech import Ear, EchoVoice, Pcm, SegmentVoice, answer_tones
 
@@ -122,23 +121,48 @@ def _joined(frames: list[rtc.AudioFrame]) -> Pcm:
     return np.frombuffer(b"".join(bytes(frame.data) for frame in frames), np.int16)
 
 
+class Answer:
+    """Words of the avatar's own: int16 mono PCM at 48 kHz; `None`: tones."""
+
+    def __init__(self, voice: SegmentVoice, words: bytes | None) -> None:
+        self._voice = voice
+        self._words = answer_tones() if words is None else np.frombuffer(words, np.int16)
+
+    def say(self, now: float) -> None:
+        segment = self._voice.open(now)
+        self._voice.feed(segment, self._words, now)
+        self._voice.close(segment)
+
+
+class Deaf:
+    """Nothing reaches it."""
+
+    def attend(self, room: rtc.Room) -> None: ...
+
+    def clear(self) -> None: ...
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await asyncio.get_running_loop().create_future()
+
+
 class Microphone:
     """Hears the speaker's microphone track, and either speaks it (`echo`) or, when the speaker
     pauses, answers in a voice of its own (`answer`)."""
 
     def __init__(
         self,
-        options: SimulatorOptions,
+        pause: float,
         performance: Performance,
         is_speaker: IsSpeaker,
         *,
         echo: EchoVoice | None = None,
-        answer: SegmentVoice | None = None,
+        answer: Answer | None = None,
     ) -> None:
         self._is_speaker = is_speaker
         self._echo = echo
         self._answer = answer
-        self._ear = Ear(options.answer_after_silence, performance)
+        self._ear = Ear(pause, performance)
         self._track: asyncio.Queue[rtc.Track] = asyncio.Queue()
         self._gone: set[rtc.Track] = set()
         """Tracks that are not there any more, of those that `run()` has still to do with."""
@@ -189,6 +213,4 @@ class Microphone:
         if self._echo is not None:
             self._echo.feed(samples, now)
         if self._answer is not None and paused:
-            segment = self._answer.open(now)
-            self._answer.feed(segment, answer_tones(), now)
-            self._answer.close(segment)
+            self._answer.say(now)

@@ -55,6 +55,7 @@ class Media:
         face: Face,
         options: SimulatorOptions,
         performance: Performance,
+        publish_audio: bool = True,
     ) -> None:
         """`voice` gives the 10 ms that are due at a loop time, `None` for silence. It is called in
         the thread of the voice."""
@@ -62,6 +63,7 @@ class Media:
         self._face = face
         self._options = options
         self._performance = performance
+        self._publish_audio = publish_audio
         self._loudness = 0.0
         self._frozen = False
         self._stalled_audio = False
@@ -122,11 +124,11 @@ class Media:
         self._publications = [
             await me.publish_track(
                 rtc.LocalVideoTrack.create_video_track("avatar-video", video), camera
-            ),
-            await me.publish_track(
-                rtc.LocalAudioTrack.create_audio_track("avatar-audio", audio), microphone
-            ),
+            )
         ]
+        if self._publish_audio:
+            track = rtc.LocalAudioTrack.create_audio_track("avatar-audio", audio)
+            self._publications.append(await me.publish_track(track, microphone))
 
     async def unpublish(self, room: rtc.Room) -> None:
         publications, self._publications = self._publications, []
