@@ -20,7 +20,6 @@ from bench.ear.dsp import RATE, Pcm, gain, to_signal
 from bench.ear.treatments import Treatment
 from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.playout.output import AvatarAudioOutput
-from livekit_plugins_runway.playout.ports import RelayAction
 
 HOP = RATE // 100
 _SILENCE = bytes(2 * HOP)
@@ -290,6 +289,8 @@ class Worker:
     def delivery(self) -> Worker:
         return self
 
+    doubts_first_words = False
+
     def show(self) -> None:
         pass
 
@@ -353,7 +354,7 @@ class Worker:
         while True:
             now = self._loop.time()
             pcm, moment = self._next(now)
-            if self._output.relayed(pcm) is RelayAction.PASS and moment is not None:
+            if self._output.relayed(pcm) is pcm and moment is not None:
                 self._ear.hear(moment)
             due += 0.01
             await asyncio.sleep(due - now)

@@ -234,6 +234,11 @@ class AvatarInstance:
         except TimeoutError:
             return None
 
+    @property
+    def doubts_first_words(self) -> bool:
+        """See `AvatarConnection.doubts_first_words`."""
+        return self.connection.doubts_first_words
+
     def report_loss(self, loss: LossReason) -> None:
         """The avatar is gone; the first reason counts."""
         if not self.lost.done():

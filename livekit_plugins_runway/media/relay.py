@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from livekit import rtc
 
-from ..playout.ports import AvatarListener, RelayAction
+from ..playout.ports import AvatarListener
 from .lip_sync import LipSync
 from .participant import AvatarParticipant
 from .video import MIN_FRAME_SIDE, is_blank
@@ -32,7 +32,6 @@ class RelayStats:
     audio_frames: int = 0
     unfit_video_frames: int = 0
     """Frames of 2x2 pixels that end a track, and empty ones before the first picture."""
-    gated_audio_frames: int = 0
     width: int = 0
     height: int = 0
     resolution_changes: int = 0
@@ -130,12 +129,9 @@ class Relay:
         if not self._active:
             return
         self.stats.audio_frames += 1
-        action = self._listener.relayed(pcm)
-        if action is RelayAction.PASS:
-            self._participant.microphone.write(pcm)
-        elif action is RelayAction.SILENCE:
-            self.stats.gated_audio_frames += 1
-            self._participant.microphone.write(bytes(len(pcm)))
+        heard = self._listener.relayed(pcm)
+        if heard is not None:
+            self._participant.microphone.write(heard)
 
     async def _relay_video(self) -> None:
         loop = asyncio.get_running_loop()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,14 @@ from numpy.typing import NDArray
 from .audio import HOP_SECONDS, SILENCE
 from .hearing.features import Levels, hop_levels
 from .hearing.noise import NoiseFloor
-from .ports import RelayAction
 
 _MOST_ARRIVALS = 300
 """Pieces of sound to remember until they are looked at: 6 s of a relay's."""
+_QUIET, _QUIET_SHARE = 300, 0.03
+"""Largest sample of a hop that nobody misses, of a pause between words: -41 dBFS, or so much of the
+loudest."""
+_BEFORE = 3
+"""Hops before the first sound: a word may begin softly."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,86 @@ class Heard:
 
     def __len__(self) -> int:
         return len(self.times)
+
+
+class HeldVoice:
+    """Takes the avatar's voice and gives what the user hears in its place, in the same time.
+
+    What was held is heard when it is let go, and what follows is as late, until the pauses between
+    words have made up for it: each second hop of one is left out. Of the relay's thread, but for
+    `behind`.
+
+    Args:
+        former: was let go, and has still something to be heard: before anything of this.
+    """
+
+    def __init__(self, former: HeldVoice | None = None) -> None:
+        self._former = former
+        """Until the first `push()`, which takes over what it has."""
+        self.hops: deque[bytes] = deque()
+        """Not heard yet."""
+        self._free = 0
+        """Hops at the front that are heard although the rest is held."""
+        self._loudest = 0
+        """Sample of all that has come."""
+
+    @property
+    def behind(self) -> int:
+        """Hops that the user has not heard yet. From any thread."""
+        former = self._former
+        return len(self.hops) + (0 if former is None else former.behind)
+
+    def push(self, pcm: bytes, *, let_go: bool) -> bytes:
+        """Take a whole number of hops, and give as many."""
+        if self._former is not None:
+            self.hops, self._former = self._former.hops, None
+            self._free = len(self.hops)
+        size = len(SILENCE)
+        heard = [
+            self._next(pcm[start : start + size], let_go=let_go)
+            for start in range(0, len(pcm), size)
+        ]
+        return b"".join(heard)
+
+    def _next(self, hop: bytes, *, let_go: bool) -> bytes:
+        self.hops.append(hop)
+        self._loudest = max(self._loudest, _loudest(hop))
+        if self._loudest < _QUIET and len(self.hops) > self._free + _BEFORE:
+            del self.hops[self._free]
+        if not let_go and not self._free:
+            return SILENCE
+        heard = self._take()
+        quiet = _loudest(heard) < max(_QUIET, _QUIET_SHARE * self._loudest)
+        if quiet and (self._free or (let_go and self.hops)):
+            heard = self._take()
+        return heard
+
+    def _take(self) -> bytes:
+        self._free = max(0, self._free - 1)
+        return self.hops.popleft()
+
+
+def _loudest(hop: bytes) -> int:
+    samples = np.frombuffer(hop, np.int16)
+    return max(int(samples.max()), -int(samples.min()))
+
+
+class _Gate(enum.Enum):
+    PASS = "pass"
+    HOLD = "hold"  # until it is known what it is
+    SILENCE = "silence"
+    DROP = "drop"  # somebody else writes to the microphone
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """Replaced as a whole: the relay's thread reads it in one step."""
+
+    gate: _Gate
+    hearer: object
+    """Whom what comes belongs to."""
+    held: HeldVoice | None = None
+    """With HOLD, and with the PASS after it."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +134,8 @@ class Ear:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._setting: tuple[RelayAction, object] = (RelayAction.DROP, None)
-        """What `relayed()` answers, and whom what comes belongs to. Written by the event loop's
-        thread, always as a whole, and read by the relay's."""
+        self._setting = _Setting(_Gate.DROP, None)
+        """What `relayed()` does. Written by the event loop's thread, and read by the relay's."""
         self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
         """Filled by the relay's thread, emptied by the event loop's."""
         self.floor = NoiseFloor()
@@ -65,25 +149,56 @@ class Ear:
     @property
     def is_open(self) -> bool:
         """The user hears what comes."""
-        return self._setting[0] is RelayAction.PASS
+        return self._setting.gate is _Gate.PASS
+
+    @property
+    def is_holding(self) -> bool:
+        """What comes is held back until `let_go()`."""
+        return self._setting.gate is _Gate.HOLD
+
+    @property
+    def behind(self) -> float:
+        """Seconds of what has come that the user has not heard yet, because it was held."""
+        held = self._setting.held
+        return 0.0 if held is None else held.behind * HOP_SECONDS
 
     def open(self, hearer: object) -> None:
-        """The user hears what comes, which is `hearer`'s."""
-        self._setting = (RelayAction.PASS, hearer)
+        """The user hears what comes, which is `hearer`'s, after what they are behind with."""
+        self._setting = _Setting(_Gate.PASS, hearer, self._still_to_be_heard)
+
+    @property
+    def _still_to_be_heard(self) -> HeldVoice | None:
+        return self._setting.held if self.is_open and self.behind else None
+
+    def hold(self, hearer: object) -> None:
+        """The user hears silence, until `let_go()`, and then what has come by then, too. What they
+        are behind with they hear before."""
+        self._setting = _Setting(_Gate.HOLD, hearer, HeldVoice(self._still_to_be_heard))
+
+    def let_go(self) -> None:
+        """No effect unless it holds."""
+        if self.is_holding:
+            self._setting = replace(self._setting, gate=_Gate.PASS)
 
     def close(self) -> None:
         """The user hears silence in place of what comes, which is nobody's."""
-        self._setting = (RelayAction.SILENCE, None)
+        self._setting = _Setting(_Gate.SILENCE, None)
 
     def drop(self, hearer: object = None) -> None:
         """Somebody else writes to the microphone; what comes meanwhile is `hearer`'s."""
-        self._setting = (RelayAction.DROP, hearer)
+        self._setting = _Setting(_Gate.DROP, hearer)
 
-    def relayed(self, pcm: bytes) -> RelayAction:
+    def relayed(self, pcm: bytes) -> bytes | None:
         """From any one thread; see `AvatarListener`."""
-        action, hearer = self._setting
-        self._arrived.append(_Arrival(self._loop.time(), pcm, hearer))
-        return action
+        setting = self._setting
+        self._arrived.append(_Arrival(self._loop.time(), pcm, setting.hearer))
+        if setting.gate is _Gate.DROP:
+            return None
+        if setting.gate is _Gate.SILENCE:
+            return bytes(len(pcm))
+        if setting.held is None:
+            return pcm
+        return setting.held.push(pcm, let_go=setting.gate is _Gate.PASS)
 
     def waits_since(self) -> float | None:
         """Loop time of the first piece that was not taken yet; None if there is none."""

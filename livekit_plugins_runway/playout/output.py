@@ -21,7 +21,7 @@ from .._common.emitter import SafeEmitter
 from .intake import Intake
 from .interruption import OwnWords
 from .player import SegmentPlayer
-from .ports import Avatar, Microphone, PlayoutReport, PlayoutStats, RelayAction
+from .ports import Avatar, Microphone, PlayoutReport, PlayoutStats
 from .pump import Pump
 from .reporter import PlaybackReporter
 from .routes.avatar import AvatarRoute
@@ -207,7 +207,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         if self._seat.hand_over is not None:
             self._seat.hand_over.forced_at = self._loop.time()
 
-    def relayed(self, pcm: bytes) -> RelayAction:
+    def relayed(self, pcm: bytes) -> bytes | None:
         """See `AvatarListener`."""
         return self._current.ear.relayed(pcm)
 

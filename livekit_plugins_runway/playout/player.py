@@ -122,6 +122,7 @@ class SegmentPlayer:
             isinstance(route, AvatarRoute)
             and route.heard_at is not None
             and route.pacer.ahead(now) >= _AHEAD
+            and not self._current.ear.is_holding
             and (pending is None or pending.forced_at is None)
             and since is not None
             and now - since < _LISTEN_EVERY
@@ -134,7 +135,8 @@ class SegmentPlayer:
         pending, ear = self._seat.hand_over, self._current.ear
         if pending is None or isinstance(self._current.route, AvatarRoute):
             return True
-        heard = ear.is_open and not pending.is_silent_by_now(ear.sounded_at, now)
+        silent = pending.is_silent_by_now(ear.sounded_at, now) and not ear.behind
+        heard = ear.is_open and not silent
         if not heard:
             self._current.change_over()
         return not heard

@@ -5,7 +5,6 @@ Audio is int16 mono PCM at 48 kHz throughout, in pieces of 10 ms where frames ar
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,16 +68,13 @@ class Avatar(Protocol):
     def hide(self) -> None:
         """From now on the user sees and hears nothing of it."""
 
+    @property
+    def doubts_first_words(self) -> bool:
+        """It may say words of its own, and the user hears it only through the sink: so its first
+        sounds are held back until they are known to be the agent's words."""
+
     def report_loss(self, reason: LossReason) -> None:
         """It is given up; the voice has taken over already."""
-
-
-class RelayAction(enum.Enum):
-    """What the relay does with 10 ms of the avatar's voice."""
-
-    PASS = "pass"
-    SILENCE = "silence"  # the gate is closed: the user hears nothing of it
-    DROP = "drop"  # somebody else writes to the microphone
 
 
 class WorkerReports(Protocol):
@@ -94,9 +90,10 @@ class WorkerReports(Protocol):
 class AvatarListener(WorkerReports, Protocol):
     """Who is told what comes back from the avatar: the sink, as media and transports see it."""
 
-    def relayed(self, pcm: bytes) -> RelayAction:
+    def relayed(self, pcm: bytes) -> bytes | None:
         """Tell of the avatar's voice that has arrived, a whole number of 10 ms of it, and learn
-        what to do with it. From any one thread."""
+        what the user is to hear in its place, as much; None: nothing, for somebody else writes to
+        the microphone. From any one thread."""
 
 
 @dataclass(frozen=True)

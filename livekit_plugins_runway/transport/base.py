@@ -112,6 +112,11 @@ class AvatarConnection(Protocol):
     async def send_end_call(self) -> bool:
         """Tell the worker that the call is over. False if nothing could be sent."""
 
+    @property
+    def doubts_first_words(self) -> bool:
+        """What its worker says first is held back until it is known to be the agent's words. Only
+        where what the user hears passes here."""
+
     async def ensure_gone(self, patience: float) -> None:
         """Make sure that the user sees and hears no more of a worker that was told to go, and has
         not gone by itself after `patience` seconds. Bounded; does not raise."""

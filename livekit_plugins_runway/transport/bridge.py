@@ -239,6 +239,8 @@ class _Opened:
 class BridgeConnection:
     """A `AvatarConnection` through the room that Runway hosts for the session."""
 
+    doubts_first_words = False
+
     def __init__(
         self,
         participant: AvatarParticipant,

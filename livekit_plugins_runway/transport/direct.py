@@ -151,6 +151,9 @@ class _Opened:
 class DirectConnection:
     """A `AvatarConnection` without a way: the worker is in the agent's room."""
 
+    doubts_first_words = False
+    """The user hears the worker itself."""
+
     def __init__(
         self,
         direct: Direct,

@@ -18,7 +18,6 @@ from livekit_plugins_runway.media.monitor import AvatarMonitor
 from livekit_plugins_runway.media.relay import Relay
 from livekit_plugins_runway.media.ways import MediaWay, Picture
 from livekit_plugins_runway.playout.audio import BYTES_PER_SAMPLE, HOP
-from livekit_plugins_runway.playout.ports import RelayAction
 from livekit_plugins_runway.transport.worker_watch import WorkerWatch
 from tests.support.scripted_room import AUDIO, VIDEO, ScriptedParticipant, ScriptedRoom, settle
 from tests.support.virtual_clock import timers_only
@@ -341,9 +340,8 @@ class Listener:
     def __init__(self) -> None:
         self.relayed_count = 0
 
-    def relayed(self, _pcm: bytes) -> RelayAction:
+    def relayed(self, _pcm: bytes) -> None:
         self.relayed_count += 1
-        return RelayAction.DROP
 
 
 class InARoom(Connection):

@@ -23,7 +23,7 @@ from bench.ear import sounds
 from livekit_plugins_runway._common.tasks import cancel_and_wait
 from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.playout.output import AvatarAudioOutput
-from livekit_plugins_runway.playout.ports import PlayoutReport, RelayAction
+from livekit_plugins_runway.playout.ports import PlayoutReport
 from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear
 
 RATE = 48_000
@@ -161,6 +161,8 @@ class Worker:
     def room(self) -> int:
         return 10 * RATE
 
+    doubts_first_words = False
+
     def show(self) -> None:
         self.hidden = False
 
@@ -231,12 +233,10 @@ class Worker:
                     pcm = self._queue.popleft()[1]
                 if self._fading is not None:
                     pcm = self._fading.pop(0) if self._fading else SILENCE
-                action = RelayAction.DROP if self.hidden else self._output.relayed(pcm)
+                heard = None if self.hidden else self._output.relayed(pcm)
                 self.was_silent |= self.hidden
-                if action is RelayAction.PASS:
-                    await self._ear.push_audio(pcm)
-                elif action is RelayAction.SILENCE:
-                    await self._ear.push_audio(SILENCE)
+                if heard is not None:
+                    await self._ear.push_audio(heard)
             else:
                 self.was_silent = True
             due += 0.01

@@ -26,6 +26,7 @@ class PlayoutClock:
     likeness: float | None = None
     words = Words.UNKNOWN
     """It cannot tell."""
+    seems_own = True
 
     def __init__(self, segment: Segment, start: int) -> None:
         self._segment = segment

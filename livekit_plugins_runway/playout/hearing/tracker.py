@@ -104,6 +104,11 @@ class SpeechTracker:
         return self._judge.alike
 
     @property
+    def seems_own(self) -> bool:
+        """See `WordJudge.seems_own`."""
+        return self._judge.seems_own
+
+    @property
     def onset(self) -> bool:
         """True once the avatar has begun to speak. Where a former segment was given, not before it
         is known (0.2 to 0.4 s later) that it is not its words."""

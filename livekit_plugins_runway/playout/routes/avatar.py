@@ -351,20 +351,25 @@ class AvatarRoute:
         """Another speaker may go on from here."""
         return not self.tracker.onset or self.tracker.silence >= _WORD_GAP
 
-    def stop(self, now: float, *, lost: bool, on_its_way: float = 0.0) -> list[Run]:
+    def stop(
+        self, now: float, *, lost: bool, on_its_way: float = 0.0, behind: float = 0.0
+    ) -> list[Run]:
         """Close the books: what of it counts as heard goes to `segment.heard`.
 
         Args:
             lost: what follows begins in mid-word, and so repeats a little.
             on_its_way: seconds that the user has not heard, of what has come back.
+            behind: the same, of what was held back; whoever goes on begins there.
         """
         self.describe()
         position = self._position(now)
+        if self.tracker.onset:
+            position = max(self.start, position - round(behind * SAMPLE_RATE))
         if self._is_foreign or self.tracker.words is Words.FOREIGN:
             position = max(self.start, min(position, self.tracker.foreign_since))
         elif lost and self.tracker.onset:
             clear = self._clear_position(lost=not self._is_judged)
-            margin = _MARGIN + on_its_way
+            margin = _MARGIN + on_its_way + behind
             position = max(self.start, self.segment.restart_point(clear, margin=margin))
         self.segment.heard = position
         self.phase = Phase.OVER

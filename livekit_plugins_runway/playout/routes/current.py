@@ -128,7 +128,7 @@ class CurrentRoute:
             self.ear.drop()
         else:
             self.route = self._avatar_route(segment, segment.heard, now)
-            self.ear.open(self.route)
+            self._open(self.route)
 
     def begin_following(self, segment: Segment, start: int, now: float) -> AvatarRoute:
         """The avatar is given what the voice has not come to yet, from `start` on."""
@@ -141,7 +141,17 @@ class CurrentRoute:
         following = self.following
         self.end(now, lost=False)
         self.route = following
-        self.ear.open(following)
+        if following is not None:
+            self._open(following)
+
+    def _open(self, route: AvatarRoute) -> None:
+        """The avatar is heard, with this."""
+        avatar = self._seat.avatar
+        doubtful = avatar is not None and avatar.doubts_first_words and avatar is not self._trusted
+        if doubtful and not route.tracker.seems_own:
+            self.ear.hold(route)
+        else:
+            self.ear.open(route)
 
     def _avatar_route(self, segment: Segment, start: int, now: float) -> AvatarRoute:
         return AvatarRoute(
@@ -177,6 +187,8 @@ class CurrentRoute:
 
     def note_words(self, route: AvatarRoute) -> None:
         """Keep what was found out about the avatar."""
+        if route.tracker.seems_own:
+            self.ear.let_go()
         if route.confirmed_latency is not None:
             self.ear.latency = route.confirmed_latency
         if route.tracker.words is Words.OWN:
@@ -184,18 +196,22 @@ class CurrentRoute:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def end(self, now: float, *, lost: bool, on_its_way: float = 0.0) -> None:
+    def end(
+        self, now: float, *, lost: bool, on_its_way: float = 0.0, behind: float | None = None
+    ) -> None:
         """Close the books of the attempt: what of it counts as heard.
 
         Args:
             lost: whoever goes on repeats a little.
             on_its_way: seconds of the last sound that the user has not heard, for their connection
                 was lost; then it is the same speaker who goes on.
+            behind: seconds of the avatar's sound that were held back; None: as the ear says now.
         """
+        behind = self.ear.behind if behind is None else behind
         self.listen()
         route, self.route, self.following = self.route, None, None
         if isinstance(route, AvatarRoute):
-            runs = route.stop(now, lost=lost, on_its_way=on_its_way)
+            runs = route.stop(now, lost=lost, on_its_way=on_its_way, behind=behind)
             self._queue.stats.carried_on += lost and not on_its_way and route.heard_at is not None
             self._reporter.progressed(route.segment, runs)
         elif route is not None:
@@ -208,9 +224,10 @@ class CurrentRoute:
     def interrupt(self, *, lost: bool = False, on_its_way: float = 0.0) -> None:
         """End the attempt, and let nothing more of it be heard (barge-in, pause, close)."""
         route = self.route if self.following is None else self.following
+        behind = self.ear.behind
         if isinstance(route, AvatarRoute):
             self.mute()  # first: what is accounted for meanwhile must not be heard
-        self.end(self._loop.time(), lost=lost, on_its_way=on_its_way)
+        self.end(self._loop.time(), lost=lost, on_its_way=on_its_way, behind=behind)
         if route is not None:
             self.mute()  # again: the voice does not write any more
         if isinstance(route, AvatarRoute):
@@ -242,6 +259,7 @@ class CurrentRoute:
             self._reporter.progressed(segment, self.route.finish())
             by_voice = isinstance(self.route, VoiceRoute)
             self.route = self.following = None
+            self.ear.let_go()
             if by_voice:
                 self.mute()  # an avatar that has come meanwhile is silent in its place
         self._reporter.finished(segment, interrupted=interrupted)
