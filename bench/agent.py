@@ -75,7 +75,7 @@ def ours(runway: dict[str, Any], options: dict[str, Any]) -> AvatarSession:
         api_url=runway["url"],
         api_key=runway["api_secret"],
         recovery=recovery,
-        **options,
+        **{"transport": "bridge", **options},
     )
 
 

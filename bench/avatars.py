@@ -63,7 +63,8 @@ def _ours(**options: Any) -> AvatarSession:
 
 
 direct = partial(_ours, transport="direct", allow_private_livekit_url=True)
-bridge_datastream = partial(_ours, delivery="datastream")
+auto = partial(_ours, delivery="datastream")
+bridge_datastream = partial(auto, transport="bridge")
 
 
 def bridge_public() -> Avatar:
@@ -72,8 +73,8 @@ def bridge_public() -> Avatar:
     return bridge_datastream()
 
 
-bridge_track = partial(_ours, delivery="track")
-voice_first = partial(_ours, delivery="datastream", wait_for_avatar=0.0)
+bridge_track = partial(_ours, transport="bridge", delivery="track")
+voice_first = partial(bridge_datastream, wait_for_avatar=0.0)
 
 
 class RunwayRoomItself:

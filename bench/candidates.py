@@ -58,6 +58,13 @@ CANDIDATES = {
             places=("runway",),
         ),
         Candidate(
+            "auto",
+            "ours, auto, data stream",
+            "bench.avatars:auto",
+            places=_BOTH,
+            optional=True,
+        ),
+        Candidate(
             "bridge-public",
             "ours, bridge, data stream, public way",
             "bench.avatars:bridge_public",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SessionEnd,
         StateChanged,
         ToolCall,
+        TransportChanged,
     )
     from .lifecycle.recovery import RecoveryOptions
     from .media.video import VideoOptions
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         StringParameter,
         Tool,
     )
+    from .transport.auto.learned import LearnedTransports
     from .transport.participant_options import ParticipantOptions, TokenRequest
 
 __version__ = "0.1.0"
@@ -53,6 +55,7 @@ __all__ = [
     "CallUsage",
     "ClientEventTool",
     "IntegerParameter",
+    "LearnedTransports",
     "NumberParameter",
     "ObjectParameter",
     "ParticipantOptions",
@@ -68,6 +71,7 @@ __all__ = [
     "TokenRequest",
     "Tool",
     "ToolCall",
+    "TransportChanged",
     "VideoOptions",
     "__version__",
 ]
@@ -84,6 +88,7 @@ _MODULES = {
         "SessionEnd",
         "StateChanged",
         "ToolCall",
+        "TransportChanged",
     ],
     "lifecycle.recovery": ["RecoveryOptions"],
     "media.video": ["VideoOptions"],
@@ -101,6 +106,7 @@ _MODULES = {
         "StringParameter",
         "Tool",
     ],
+    "transport.auto.learned": ["LearnedTransports"],
     "transport.participant_options": ["ParticipantOptions", "TokenRequest"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

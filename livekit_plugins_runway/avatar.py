@@ -29,7 +29,7 @@ from ._common.emitter import SafeEmitter
 from ._common.tasks import BackgroundTasks, cancel_and_wait
 from ._common.versions import warn_of_untested_versions
 from .errors import ConfigurationError
-from .events import AvatarState, CallEvents, CallUsage, Event
+from .events import AvatarState, CallEvents, CallUsage, Event, TransportKind
 from .lifecycle.call import AvatarCall, CallOptions, ClosingStack
 from .lifecycle.creating import CreateOptions
 from .lifecycle.instance import AvatarInstance, InstanceOptions
@@ -46,8 +46,15 @@ from .runway.journal.keeper import Keeper
 from .runway.journal.sweep import Swept
 from .runway.models import Tool
 from .runway.requests import realtime_request
+from .transport.auto.learned import AccountMemory, LearnedTransports
 from .transport.base import Transport
-from .transport.factory import TransportKind, check_transport, make_transport, worker_token_ttl
+from .transport.factory import (
+    TransportOption,
+    TransportOptions,
+    check_transport,
+    make_transport,
+    worker_token_ttl,
+)
 from .transport.identity import DEFAULT_IDENTITY, free_identity
 from .transport.participant_options import ParticipantOptions
 from .transport.tokens import RoomCredentials
@@ -89,7 +96,17 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             function, that takes the arguments as a dict and returns what JSON can hold, in the
             tool's `timeout_seconds`. A plain one must not block.
         transport: "bridge": join the room that Runway hosts, and relay. "direct": Runway's worker
-            joins the agent's room by itself, at the public address of your LiveKit server.
+            joins the agent's room by itself, at the public address of your LiveKit server. "auto":
+            begins with "bridge", and goes over to "direct" once, in the same call, where Runway's
+            worker does not say the agent's words in the room that it hosts, or that room cannot be
+            used; only with a LiveKit URL that Runway may reach, and with `on_loss="restart"`. The
+            key and secret of your LiveKit server never leave this process; with "direct", and so
+            perhaps with "auto", a token does that admits one participant to the room.
+        learned: what the calls of a process find out for those that follow it; None: each call
+            finds it out for itself. With "auto".
+        check_first_words: with "auto" and nothing learned, hold back what the avatar says first
+            until it is known to be the agent's words. That takes up to 0.4 s of a call's first
+            segment, and nobody hears words that the avatar makes up.
         allow_private_livekit_url: do not check that address; for "direct" with a simulator.
         delivery: how speech reaches the avatar worker; "auto" asks the worker ("direct": always
             "datastream").
@@ -123,8 +140,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
     `restarting` (`Restarting`), `gave_up` (`RunwayException`), `replaced` (`AvatarReplaced`),
     `session_ended` (`SessionEnd`), `usage_updated` (`CallUsage`), `stage_reached` (its name),
-    `playout_forced` (`PlayoutForced`), `tool_called` (`ToolCall`), `metrics_collected`
-    (`livekit.agents.metrics.AvatarMetrics`). What a callback raises is logged, and stops nothing.
+    `playout_forced` (`PlayoutForced`), `tool_called` (`ToolCall`), `transport_changed`
+    (`TransportChanged`), `metrics_collected` (`livekit.agents.metrics.AvatarMetrics`). What a
+    callback raises is logged, and stops nothing.
 
     Raises:
         ConfigurationError: names the argument that is wrong.
@@ -145,7 +163,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         start_script: str | None = None,
         tools: list[Tool] | None = None,
         tool_handlers: Mapping[str, ToolHandler] | None = None,
-        transport: TransportKind = "bridge",
+        transport: TransportOption = "auto",
+        learned: LearnedTransports | None = None,
+        check_first_words: bool = True,
         allow_private_livekit_url: bool = False,
         delivery: DeliveryOption = "auto",
         wait_for_avatar: float = 10.0,
@@ -182,6 +202,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         check_seconds("stall_timeout", stall_timeout)
         api_secret = required("Runway's API secret", "api_key", api_key, "RUNWAYML_API_SECRET")
         base_url = api_url or os.getenv("RUNWAYML_BASE_URL") or DEFAULT_BASE_URL
+        self._account = api_secret, base_url
         self._keeper = Keeper.on_this_machine(api_secret, base_url, guardian=guardian)
         """Ends what a killed process leaves; at work from `prewarm()` or `start()` on."""
         self._client = RunwayClient(
@@ -194,7 +215,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         """Its sessions are the call's, which closes it."""
         self._identity = avatar_participant_identity or DEFAULT_IDENTITY
         self._name = avatar_participant_name or self._identity
-        self._transport_kind = transport
+        self._transport = transport
+        self._learned = learned
+        self._check_first_words = check_first_words
         self._allow_private_livekit_url = allow_private_livekit_url
         self._video = video
         self._participant = participant or ParticipantOptions()
@@ -269,6 +292,11 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     def delivery(self) -> DeliveryKind | None:
         """How speech reaches the avatar; None until that is known."""
         return None if self._instance is None else self._instance.delivery_kind
+
+    @property
+    def transport(self) -> TransportKind | None:
+        """The one in use; None before `start()`. With "auto" it may change."""
+        return None if self._call is None else self._call.transport.kind
 
     @property
     def session_id(self) -> str | None:
@@ -460,18 +488,24 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     def _make_transport(self, room: rtc.Room, credentials: RoomCredentials) -> Transport:
         options = self._options.instance
         return make_transport(
-            self._transport_kind,
-            room,
-            credentials,
-            identity=self._identity,
-            name=self._name,
-            stall_timeout=options.stall_timeout,
-            token_ttl=worker_token_ttl(options.ready_timeout, options.join_timeout),
-            allow_private=self._allow_private_livekit_url,
-            video=self._video,
-            background=self._background,
-            room_options=self._room_options,
-            allow_unencrypted=self._allow_unencrypted,
+            self._transport,
+            TransportOptions(
+                room,
+                credentials,
+                identity=self._identity,
+                name=self._name,
+                stall_timeout=options.stall_timeout,
+                token_ttl=worker_token_ttl(options.ready_timeout, options.join_timeout),
+                allow_private=self._allow_private_livekit_url,
+                video=self._video,
+                background=self._background,
+                room_options=self._room_options,
+                allow_unencrypted=self._allow_unencrypted,
+            ),
+            AccountMemory(self._learned, *self._account, credentials.url),
+            delivery=options.delivery,
+            check_first_words=self._check_first_words,
+            on_changed=self._call_events.transport_changed,
         )
 
     def _make_call(self, room: rtc.Room, transport: Transport) -> AvatarCall:

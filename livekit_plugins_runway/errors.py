@@ -13,6 +13,7 @@ RunwayException
 │   ├── RateLimitedError          any other 429
 │   └── ServerError               5xx
 ├── UnavailableError          (APIConnectionError)  no connection, or it was cut
+│   └── RunwayRoomError           to the room that Runway hosts
 ├── TimedOutError             (APITimeoutError)     no answer in time
 ├── LostAnswerError           (APIConnectionError)  sent, answer lost, must not be repeated blindly
 ├── ProtocolError             (APIError)            an answer that does not make sense
@@ -21,7 +22,8 @@ RunwayException
 ├── AvatarJoinError           (APIConnectionError)  the avatar worker never joined the room
 ├── AvatarLostError           (APIConnectionError)  the avatar was there, and is gone
 ├── AvatarEvictedError        (APIConnectionError)  its participant was put out of the room
-└── RoomTokenError                                  a room token forbids what is needed
+├── RoomTokenError                                  a room token forbids what is needed
+└── TransportsFailedError     (APIConnectionError)  neither transport gives a face
 ```
 
 The names in brackets are base classes too (`livekit.agents` ones, or the builtin), so handlers that
@@ -344,6 +346,17 @@ class UnavailableError(RunwayException, APIConnectionError):
         APIConnectionError.__init__(self, message)
 
 
+class RunwayRoomError(UnavailableError):
+    """The room that Runway hosts for a session could not be joined."""
+
+    def __init__(
+        self,
+        message: str = "The room that Runway hosts for this session could not be joined. Check "
+        "that this machine may reach *.livekit.cloud over WebRTC.",
+    ) -> None:
+        super().__init__(message)
+
+
 class TimedOutError(RunwayException, APITimeoutError):
     """Runway did not answer in time."""
 
@@ -561,3 +574,24 @@ class RoomTokenError(RunwayException):
             or f"The room token lacks {', '.join(self.missing)}, needed for {needed_for}. "
             "Choose another delivery, or a token that grants it."
         )
+
+
+class TransportsFailedError(RunwayException, APIConnectionError):
+    """Neither transport gives a face (`transport="auto"`); the agent goes on by voice.
+
+    Attributes:
+        bridge: why the bridge did not.
+        direct: why Runway's worker in the agent's room did not.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        bridge: RunwayException | None = None,
+        direct: RunwayException | None = None,
+    ) -> None:
+        said = f"Neither transport gives a face. Bridge: {bridge} Direct: {direct}"
+        APIConnectionError.__init__(self, message or said, retryable=False)
+        self.bridge = bridge
+        self.direct = direct

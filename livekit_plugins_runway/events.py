@@ -20,11 +20,16 @@ Event = Literal[
     "stage_reached",
     "playout_forced",
     "tool_called",
+    "transport_changed",
 ]
 """Names of the events of an `AvatarSession`, beside those of the framework."""
 
 Cause = Literal["restart", "renewal", "swap", "resume"]
 """Why another Runway session has become the face."""
+
+TransportKind = Literal["bridge", "direct"]
+"""The way between Runway and the user: this process relays from the room that Runway hosts, or
+Runway's worker joins the agent's room by itself."""
 
 Stage = Literal[
     "created",
@@ -165,6 +170,19 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class TransportChanged:
+    """Payload of the `transport_changed` event: `transport="auto"` has gone over to the other one.
+
+    Attributes:
+        error: why the former gave no face. To begin with the new one, pass `transport=new`.
+    """
+
+    old: TransportKind
+    new: TransportKind
+    error: RunwayException
+
+
+@dataclass(frozen=True)
 class PlayoutForced:
     """A segment was finished at its deadline although not all of it was heard (seconds)."""
 
@@ -211,3 +229,6 @@ class CallEvents:
 
     def tool_called(self, call: ToolCall) -> None:
         self._emit("tool_called", call)
+
+    def transport_changed(self, changed: TransportChanged) -> None:
+        self._emit("transport_changed", changed)

@@ -13,13 +13,13 @@ from livekit import rtc
 from livekit.agents import AgentSession
 
 from .._common.tasks import BackgroundTasks, cancel_and_wait
-from ..errors import AvatarClosedError, AvatarEvictedError
+from ..errors import AvatarClosedError, AvatarEvictedError, RunwayException
 from ..events import AvatarState, CallEvents, PlayoutForced
 from ..log import logger
 from ..media.listeners import Audience
 from ..media.participant import Eviction
 from ..playout.output import AvatarAudioOutput
-from ..playout.ports import FirstSpeechHeard, PlayoutReport
+from ..playout.ports import FirstSpeechHeard, OwnWordsHeard, PlayoutReport
 from ..runway.client import RunwayClient
 from ..runway.models import CreateRealtimeSession
 from ..runway.session import abandoned
@@ -162,6 +162,7 @@ class AvatarCall:
             events=events,
             states=states,
             on_stage=self._stages.reach,
+            go_over=transport.go_over,
         )
         self._opening: asyncio.Task[None] | None = None
         """The one `_open()`."""
@@ -229,10 +230,20 @@ class AvatarCall:
 
         joining = asyncio.create_task(join(), name="runway_join")
         try:
-            await self.supervisor.create(sent.set)
+            await self._create(sent.set)
             await joining
         finally:
             await cancel_and_wait(joining)
+
+    async def _create(self, on_sent: Callable[[], None]) -> None:
+        """The first session, by another way if Runway refuses this one."""
+        try:
+            await self.supervisor.create(on_sent)
+        except RunwayException as error:
+            on_sent()  # to join is what another way waits for
+            if (left := await self.transport.go_over(error)) is not None:
+                raise left from None
+            await self.supervisor.create(on_sent)
 
     def _on_run_done(self, task: asyncio.Task[None]) -> None:
         """A fault of ours must not cost the user the agent's voice."""
@@ -296,5 +307,7 @@ class AvatarCall:
             case FirstSpeechHeard():
                 if self._timings.first_speech is None:
                     self._stages.reach("first_speech")
+            case OwnWordsHeard():
+                self.transport.note_repeats()
             case PlayoutForced():
                 self._events.playout_forced(report)

@@ -22,6 +22,7 @@ from ..errors import (
     RequestRejectedError,
     RoomTokenError,
     SessionFailedError,
+    TransportsFailedError,
 )
 
 OnLoss = Literal["restart", "audio", "close"]
@@ -129,7 +130,8 @@ def is_final(error: BaseException) -> bool:
         | QuotaError
         | RequestRejectedError
         | ConfigurationError
-        | RoomTokenError,
+        | RoomTokenError
+        | TransportsFailedError,
     )
 
 
@@ -142,6 +144,12 @@ class Restarts:
         self._options = options
         self._uniform = uniform
         self.in_a_row = 0
+
+    def begin_anew(self) -> int:
+        """What has failed does not count against another way. Returns which restart in a row the
+        next one is."""
+        self.in_a_row = 1
+        return self.in_a_row
 
     def next_delay(self, lived: float) -> float | None:
         """Seconds to wait after a session that was live for `lived` seconds was lost or did not

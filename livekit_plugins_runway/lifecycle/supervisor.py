@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from .._common.tasks import cancel_and_wait, first_of
@@ -65,7 +65,11 @@ class _Gone:
 
 
 class Supervisor:
-    """Decides which session comes next, and when. What it makes, `maker` and `faces` answer for."""
+    """Decides which session comes next, and when. What it makes, `maker` and `faces` answer for.
+
+    Args:
+        go_over: see `Transport.go_over`.
+    """
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Supervisor:
         events: CallEvents,
         states: StateMachine,
         on_stage: Callable[[Stage], None],
+        go_over: Callable[[RunwayException], Awaitable[RunwayException | None]],
     ) -> None:
         # All of it is of the event loop's thread.
         self._request = request
@@ -98,6 +103,7 @@ class Supervisor:
         self._events = events
         self._states = states
         self._on_stage = on_stage
+        self._go_over = go_over
         self._made: AvatarInstance | None = None
         """By `create()`, until `run()` opens it."""
         self._removed: asyncio.Future[RunwayException] = asyncio.get_running_loop().create_future()
@@ -272,16 +278,27 @@ class Supervisor:
                 if gone is None:
                     return True
                 self._events.error(gone.error)
-                delay = None if is_final(gone.error) else restarts.next_delay(gone.lived)
-                if self._recovery.on_loss != "restart" or delay is None:
-                    if not await self._left_at_voice(gone.error):
-                        return False
+                following = await self._what_follows(gone, restarts)
+                if isinstance(following, Restarting):
+                    cause = "restart"
+                    await self._wait(following)
+                elif await self._left_at_voice(following):
                     cause, restarts = "swap", Restarts(self._recovery)
-                    continue
-                cause = "restart"
-                await self._wait(Restarting(restarts.in_a_row, delay, gone.error))
+                else:
+                    return False
         finally:
             self._faces.retire_all()
+
+    async def _what_follows(self, gone: _Gone, restarts: Restarts) -> Restarting | RunwayException:
+        """An error: the voice, for this."""
+        if self._recovery.on_loss != "restart":
+            return gone.error
+        self._enter(Phase.WAITING)
+        error = await self._go_over(gone.error)
+        if error is None:
+            return Restarting(restarts.begin_anew(), 0.0, gone.error)
+        delay = None if is_final(error) else restarts.next_delay(gone.lived)
+        return error if delay is None else Restarting(restarts.in_a_row, delay, error)
 
     async def _wait(self, restarting: Restarting) -> None:
         self._enter(Phase.WAITING)

@@ -24,6 +24,7 @@ from ..events import (
     SessionEnd,
     Stage,
     StateChanged,
+    TransportChanged,
 )
 from ..runway.billing import credits_of
 from .timings import StageTimings
@@ -60,6 +61,11 @@ class _Metrics:
         self.errors = Counter("runway_avatar_errors", "Errors by kind", [_NODE, "kind"])
         self.replaced = Counter(
             "runway_avatar_replacements", "Another session has become the face", [_NODE, "cause"]
+        )
+        self.transports = Counter(
+            "runway_avatar_transport_changes",
+            'Calls that `transport="auto"` has taken over to the other transport',
+            [_NODE, "new"],
         )
         self.forced = Counter(
             "runway_avatar_forced_segments",
@@ -107,6 +113,7 @@ class Telemetry:
         avatar.on("session_ended", self._on_session_ended)
         avatar.on("stage_reached", self._on_stage_reached)
         avatar.on("playout_forced", self._on_playout_forced)
+        avatar.on("transport_changed", self._on_transport_changed)
 
     def end(self, usage: CallUsage) -> None:
         """After the avatar's last event, with what the whole call has cost."""
@@ -117,6 +124,7 @@ class Telemetry:
         avatar.off("session_ended", self._on_session_ended)
         avatar.off("stage_reached", self._on_stage_reached)
         avatar.off("playout_forced", self._on_playout_forced)
+        avatar.off("transport_changed", self._on_transport_changed)
         self._span.set_attributes(
             {
                 "runway.sessions": usage.sessions,
@@ -180,6 +188,10 @@ class Telemetry:
 
     def _on_playout_forced(self, _: PlayoutForced) -> None:
         _METRICS.forced.labels(self._node).inc()
+
+    def _on_transport_changed(self, changed: TransportChanged) -> None:
+        _METRICS.transports.labels(self._node, changed.new).inc()
+        self._span.add_event("transport_changed", {"new": changed.new})
 
 
 def _ns(unix_seconds: float) -> int:

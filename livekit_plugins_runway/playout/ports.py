@@ -105,7 +105,12 @@ class FirstSpeechHeard:
     yet when it was sent, and so had to wait."""
 
 
-PlayoutReport = FirstSpeechHeard | PlayoutForced
+@dataclass(frozen=True)
+class OwnWordsHeard:
+    """An avatar was found to say the agent's words, by its voice; told once of each avatar."""
+
+
+PlayoutReport = FirstSpeechHeard | OwnWordsHeard | PlayoutForced
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from livekit import rtc
 
-from ..errors import LossReason
-from ..events import Stage
+from ..errors import LossReason, RunwayException
+from ..events import Stage, TransportKind
 from ..media.participant import Eviction
 from ..playout.ports import AvatarListener, Microphone, SpeechDelivery
 from ..runway.models import CreateRealtimeSession
@@ -129,8 +129,12 @@ class Transport(Protocol):
     """How one call gets its face."""
 
     @property
+    def kind(self) -> TransportKind:
+        """Which of the two it is now."""
+
+    @property
     def microphone(self) -> Microphone:
-        """Where the plain voice speaks."""
+        """Where the plain voice speaks: the same one for the whole call."""
 
     @property
     def identity(self) -> str:
@@ -149,6 +153,17 @@ class Transport(Protocol):
 
     def hide_face(self) -> None:
         """Rather than show a frozen one."""
+
+    def note_repeats(self) -> None:
+        """An avatar was heard to say the agent's words."""
+
+    async def go_over(self, error: RunwayException) -> RunwayException | None:
+        """Another way may give a face where this one has failed: take it, with the voice.
+
+        Returns:
+            None where another session may be tried by it, at once; else what is to be told: the
+            error as it is, or why no way gives a face.
+        """
 
     async def aclose(self) -> None:
         """Idempotent."""

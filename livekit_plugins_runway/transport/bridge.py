@@ -6,12 +6,13 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from livekit import rtc
 from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
 from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of, watched
-from ..errors import LossReason
+from ..errors import LossReason, RunwayException
 from ..events import Stage
 from ..log import logger
 from ..media.connect import encryption_of
@@ -24,7 +25,7 @@ from ..runway.models import CreateRealtimeSession
 from ..runway.session import RealtimeSession
 from .identity import ATTRIBUTE_GAVE_WAY, another
 from .livekit_url import is_public
-from .runway_room import WORKER_PREFIX, RunwayRoom
+from .runway_room import RunwayRoom
 from .tokens import RoomCredentials
 from .worker_protocol import DeliveryKind, DeliveryOption
 
@@ -85,8 +86,21 @@ class Bridge:
         )
         self._voice: FallbackTrack | None = None
         """Once the participant was removed."""
+        self.delivery: DeliveryKind | None = None
+        """With `delivery="auto"`: known to be right, or still to be tried, so that no worker is
+        asked. Written by whoever knows."""
+        self.last_delivery: DeliveryKind | None = None
+        """Of the newest session that came so far. Written by its connection."""
+        self.on_trial = False
+        """Another transport may do better: a worker that does not listen is given up at once. Of
+        the connections that follow. Written by whoever knows, and so is the next."""
+        self.doubts_first_words = False
         self._following: asyncio.Task[None] | None = None
         """`_follow_keys()`, once the participant has joined. Ended by `aclose()`."""
+
+    @property
+    def kind(self) -> Literal["bridge"]:
+        return "bridge"
 
     @property
     def microphone(self) -> AvatarParticipant:
@@ -195,7 +209,7 @@ class Bridge:
         # Without keys Runway's worker would not do in a room that is encrypted.
         encrypted = self._encrypted.is_set()
         return BridgeConnection(
-            self.participant,
+            self,
             listener,
             self._stall_timeout,
             self._background,
@@ -204,6 +218,13 @@ class Bridge:
 
     def hide_face(self) -> None:
         self.participant.mute_camera()
+
+    def note_repeats(self) -> None:
+        """Nothing depends on it."""
+
+    async def go_over(self, error: RunwayException) -> RunwayException:
+        """There is no other way."""
+        return error
 
     def _on_track_subscribed(
         self,
@@ -243,14 +264,16 @@ class BridgeConnection:
 
     def __init__(
         self,
-        participant: AvatarParticipant,
+        bridge: Bridge,
         listener: AvatarListener,
         stall_timeout: float,
         background: BackgroundTasks | None = None,
         instead_of_a_conversation: str = "",
     ) -> None:
-        self._participant = participant
+        self._bridge = bridge
         """The call's; not closed here."""
+        self.doubts_first_words = bridge.doubts_first_words
+        self._on_trial = bridge.on_trial
         self._instead_of_a_conversation = instead_of_a_conversation
         """What to do where the worker holds one; "" where nothing can be done."""
         self._listener = listener
@@ -272,7 +295,7 @@ class BridgeConnection:
         return self._way().room.room
 
     def is_worker(self, identity: str) -> bool:
-        return identity.startswith(WORKER_PREFIX)
+        return self._opened is not None and self._opened.room.is_worker(identity)
 
     @property
     def worker_gone(self) -> asyncio.Event:
@@ -322,7 +345,7 @@ class BridgeConnection:
         return Relay(
             audio=audio,
             video=video,
-            participant=self._participant,
+            participant=self._bridge.participant,
             listener=self._listener,
             on_first_frame=on_first_frame,
             on_stall=lambda _: way.on_lost(LossReason.VIDEO_STALLED),
@@ -330,7 +353,11 @@ class BridgeConnection:
         )
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
-        return await self._way().room.open_delivery(option)
+        known = self._bridge.delivery if option == "auto" else None
+        room = self._way().room
+        kind, delivery = await room.open_delivery(known or option, must_listen=self._on_trial)
+        self._bridge.last_delivery = kind
+        return kind, delivery
 
     def way_out(self, reason: LossReason) -> str:
         does_not_say_it = reason in (LossReason.SPEECH_FOREIGN, LossReason.SPEECH_STALLED)

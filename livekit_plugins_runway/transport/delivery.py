@@ -168,16 +168,23 @@ class TrackDelivery:
         async with asyncio.timeout(_PUBLISH_TIMEOUT):
             self._publication = await self._room.local_participant.publish_track(track, options)
 
-    async def wait_until_heard(self) -> None:
-        """Let the worker begin to listen, so that it misses no first word. Bounded."""
+    async def wait_until_heard(self) -> bool:
+        """Let the worker begin to listen, so that it misses no first word. Bounded.
+
+        Returns:
+            False if it has not subscribed in time.
+        """
         assert self._publication is not None
+        subscribed = True
         try:
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
                 await self._publication.wait_for_subscription()
         except TimeoutError:
+            subscribed = False
             logger.warning("the avatar worker has not subscribed to the agent's voice")
         # It is subscribed before its decoder runs; silence flows meanwhile.
         await asyncio.sleep(_SETTLE)
+        return subscribed
 
     @property
     def room(self) -> int:

@@ -8,11 +8,12 @@ import datetime
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from livekit import rtc
 
 from .._common.tasks import BackgroundTasks, cancel_and_wait, first_of, watched
-from ..errors import LossReason, UnavailableError
+from ..errors import LossReason, RunwayException, UnavailableError
 from ..events import Stage
 from ..log import logger
 from ..media.fallback_track import FallbackTrack
@@ -69,6 +70,15 @@ class Direct:
         """Of the worker that has the face now; at first, of the one that is expected."""
         self._on_evicted: Callable[[Eviction, str], None] | None = None
         """From `join()` on."""
+
+    @property
+    def kind(self) -> Literal["direct"]:
+        return "direct"
+
+    @property
+    def last_delivery(self) -> DeliveryKind:
+        """The only one."""
+        return "datastream"
 
     @property
     def microphone(self) -> FallbackTrack:
@@ -129,6 +139,13 @@ class Direct:
 
     def hide_face(self) -> None:
         """Its worker publishes it: it goes with the worker."""
+
+    def note_repeats(self) -> None:
+        """Nothing depends on it."""
+
+    async def go_over(self, error: RunwayException) -> RunwayException:
+        """There is no other way."""
+        return error
 
     async def aclose(self) -> None:
         self._room.off("disconnected", self._on_disconnected)

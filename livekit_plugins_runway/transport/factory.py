@@ -1,8 +1,10 @@
-"""The choice between the two transports."""
+"""The choice between the transports."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from livekit import rtc
@@ -10,17 +12,20 @@ from livekit import rtc
 from .._common.checks import check_choice
 from .._common.tasks import BackgroundTasks
 from ..errors import ConfigurationError
+from ..events import TransportChanged
 from ..media.connect import encryption_of
 from ..media.video import VideoOptions
+from .auto.learned import AccountMemory
+from .auto.transport import AutoTransport
 from .base import Transport
 from .bridge import Bridge
 from .direct import Direct
-from .livekit_url import check_public
+from .livekit_url import check_public, is_public
 from .participant_options import ParticipantOptions
 from .tokens import RoomCredentials
 from .worker_protocol import DeliveryOption
 
-TransportKind = Literal["bridge", "direct"]
+TransportOption = Literal["auto", "bridge", "direct"]
 
 _TOKEN_MARGIN = 60.0
 
@@ -33,7 +38,7 @@ def check_transport(
     participant: ParticipantOptions | None = None,
 ) -> None:
     """Raises `ConfigurationError` for what does not exist, or cannot go together."""
-    check_choice("transport", transport, get_args(TransportKind))
+    check_choice("transport", transport, get_args(TransportOption))
     if transport == "direct" and delivery == "track":
         raise ConfigurationError(
             'transport="direct" cannot go with delivery="track": the user would hear the track, '
@@ -59,57 +64,109 @@ def check_transport(
                 )
 
 
-def make_transport(
-    kind: TransportKind,
-    room: rtc.Room,
-    credentials: RoomCredentials,
-    *,
-    identity: str,
-    name: str,
-    stall_timeout: float,
-    token_ttl: datetime.timedelta,
-    allow_private: bool,
-    video: VideoOptions | None = None,
-    background: BackgroundTasks | None = None,
-    room_options: rtc.RoomOptions | None = None,
-    allow_unencrypted: bool = False,
-) -> Transport:
-    """Raises `ConfigurationError` where Runway would refuse the LiveKit URL, or its worker would
-    speak in the clear in a room that is encrypted.
+@dataclass(frozen=True)
+class TransportOptions:
+    """What both transports are made of.
 
     Args:
+        identity, name: of the avatar participant.
         stall_timeout: of the bridge: seconds without a picture that are a loss.
         token_ttl: of direct: for how long the worker's token admits it (`worker_token_ttl`).
-        background: ends what the transport's own end does not wait for.
-        room_options: of the bridge: of the avatar participant's connection.
+        allow_private: of direct: do not look at the LiveKit URL.
         allow_unencrypted: of direct.
+        background: ends what the transport's own end does not wait for.
+        video, room_options: of the bridge.
     """
-    if kind == "bridge":
+
+    room: rtc.Room
+    credentials: RoomCredentials
+    identity: str
+    name: str
+    stall_timeout: float
+    token_ttl: datetime.timedelta
+    allow_private: bool
+    background: BackgroundTasks
+    video: VideoOptions | None = None
+    room_options: rtc.RoomOptions | None = None
+    allow_unencrypted: bool = False
+
+    def bridge(self, *, second: bool = False) -> Bridge:
         return Bridge(
-            room,
-            credentials,
-            identity=identity,
-            name=name,
-            stall_timeout=stall_timeout,
-            video=video,
-            background=background,
-            room_options=room_options,
+            self.room,
+            self.credentials,
+            identity=f"{self.identity}-bridge" if second else self.identity,
+            name=self.name,
+            stall_timeout=self.stall_timeout,
+            video=self.video,
+            background=self.background,
+            room_options=self.room_options,
         )
-    if not allow_unencrypted and encryption_of(room) is not None:
-        raise ConfigurationError(
+
+    def direct(self, *, second: bool = False) -> Direct:
+        """Raises `ConfigurationError` where Runway would refuse the LiveKit URL, or its worker
+        would speak in the clear in a room that is encrypted."""
+        if why := self._in_the_clear():
+            raise ConfigurationError(
+                f'{why} Use transport="bridge"; allow_unencrypted=True lifts this check.'
+            )
+        if not self.allow_private:
+            check_public(self.credentials.url)
+        return Direct(
+            self.room,
+            self.credentials,
+            identity=f"{self.identity}-direct" if second else self.identity,
+            name=self.name,
+            token_ttl=self.token_ttl,
+            background=self.background,
+        )
+
+    def _in_the_clear(self) -> str:
+        if self.allow_unencrypted or encryption_of(self.room) is None:
+            return ""
+        return (
             "The agent's room is end-to-end encrypted, and Runway's worker gets no key: with "
             'transport="direct" it would be heard and seen in the clear, and could not read the '
-            'speech. Use transport="bridge"; allow_unencrypted=True lifts this check.'
+            "speech."
         )
-    if not allow_private:
-        check_public(credentials.url)
-    return Direct(
-        room,
-        credentials,
-        identity=identity,
-        name=name,
-        token_ttl=token_ttl,
-        background=background,
+
+    def why_not_direct(self) -> str:
+        """Why Runway's worker cannot join this room by itself; "" if it can, as far as is known."""
+        given = {
+            "video": self.video,
+            "room_options": self.room_options,
+            "participant.audience": self.credentials.participant.audience,
+            "participant.token": self.credentials.participant.token,
+        }
+        if named := [name for name, value in given.items() if value is not None]:
+            return f"{named[0]} goes with the bridge only"
+        if why := self._in_the_clear():
+            return why
+        if not (self.allow_private or is_public(self.credentials.url)):
+            return "Runway cannot reach LIVEKIT_URL"
+        return ""
+
+
+def make_transport(
+    option: TransportOption,
+    options: TransportOptions,
+    memory: AccountMemory,
+    *,
+    delivery: DeliveryOption,
+    check_first_words: bool,
+    on_changed: Callable[[TransportChanged], None],
+) -> Transport:
+    """Arguments as `AutoTransport`. Raises as `TransportOptions.direct()`."""
+    if option == "bridge":
+        return options.bridge()
+    if option == "direct":
+        return options.direct()
+    return AutoTransport(
+        options,
+        memory,
+        delivery=delivery,
+        check_first_words=check_first_words,
+        on_changed=on_changed,
+        background=options.background,
     )
 
 

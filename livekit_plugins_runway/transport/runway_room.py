@@ -10,7 +10,13 @@ from livekit import rtc
 from livekit.rtc.participant import PublishTrackError
 
 from .._common.tasks import BackgroundTasks
-from ..errors import LossReason, RoomTokenError, UnavailableError
+from ..errors import (
+    AvatarLostError,
+    LossReason,
+    RoomTokenError,
+    RunwayRoomError,
+    UnavailableError,
+)
 from ..log import logger
 from ..media.connect import connect, leave
 from ..playout.ports import SpeechDelivery, WorkerReports
@@ -27,7 +33,7 @@ from .worker_protocol import (
 )
 from .worker_watch import WorkerWatch
 
-WORKER_PREFIX = "worker:"
+_WORKER_PREFIX = "worker:"
 """The avatar worker in a Runway room is `worker:<session id>` (runwayml/avatars-node-rpc)."""
 
 
@@ -77,7 +83,7 @@ class RunwayRoom:
         """Connected from `join()` until `aclose()`, unless the connection is lost for good."""
         self._watch = WorkerWatch(
             self._room,
-            is_worker=lambda identity: identity.startswith(WORKER_PREFIX),
+            is_worker=self.is_worker,
             on_lost=on_lost,
         )
         """Open from `join()` until `aclose()`."""
@@ -100,13 +106,24 @@ class RunwayRoom:
     def room(self) -> rtc.Room:
         return self._room
 
+    def is_worker(self, identity: str) -> bool:
+        """By its name; or else whoever shows a picture, for the name is not documented. Nobody
+        enters this room but whom Runway lets in."""
+        if identity.startswith(_WORKER_PREFIX):
+            return True
+        there = self._room.remote_participants.get(identity)
+        video = rtc.TrackKind.KIND_VIDEO
+        tracks = [] if there is None else there.track_publications.values()
+        return any(publication.kind == video for publication in tracks)
+
     async def join(self, credentials: ConsumedCredentials) -> None:
         """Join, and publish a microphone at once: a participant that publishes nothing is announced
         to the others, and so to the worker that waits for it, 2 to 3 s later than one that does
         (livekit-server 1.11.0, livekit 1.1.21).
 
         Raises:
-            UnavailableError: the room could not be joined.
+            RunwayRoomError: the room could not be joined.
+            UnavailableError: the agent's voice could not be published there.
             RoomTokenError: its token forbids to subscribe.
         """
         self._token = credentials.token.get_secret_value()
@@ -117,10 +134,7 @@ class RunwayRoom:
         try:
             await connect(room, credentials.url, self._token, self._background)
         except rtc.ConnectError as error:
-            raise UnavailableError(
-                "The room that Runway hosts for this session could not be joined. Check that this "
-                "machine may reach *.livekit.cloud over WebRTC."
-            ) from error
+            raise RunwayRoomError from error
         room.local_participant.register_rpc_method(RPC_PLAYBACK_FINISHED, self._on_finished_rpc)
         room.local_participant.register_rpc_method(RPC_PLAYBACK_STARTED, self._on_started_rpc)
         if not _missing_grants(self._token, _NEEDS["track"]):
@@ -140,14 +154,20 @@ class RunwayRoom:
         """As `WorkerWatch.wait_for_media`."""
         return await self._watch.wait_for_media(self._session_id, timeout)
 
-    async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
+    async def open_delivery(
+        self, option: DeliveryOption, *, must_listen: bool = False
+    ) -> tuple[DeliveryKind, SpeechDelivery]:
         """Find out how the worker takes speech, and open that way.
 
         `auto` asks with an `lk.clear_buffer` call: a worker that answers it takes data streams; one
         that refuses it, does not know it or does not answer within 2 s is given a microphone track.
 
+        Args:
+            must_listen: give up a worker that does not subscribe to the track.
+
         Raises:
             RoomTokenError: the token forbids what is needed.
+            AvatarLostError: see `must_listen`.
         """
         worker = self._watch.worker
         kind = option if option != "auto" else await self._probe(worker)
@@ -156,7 +176,12 @@ class RunwayRoom:
         if kind == "track":
             if self._speech_track is None:
                 raise RuntimeError("join() has published no voice, or a stream has replaced it")
-            await self._speech_track.wait_until_heard()
+            listens = await self._speech_track.wait_until_heard()
+            if must_listen and not listens:
+                raise AvatarLostError(
+                    "The avatar worker takes neither a data stream nor the agent's voice.",
+                    reason=LossReason.SPEECH_STALLED,
+                )
             return kind, self._speech_track
         self._stream = DataStreamDelivery(
             self._room, worker, lambda: self._on_lost(LossReason.SPEECH_FAILED)

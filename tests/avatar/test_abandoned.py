@@ -36,6 +36,9 @@ class Nowhere:
 
     def hide_face(self) -> None: ...
 
+    async def go_over(self, error: Exception) -> Exception:
+        return error
+
     def connection(self, _listener: object) -> Any:
         return SimpleNamespace(body=lambda request: request, reject=lambda: None)
 

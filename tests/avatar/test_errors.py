@@ -89,6 +89,8 @@ SAMPLES = [
     error_from_response(400, INVALID, operation="create", retry_after=2.0, request_id="q"),
     error_from_response(429, {"error": DAILY}, operation="create"),
     e.UnavailableError(),
+    e.RunwayRoomError(),
+    e.TransportsFailedError("x"),
     e.TimedOutError(),
     e.LostAnswerError(operation="consume", session_id="s"),
     e.ProtocolError(),
@@ -130,6 +132,8 @@ def test_every_kind_is_a_runway_exception_and_tested_here() -> None:
         (e.ProtocolError, APIError, False),
         (e.SessionNotReadyError, APITimeoutError, True),
         (e.AvatarJoinError, APIConnectionError, True),
+        (e.RunwayRoomError, APIConnectionError, True),
+        (e.TransportsFailedError, APIConnectionError, False),
     ],
 )
 def test_handlers_of_the_framework_catch_them(
@@ -138,6 +142,13 @@ def test_handlers_of_the_framework_catch_them(
     error = kind()
     assert isinstance(error, framework)
     assert error.retryable is retryable
+
+
+def test_where_both_transports_fail_each_is_told_after_pickling_too() -> None:
+    error = e.TransportsFailedError(bridge=e.RunwayRoomError(), direct=e.ConfigurationError("y"))
+    twin = pickle.loads(pickle.dumps(error))
+    assert (type(twin.bridge), str(twin.direct)) == (e.RunwayRoomError, "y")
+    assert str(error.bridge) in str(twin)
 
 
 def test_a_bad_argument_is_a_value_error() -> None:

@@ -117,6 +117,11 @@ class Nobody:
 
     def hide_face(self) -> None: ...
 
+    def note_repeats(self) -> None: ...
+
+    async def go_over(self, error: Exception) -> Exception:
+        return error
+
     def connection(self, _listener: object) -> Any:
         return self
 

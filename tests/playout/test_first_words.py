@@ -17,6 +17,7 @@ from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.playout.ear import HeldVoice
 from livekit_plugins_runway.playout.hearing.coherence import STRIDE, Block
 from livekit_plugins_runway.playout.hearing.judge import WordJudge, Words
+from livekit_plugins_runway.playout.ports import OwnWordsHeard
 from tests.support.speech_world import RATE, SILENCE, World, world
 from tests.support.virtual_clock import timers_only
 
@@ -59,6 +60,7 @@ async def first_sound_at(doubts: bool) -> float:
         assert w.losses == []
         await asyncio.sleep(0.5)
         assert np.array_equal(sounds(w.ear.pcm(began)), sounds(spoken(OURS)))
+        assert OwnWordsHeard() in w.reports
         loud = (at for at, pcm in w.ear.frames if np.abs(np.frombuffer(pcm, "<i2")).max() > 300)
         return next(loud) - began
 

@@ -304,7 +304,7 @@ async def test_an_avatar_without_a_face_yet_gets_the_first_words_and_may_take_it
         w.output.avatar_seen()
         await w.spoken()
         assert missing(SHORT, w.ear.tones(), fraction=0.9) == []
-        assert w.reports == [FirstSpeechHeard(None)]  # the wait was not for its answer
+        assert w.reports[0] == FirstSpeechHeard(None)  # the wait was not for its answer
         assert w.output.latency is None
         await w.say(OTHER)
         await w.spoken()
@@ -331,8 +331,7 @@ async def test_a_face_that_does_not_come_in_time_leaves_the_first_words_to_the_v
         assert worker.sent > sent
         assert repeated_seconds(SHORT, w.ear.tones(since)) == 0
         assert missing(SHORT, w.ear.tones(since)) == missing(OTHER, w.ear.tones()) == []
-        [report] = w.reports
-        assert isinstance(report, FirstSpeechHeard)
+        [report] = [told for told in w.reports if isinstance(told, FirstSpeechHeard)]
         assert report.latency == pytest.approx(0.25, abs=0.03)
 
 

@@ -19,7 +19,12 @@ from livekit.agents import APIConnectOptions
 from livekit.agents.voice.io import AgentOutput
 
 from livekit_plugins_runway import AvatarSession, AvatarState
-from livekit_plugins_runway.errors import AvatarJoinError, LossReason, UnavailableError
+from livekit_plugins_runway.errors import (
+    AvatarJoinError,
+    LossReason,
+    RunwayException,
+    UnavailableError,
+)
 from livekit_plugins_runway.lifecycle.instance import AvatarInstance
 from livekit_plugins_runway.lifecycle.supervisor import Supervisor
 from livekit_plugins_runway.lifecycle.telemetry import Telemetry
@@ -242,10 +247,15 @@ class ScriptedTransport:
     """Over the bridge: one participant for the call, a connection for each session."""
 
     identity = "runway-avatar-agent"
+    kind: Literal["bridge"] = "bridge"
     subscribed = reachable = True
 
     def __init__(self, runway: MemoryRunway) -> None:
         self.runway = runway
+        self.goes_over: list[RunwayException | None] = []
+        """What `go_over()` returns, in order; then the error that it is given."""
+        self.failures: list[RunwayException] = []
+        """Those that it was given."""
         self.manners = Manners()
         """Of Runway's rooms that are joined from now on."""
         self.rooms: list[Manners] = []
@@ -273,6 +283,12 @@ class ScriptedTransport:
     async def push_audio(self, pcm: bytes) -> None: ...
 
     def hide_face(self) -> None: ...
+
+    def note_repeats(self) -> None: ...
+
+    async def go_over(self, error: RunwayException) -> RunwayException | None:
+        self.failures.append(error)
+        return self.goes_over.pop(0) if self.goes_over else error
 
     async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
         self._on_evicted = on_evicted

@@ -13,7 +13,7 @@ from ...log import logger
 from ..ear import Ear, Heard
 from ..hearing.tracker import Words
 from ..interruption import Interruption
-from ..ports import Avatar, FirstSpeechHeard
+from ..ports import Avatar, FirstSpeechHeard, OwnWordsHeard
 from ..reporter import PlaybackReporter
 from ..seat import AvatarSeat, Speaker
 from ..segment import Segment, SegmentState
@@ -192,7 +192,10 @@ class CurrentRoute:
         if route.confirmed_latency is not None:
             self.ear.latency = route.confirmed_latency
         if route.tracker.words is Words.OWN:
+            heard_anew = self._trusted is not self._seat.avatar
             self._trusted, self._interrupted = self._seat.avatar, None
+            if heard_anew and not self._by_clock:
+                self._reporter.report(OwnWordsHeard())
 
     # -- the end --------------------------------------------------------------------------------
 
