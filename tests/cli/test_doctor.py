@@ -30,6 +30,7 @@ from livekit_plugins_runway.errors import (
     AvatarLostError,
     ConfigurationError,
     CreditsError,
+    RequestRejectedError,
     RoomTokenError,
     RunwayException,
     SessionNotReadyError,
@@ -39,6 +40,7 @@ from livekit_plugins_runway.playout.audio import SAMPLE_RATE
 from livekit_plugins_runway.runway.client import RunwayClient
 from livekit_plugins_runway.runway.models import CreateRealtimeSession
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.transport.worker_protocol import DeliveryKind
 from tests.support.command_line import command_line
 from tests.support.journals import contents, files
 
@@ -192,7 +194,7 @@ async def test_a_dry_run_of_live_shows_both_requests() -> None:
         look, create = map(json.loads, told.lines)
         assert look["url"].endswith("/v1/organization")
         assert create["body"]["personality"] == MOUTHPIECE
-        assert create["body"]["maxDuration"] == 120
+        assert create["body"]["maxDuration"] == 36
         assert simulator.requests == []
 
 
@@ -229,8 +231,8 @@ async def test_a_refused_session_is_a_report_too(tmp_path: Path) -> None:
 
 
 def findings(
-    track: Heard | RoomTokenError,
-    stream: Heard | RoomTokenError,
+    track: Heard | RoomTokenError | None,
+    stream: Heard | RoomTokenError | None,
     *,
     rpc: bool = True,
     how: Any = "worker left",
@@ -239,10 +241,14 @@ def findings(
 ) -> Findings:
     now = time.time()
     end = SessionEnd("id", None, how, how != "unconfirmed", now, now, now, now, 12.0, True)
+    tried: dict[DeliveryKind, Heard | RoomTokenError | None] = {
+        "track": track,
+        "datastream": stream,
+    }
     return Findings(
         stages={"created": 0.1, "first_frame": 5.0, **stages},
         answers_rpc=rpc,
-        deliveries={"track": track, "datastream": stream},
+        deliveries={kind: heard for kind, heard in tried.items() if heard is not None},
         end=end,
         error=error,
     )
@@ -282,6 +288,39 @@ def test_a_conversation_names_the_other_transport_and_whether_the_server_would_d
     assert (verdict.kind, verdict.options) == ("conversation", options)
     (about,) = [advice for advice in verdict.advice if 'transport="direct"' in advice]
     assert told in about
+
+
+def test_where_only_an_invited_worker_says_what_it_is_sent_direct_is_the_way() -> None:
+    invited = findings(None, SPEAKS, first_frame=18.0)
+    for hosted in (findings(ANSWERS, SILENT), findings(SILENT, SILENT)):
+        verdict = judge(hosted, invited)
+        assert verdict.kind == "direct"
+        assert verdict.options["transport"] == "direct"
+        assert verdict.options["wait_for_avatar"] == 22.0
+        assert judge(hosted).summary in " ".join(verdict.advice)
+
+
+@pytest.mark.parametrize(
+    ("stream", "error", "why"),
+    [
+        (ANSWERS, None, "it answers"),
+        (SILENT, None, "nothing came back"),
+        (None, RequestRejectedError(status_code=400, runway_message="no such key"), "no such key"),
+    ],
+)
+def test_where_no_worker_says_it_both_rooms_are_told_of(
+    stream: Heard | None, error: RunwayException | None, why: str
+) -> None:
+    verdict = judge(findings(ANSWERS, SILENT), findings(None, stream, error=error))
+    assert (verdict.kind, verdict.options) == ("conversation", {})
+    assert why in verdict.advice[0]
+
+
+def test_where_both_rooms_do_the_bridge_is_taken_and_direct_named() -> None:
+    for stream, also in ((SPEAKS, "says"), (SILENT, "does not say")):
+        verdict = judge(findings(SILENT, SPEAKS), findings(None, stream))
+        assert (verdict.kind, verdict.options["transport"]) == ("datastream", "bridge")
+        assert also in verdict.advice[-1]
 
 
 def test_a_conversation_has_an_experiment() -> None:
@@ -327,8 +366,12 @@ def test_the_report_holds_no_id_and_no_key_whatever_an_error_says() -> None:
     found = findings(SPEAKS, SILENT, error=RunwayException("session the-id broke with key_x"))
     found.session_id = "the-id"
     settings = Settings(Output(False, ("key_x",)), False, "https://h.example", {})
-    text = json.dumps(doctor._report(settings, [], found, judge(found), b"", False))
+    direct = findings(SILENT, SPEAKS)
+    direct.session_id = "another-id"
+    direct.worker_identity = "worker of another-id"
+    text = json.dumps(doctor._report(settings, [], found, direct, judge(found), b"", False))
     assert "the-id" not in text
+    assert "another-id" not in text
     assert "key_x" not in text
     assert "h.example" not in text
 

@@ -16,9 +16,17 @@ import pytest
 
 from livekit_plugins_runway.cli.doctor import live, phrase
 from livekit_plugins_runway.cli.doctor.live import Patience, examine
+from livekit_plugins_runway.cli.doctor.places import InvitedPlace
 from livekit_plugins_runway.cli.doctor.verdict import judge
+from livekit_plugins_runway.cli.doctor.witness import Heard
 from livekit_plugins_runway.cli.exits import ExitCode
-from livekit_plugins_runway.errors import AvatarJoinError, AvatarLostError
+from livekit_plugins_runway.errors import (
+    AvatarJoinError,
+    AvatarLostError,
+    RequestRejectedError,
+    RunwayException,
+    SessionFailedError,
+)
 from livekit_plugins_runway.runway.client import RunwayClient
 from livekit_plugins_runway.runway.models import CreateRealtimeSession, PresetAvatar
 from livekit_plugins_runway.testing import (
@@ -27,6 +35,7 @@ from livekit_plugins_runway.testing import (
     SessionStatus,
     SimulatorOptions,
     Speech,
+    WorkerManners,
 )
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from tests.support.command_line import command_line
@@ -70,6 +79,10 @@ def livekit(server: LiveKitServer) -> dict[str, Any]:
         "livekit_api_key": server.api_key,
         "livekit_api_secret": server.api_secret,
     }
+
+
+def own_room(server: LiveKitServer) -> Any:
+    return partial(InvitedPlace, server.url, server.api_key, server.api_secret)
 
 
 @pytest.fixture(autouse=True)
@@ -116,8 +129,9 @@ async def test_a_worker_that_takes_data_streams_gets_that_verdict_and_a_report(
         }
         assert (found["end"]["status"], found["end"]["end_call_obeyed"]) == ("COMPLETED", True)
         assert all(check["status"] != "fail" for check in found["checks"])
-        (session,) = simulator.sessions.values()
+        session, beside = simulator.sessions.values()
         assert session.status is SessionStatus.COMPLETED
+        assert beside.credits == 0
         for private in (session.id, simulator.url, livekit_server.url, livekit_server.api_secret):
             assert private not in report.read_text()
 
@@ -143,6 +157,115 @@ async def test_a_worker_that_answers_on_its_own_is_recognised(
         assert verdict.options == {"transport": "direct"}
         assert any("--mouthpiece" in advice for advice in verdict.advice)
         await simulator.wait_until(lambda: not simulator.leaked(), 3.0)
+
+
+INVITED: dict[str, tuple[WorkerManners, str]] = {
+    "says it": (WorkerManners(), "speaks"),
+    "says it in another voice": (WorkerManners(pace=1.12), "answers"),
+    "keeps it back": (WorkerManners(keeps_back=0.5), "speaks"),
+    "is silent": (WorkerManners(speech=Speech.SILENT), "silent"),
+    "answers calls with errors": (WorkerManners(rpc_error=True), "speaks"),
+}
+
+
+@pytest.mark.parametrize("manner", INVITED)
+async def test_an_invited_worker_is_examined_in_a_room_of_ones_own(
+    livekit_server: LiveKitServer, short_phrase: bytes, manner: str
+) -> None:
+    manners, reaction = INVITED[manner]
+    async with runway(livekit_server, invited=manners) as (simulator, client):
+        findings = await examine(
+            client, REQUEST, short_phrase, place=own_room(livekit_server), patience=PATIENCE
+        )
+        heard = findings.deliveries["datastream"]
+        assert isinstance(heard, Heard)
+        assert heard.reaction == reaction, findings
+        assert findings.answers_rpc is (manner not in ("is silent", "answers calls with errors"))
+        assert findings.worker_identity == "runway-avatar-doctor"
+        assert findings.statuses[0] in ("READY", "RUNNING")
+        assert findings.end_call_obeyed
+        await simulator.wait_until(lambda: not simulator.leaked(), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("manners", "faults", "error"),
+    [
+        (WorkerManners(stays_away=True), Faults(), AvatarJoinError),
+        (WorkerManners(refused=True), Faults(), SessionFailedError),
+        (WorkerManners(publish_audio=False), Faults(), AvatarJoinError),
+        (WorkerManners(leaves_after=0.5), Faults(), RunwayException),
+        (WorkerManners(), Faults(create=[400]), RequestRejectedError),
+    ],
+    ids=["stays away", "is refused", "has no voice", "leaves at once", "is not invited"],
+)
+async def test_what_keeps_an_invited_worker_from_it_is_reported(
+    livekit_server: LiveKitServer,
+    short_phrase: bytes,
+    manners: WorkerManners,
+    faults: Faults,
+    error: type[RunwayException],
+) -> None:
+    async with runway(livekit_server, invited=manners, faults=faults) as (simulator, client):
+        findings = await examine(
+            client,
+            REQUEST,
+            short_phrase,
+            place=own_room(livekit_server),
+            patience=replace(HASTE, join=1.5),
+        )
+        assert isinstance(findings.error, error), findings.error
+        await simulator.wait_until(lambda: not simulator.leaked(), 5.0)
+
+
+async def test_a_worker_under_another_identity_is_found_and_a_greeting_is_told(
+    livekit_server: LiveKitServer, short_phrase: bytes
+) -> None:
+    manners = WorkerManners(identity="somebody", greeting=short_phrase)
+    async with runway(livekit_server, hosted=manners) as (simulator, client):
+        findings = await examine(client, REQUEST, short_phrase, patience=HASTE)
+        assert findings.worker_identity == "somebody"
+        assert findings.spoke_unasked > 0.05  # `lk.clear_buffer` has cut it short
+        assert judge(findings).kind == "datastream", findings
+        await simulator.wait_until(lambda: not simulator.leaked(), 3.0)
+
+
+@pytest.mark.parametrize(("concurrency", "told"), [(2, "ready"), (1, "queued")])
+async def test_a_second_session_is_tried_beside_the_first_and_ended(
+    livekit_server: LiveKitServer, short_phrase: bytes, concurrency: int, told: str
+) -> None:
+    options = {"concurrency": concurrency, "cancelled_slot_hold": 0.1}
+    async with runway(livekit_server, **options) as (simulator, client):
+        findings = await examine(client, REQUEST, short_phrase, patience=HASTE, beside=True)
+        assert findings.second_session == told
+        assert len(simulator.sessions) == 2
+        await simulator.wait_until(lambda: not simulator.leaked(), 3.0)
+
+
+async def test_where_only_an_invited_worker_does_the_report_has_both_rooms(
+    livekit_server: LiveKitServer,
+    short_phrase: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(live, "examine", partial(examine, patience=HASTE))
+    monkeypatch.setattr(phrase, "built_in", lambda: short_phrase)
+    options = {**QUICK, "hosted": WorkerManners(speech=Speech.CONVERSATION)}
+    report = tmp_path / "report.json"
+    arguments = ["doctor", "--live", "--yes", "--allow-private-livekit-url"]
+    async with command_line(options, **livekit(livekit_server)) as (run, simulator):
+        own = {name.upper(): value for name, value in livekit(livekit_server).items()}
+        run.secrets.append(livekit_server.api_secret)
+        told = await run(*arguments, "--report", str(report), env=own)
+        assert told.code == 0, told.err
+        assert "AvatarSession(preset_id='influencer', transport='direct')" in told.out
+        assert "at most 24 ($0.24)" in told.err
+        found = json.loads(report.read_text())
+        assert found["verdict"]["kind"] == "direct"
+        assert found["worker_identity"] == "worker:<session id>"
+        assert found["direct"]["deliveries"]["datastream"]["reaction"] == "speaks"
+        for session in simulator.sessions.values():
+            assert session.id not in report.read_text()
+        assert sum(session.credits for session in simulator.sessions.values()) <= 24
 
 
 async def test_a_worker_that_never_comes_is_reported_and_the_session_is_ended(

@@ -7,31 +7,41 @@ import json
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ConfigurationError, RoomTokenError
+from ...errors import (
+    AuthenticationError,
+    ConfigurationError,
+    CreditsError,
+    NotFoundError,
+    QuotaError,
+    RoomTokenError,
+)
 from ...playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from ...runway.billing import USD_PER_CREDIT, credits_for
 from ...runway.client import DEFAULT_BASE_URL
 from ...runway.journal.writer import Journal, journal_folder
 from ...runway.models import CreateRealtimeSession
 from ...runway.requests import realtime_request
+from ...transport.livekit_url import is_public
 from ..account import ORGANIZATION
 from ..calls import Request, preview, run, runway
 from ..exits import ExitCode
 from ..output import masked
 from ..sessions import PATH, Avatar, Preset
-from ..settings import STAGE_BASE_URL, Settings, settings_of
+from ..settings import LIVEKIT_VARIABLES, STAGE_BASE_URL, Settings, settings_of
 from .offline import LIVE_SECONDS, Check, offline_checks, package_versions
 from .verdict import MOUTHPIECE, Verdict, judge
 
 if TYPE_CHECKING:
     from .live import Findings
 
-_MAX_DURATION = 120
+_MAX_DURATION, _MAX_DIRECT = 36, 24
+"""Seconds of the two sessions, after which Runway ends them: at most $0.24 in all."""
 _DEFAULT_PRESET = "influencer"
 
 
@@ -57,16 +67,25 @@ def doctor(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write the report of --live.")
     ] = None,
+    allow_private: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-livekit-url",
+            help="Invite the worker to a server that Runway cannot reach: for a simulator.",
+        ),
+    ] = False,
 ) -> None:
     """Check the set-up, at no cost; with --live also what the account's avatar worker can do.
 
-    --live makes one session, joins its room as the user, says a phrase in both ways in which speech
-    can reach a worker, compares what comes back, ends the session, and says which options to give
-    to AvatarSession. It writes a report that holds no secrets, for bug reports. Ctrl-C ends the
-    session, too. Exit code 1 if a check failed, or the session gave no way of speaking.
+    --live makes a session, joins its room as the user, says a phrase in both ways in which speech
+    can reach a worker, compares what comes back, and ends the session. Then it invites a worker to
+    a room of your own LiveKit server, if Runway can reach that, and does the same there: a token
+    for that room alone goes to Runway. It says which options to give to AvatarSession, and writes a
+    report that holds no secrets, for bug reports. Ctrl-C ends the session, too. Exit code 1 if a
+    check failed, or no session gave a way of speaking.
     """
     settings = settings_of(ctx)
-    if not live and (mouthpiece or speech or report or preset or avatar):
+    if not live and (mouthpiece or speech or report or preset or avatar or allow_private):
         raise ConfigurationError("These options are for --live: pass it, too.")
     request = _live_request(preset, avatar, mouthpiece)
     from . import phrase  # with NumPy, which `runway-avatar --help` does without
@@ -83,20 +102,34 @@ def doctor(
             settings.output.json({"ok": not failed, "checks": [asdict(check) for check in checks]})
         raise typer.Exit(ExitCode.REFUSED if failed else ExitCode.OK)
     settings.runway_key()
-    _ask(settings, failed, yes)
+    server = _livekit_server(settings, allow_private)
+    _ask(settings, failed, yes, server is not None)
     path = _report_path(report)
-    findings = run(_examine(settings, request, pcm))
+    findings, direct = run(_examine(settings, request, pcm, server))
     url = settings.variable("LIVEKIT_URL")
-    verdict = judge(findings, mouthpiece=mouthpiece, livekit_url=url.value if url else None)
-    told = _report(settings, checks, findings, verdict, pcm, mouthpiece)
+    verdict = judge(findings, direct, mouthpiece=mouthpiece, livekit_url=url.value if url else None)
+    told = _report(settings, checks, findings, direct, verdict, pcm, mouthpiece)
     _write(path, told)
     if settings.output.as_json:
         settings.output.json(told)
     else:
-        _show_verdict(settings, findings, verdict, preset, avatar)
+        _show_findings(settings, findings)
+        if direct is not None:
+            settings.output.line("\nInvited to a room of your own:")
+            _show_findings(settings, direct)
+        _show_verdict(settings, verdict, preset, avatar)
     settings.output.note(f"The report is in {path}.")
-    if verdict.kind not in ("datastream", "track"):
+    if verdict.kind not in ("datastream", "track", "direct"):
         raise typer.Exit(ExitCode.REFUSED)
+
+
+def _livekit_server(settings: Settings, allow_private: bool) -> tuple[str, str, str] | None:
+    """URL, key and secret of the agents' server; None where no worker can be invited to it."""
+    found = [settings.variable(name) for name in LIVEKIT_VARIABLES]
+    url, key, secret = (None if variable is None else variable.value for variable in found)
+    if url is None or key is None or secret is None:
+        return None
+    return (url, key, secret) if allow_private or is_public(url) else None
 
 
 def _live_request(
@@ -114,26 +147,50 @@ async def _check(settings: Settings) -> list[Check]:
         return await offline_checks(settings)
 
 
-async def _examine(settings: Settings, request: CreateRealtimeSession, pcm: bytes) -> Findings:
-    from .live import Findings, examine  # with LiveKit's SDK
+async def _examine(
+    settings: Settings,
+    request: CreateRealtimeSession,
+    pcm: bytes,
+    server: tuple[str, str, str] | None,
+) -> tuple[Findings, Findings | None]:
+    """Of a session in the room that Runway hosts, and of one in a room of the server's own."""
+    from . import live, places  # with LiveKit's SDK
 
-    findings = Findings()
+    findings, direct = live.Findings(), live.Findings()
     # For whoever comes after a doctor that was killed.
     journal = Journal(settings.runway_key(), settings.base_url, journal_folder())
     with closing(journal):
         async with runway(settings, journal=journal) as client:
             with settings.output.busy("examining a live session") as busy:
+
+                def told(stage: str) -> None:
+                    busy.update(f"examining a live session: {stage}")
+
                 try:
-                    return await examine(
+                    await live.examine(
+                        client, request, pcm, told=told, findings=findings, beside=True
+                    )
+                    if server is None or _is_at_fault(findings):
+                        return findings, None
+                    await live.examine(
                         client,
-                        request,
+                        request.model_copy(update={"max_duration": _MAX_DIRECT}),
                         pcm,
-                        told=lambda stage: busy.update(f"examining a live session: {stage}"),
-                        findings=findings,
+                        place=partial(places.InvitedPlace, *server),
+                        told=told,
+                        findings=direct,
                     )
                 except asyncio.CancelledError:
-                    settings.output.note(_interrupted(findings))
+                    settings.output.note(_interrupted(direct if direct.session_id else findings))
                     raise
+    return findings, direct
+
+
+def _is_at_fault(findings: Findings) -> bool:
+    """What went wrong would go wrong in another room as well."""
+    return isinstance(
+        findings.error, AuthenticationError | CreditsError | QuotaError | NotFoundError
+    )
 
 
 def _interrupted(findings: Findings) -> str:
@@ -144,12 +201,21 @@ def _interrupted(findings: Findings) -> str:
     return f"It may still bill: runway-avatar sessions cancel {findings.session_id}"
 
 
-def _ask(settings: Settings, failed: bool, yes: bool) -> None:
+def _ask(settings: Settings, failed: bool, yes: bool, invites: bool) -> None:
     usual, most = credits_for(LIVE_SECONDS), credits_for(_MAX_DURATION)
+    if invites:
+        usual, most = usual + credits_for(_MAX_DIRECT), most + credits_for(_MAX_DIRECT)
     settings.output.note(
-        f"A live session costs about {usual} credits (${usual * USD_PER_CREDIT:.2f}), at most "
-        f"{most} (${most * USD_PER_CREDIT:.2f}), and one of the day's sessions."
+        f"{'Two live sessions cost' if invites else 'A live session costs'} about {usual} credits "
+        f"(${usual * USD_PER_CREDIT:.2f}), at most {most} (${most * USD_PER_CREDIT:.2f}), and "
+        f"{3 if invites else 2} of the day's sessions: one more is made and ended at once, to see "
+        "whether there is a place for it."
     )
+    if invites:
+        settings.output.note(
+            "For the second, Runway gets the address of your LiveKit server, and a token for one "
+            "room of it."
+        )
     if failed:
         settings.output.note("Some checks have failed, so it may well fail, too.")
     if yes:
@@ -182,12 +248,12 @@ def _report(
     settings: Settings,
     checks: list[Check],
     findings: Findings,
+    direct: Findings | None,
     verdict: Verdict,
     pcm: bytes,
     mouthpiece: bool,
 ) -> dict[str, Any]:
     """What goes into a bug report: no secrets, no ids, no addresses of rooms."""
-    end = findings.end
     report = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": package_versions(),
@@ -198,7 +264,25 @@ def _report(
         "verdict": asdict(verdict),
         "mouthpiece": mouthpiece,
         "phrase_seconds": round(len(pcm) / BYTES_PER_SAMPLE / SAMPLE_RATE, 2),
+        **_told(findings),
+        "direct": None if direct is None else _told(direct),
+    }
+    private = [*settings.output.secrets, findings.session_id]
+    if direct is not None:
+        private.append(direct.session_id)
+    if report["runway"] == "other":
+        private.append(settings.base_url)
+    shown: dict[str, Any] = masked(report, [one for one in private if one])
+    return shown
+
+
+def _told(findings: Findings) -> dict[str, Any]:
+    end = findings.end
+    return {
         "stages": findings.stages,
+        "worker_identity": findings.worker_identity,
+        "statuses": findings.statuses,
+        "second_session": findings.second_session,
         "tracks": findings.tracks,
         "picture_sizes": [list(size) for size in findings.sizes],
         "pictures_per_second": _rounded(findings.frame_rate),
@@ -218,11 +302,6 @@ def _report(
             "credits": credits_for(end.billed_seconds),
         },
     }
-    private = [*settings.output.secrets, findings.session_id]
-    if report["runway"] == "other":
-        private.append(settings.base_url)
-    shown: dict[str, Any] = masked(report, private)
-    return shown
 
 
 def _deliveries(findings: Findings) -> dict[str, Any]:
@@ -249,13 +328,7 @@ def _show_checks(settings: Settings, checks: list[Check]) -> None:
             settings.output.line(f"      -> {check.advice}")
 
 
-def _show_verdict(
-    settings: Settings,
-    findings: Findings,
-    verdict: Verdict,
-    preset: str | None,
-    avatar: str | None,
-) -> None:
+def _show_findings(settings: Settings, findings: Findings) -> None:
     out = settings.output
     if findings.session_id:
         out.line(f"session {findings.session_id}")
@@ -276,6 +349,14 @@ def _show_verdict(
         )
         if not end.confirmed:
             out.line(f"      -> runway-avatar sessions cancel {findings.session_id}")
+    if findings.second_session:
+        out.line(f"a second session beside it: {findings.second_session}")
+
+
+def _show_verdict(
+    settings: Settings, verdict: Verdict, preset: str | None, avatar: str | None
+) -> None:
+    out = settings.output
     out.line("")
     out.line(f"Verdict: {verdict.summary}")
     if verdict.options:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from livekit import rtc
 
-from ...errors import AvatarJoinError, AvatarLostError, LossReason, RoomTokenError, RunwayException
+from ...errors import (
+    AvatarJoinError,
+    AvatarLostError,
+    LossReason,
+    RoomTokenError,
+    RunwayException,
+    SessionNotReadyError,
+)
 from ...events import SessionEnd
 from ...runway.client import RunwayClient
 from ...runway.models import CreateRealtimeSession
 from ...runway.session import RealtimeSession
-from ...transport.runway_room import WORKER_PREFIX, RunwayRoom
 from ...transport.worker_protocol import DeliveryKind, clear_buffer
+from .places import HostedPlace, Place
 from .witness import Heard, Witness, watching
 
 
@@ -52,6 +60,13 @@ class Findings:
     """What cut the examination short."""
     end: SessionEnd | None = None
     session_id: str = ""
+    worker_identity: str = ""
+    """With "<session id>" in place of that."""
+    statuses: list[str] = field(default_factory=list)
+    """What GET has said of the session, each once, in order."""
+    second_session: str = ""
+    """What became of another session beside this one: "ready", "queued", or an error's name; "":
+    not tried."""
 
     @property
     def end_call_obeyed(self) -> bool | None:
@@ -78,139 +93,186 @@ async def examine(
     request: CreateRealtimeSession,
     phrase: bytes,
     *,
+    place: Callable[[Callable[[LossReason], None]], Place] = HostedPlace,
     patience: Patience | None = None,
     told: Callable[[str], None] = lambda _: None,
     findings: Findings | None = None,
+    beside: bool = False,
 ) -> Findings:
     """Make a session, try it, end it. Whatever happens, also cancellation, the session is ended.
 
     Args:
         phrase: speech to send, int16 mono at 48 kHz.
+        place: makes the room in which its worker is met.
         told: called with the name of each stage as it is reached.
         findings: filled and returned; for a caller who wants them although it is cancelled.
+        beside: see at the end whether the account has a place for a second session.
     """
-    patience = patience or Patience()
+    losses: list[LossReason] = []
     findings = findings or Findings()
-    stages = _Stages(findings, told)
+    visit = _Visit(client, place(losses.append), losses, patience or Patience(), findings, told)
+    await visit.run(request, phrase, beside=beside)
+    return findings
+
+
+class _Visit:
+    """One examination. All of it is written by `run()` and what that calls."""
+
+    def __init__(
+        self,
+        client: RunwayClient,
+        place: Place,
+        losses: list[LossReason],
+        patience: Patience,
+        findings: Findings,
+        told: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._place = place
+        self._losses = losses
+        self._patience = patience
+        self._findings = findings
+        self._stages = _Stages(findings, told)
+
+    async def run(self, request: CreateRealtimeSession, phrase: bytes, *, beside: bool) -> None:
+        findings, place = self._findings, self._place
+        try:
+            try:
+                session = RealtimeSession(self._client, await place.invite(request))
+                await session.create()
+            except RunwayException as error:
+                findings.error = error
+                return
+            findings.session_id = session.id
+            self._stages.reached("created")
+            try:
+                await self._meet(session, phrase)
+                if beside:
+                    findings.second_session = await try_beside(self._client, request)
+            except RunwayException as error:
+                findings.error = error
+            finally:
+                findings.end = await session.end(
+                    say_goodbye=place.send_end_call, worker_gone=place.worker_gone
+                )
+        finally:
+            await place.aclose()
+        self._stages.reached("ended")
+        if findings.end.status is None and findings.end.how != "deleted":
+            settled = await session.settled(findings.end, self._patience.settle)
+            findings.end = settled or findings.end
+            self._stages.reached("settled" if settled else "not settled")
+        self._note_status(findings.end.status or "")
+
+    async def _meet(self, session: RealtimeSession, phrase: bytes) -> None:
+        place, patience, stages = self._place, self._patience, self._stages
+        await place.enter(session, patience.ready, stages.reached)
+        await self._ask_status(session)
+        await place.wait_for_worker(patience.join)
+        session.worker_joined()
+        stages.reached("worker_joined")
+        audio, video = await place.wait_for_media(patience.join)
+        stages.reached("tracks")
+        async with watching(audio, video) as witness:
+            await self._first_frame(session, witness)
+            stages.reached("first_frame", witness.first_frame_at)
+            self._describe(session)
+            await self._ask_status(session)
+            try:
+                await self._try_deliveries(witness, phrase)
+            finally:
+                self._findings.sizes = list(witness.sizes)
+                self._findings.frame_rate = witness.frame_rate
+
+    async def _ask_status(self, session: RealtimeSession) -> None:
+        with contextlib.suppress(RunwayException):
+            self._note_status((await self._client.get(session.id)).status)
+
+    def _note_status(self, status: str) -> None:
+        if status and status not in self._findings.statuses:
+            self._findings.statuses.append(status)
+
+    async def _first_frame(self, session: RealtimeSession, witness: Witness) -> None:
+        timeout = self._patience.join
+        try:
+            async with asyncio.timeout(timeout):
+                await witness.first_frame.wait()
+        except TimeoutError:
+            raise AvatarJoinError(session_id=session.id, missing="video", waited=timeout) from None
+
+    def _describe(self, session: RealtimeSession) -> None:
+        worker = self._worker
+        self._findings.worker_identity = worker.replace(session.id, "<session id>")
+        self._findings.tracks = _described(self._place.room.remote_participants[worker])
+
+    @property
+    def _worker(self) -> str:
+        return next(filter(self._place.is_worker, self._place.room.remote_participants))
+
+    async def _try_deliveries(self, witness: Witness, phrase: bytes) -> None:
+        findings, patience, place = self._findings, self._patience, self._place
+        findings.answers_rpc = await clear_buffer(place.room, self._worker)
+        await witness.wait_for_quiet(0.8, patience.quiet)
+        findings.spoke_unasked = witness.audible
+        for kind in place.kinds:
+            self._check()
+            try:
+                delivery = await place.open_delivery(kind)
+            except RoomTokenError as error:
+                findings.deliveries[kind] = error
+                continue
+            heard = await witness.try_phrase(delivery, phrase, patience.reaction, self._check)
+            findings.deliveries[kind] = heard
+            self._stages.reached(f"tried_{kind}")
+            await witness.wait_for_quiet(0.5, patience.quiet)
+
+    def _check(self) -> None:
+        """Raises what ends the examination."""
+        if self._losses:
+            raise AvatarLostError(
+                f"The avatar was lost in the middle of the examination ({self._losses[0]}).",
+                reason=self._losses[0],
+            )
+
+
+async def try_beside(
+    client: RunwayClient, request: CreateRealtimeSession, patience: float = 4.0
+) -> str:
+    """Whether the account has a place for one more session beside one that is there. It is ended
+    without a worker, so it costs nothing but one of the day's sessions.
+
+    Returns:
+        "ready", "queued", or the name of the error.
+    """
     session = RealtimeSession(client, request)
     try:
         await session.create()
     except RunwayException as error:
-        findings.error = error
-        return findings
-    findings.session_id = session.id
-    stages.reached("created")
-    losses: list[LossReason] = []
-    room = RunwayRoom(session.id, on_lost=losses.append, reports=None)
+        return type(error).__name__
     try:
-        await _visit(session, room, losses, phrase, patience, findings, stages)
+        await session.wait_until_ready(patience)
+    except SessionNotReadyError as error:
+        return "queued" if error.queued else type(error).__name__
     except RunwayException as error:
-        findings.error = error
+        return type(error).__name__
     finally:
-        try:
-            findings.end = await session.end(
-                say_goodbye=room.send_end_call, worker_gone=room.worker_gone
-            )
-        finally:
-            await room.aclose()
-    stages.reached("ended")
-    if findings.end.status is None and findings.end.how != "deleted":
-        settled = await session.settled(findings.end, patience.settle)
-        findings.end = settled or findings.end
-        stages.reached("settled" if settled else "not settled")
-    return findings
+        await session.end()
+    return "ready"
 
 
-async def _visit(
-    session: RealtimeSession,
-    room: RunwayRoom,
-    losses: list[LossReason],
-    phrase: bytes,
-    patience: Patience,
-    findings: Findings,
-    stages: _Stages,
-) -> None:
-    ready = await session.wait_until_ready(patience.ready)
-    stages.reached("ready")
-    credentials = await session.consume(ready)
-    stages.reached("consumed")
-    await room.join(credentials)
-    stages.reached("connected")
-    await room.wait_for_worker(patience.join)
-    session.worker_joined()
-    stages.reached("worker_joined")
-    audio, video = await room.wait_for_media(patience.join)
-    stages.reached("tracks")
-    async with watching(audio, video) as witness:
-        await _first_frame(session, witness, patience.join)
-        stages.reached("first_frame", witness.first_frame_at)
-        findings.tracks = _described(room.room)
-        try:
-            await _try_deliveries(room, witness, losses, phrase, patience, findings, stages)
-        finally:
-            findings.sizes = list(witness.sizes)
-            findings.frame_rate = witness.frame_rate
-
-
-async def _first_frame(session: RealtimeSession, witness: Witness, timeout: float) -> None:
-    try:
-        async with asyncio.timeout(timeout):
-            await witness.first_frame.wait()
-    except TimeoutError:
-        raise AvatarJoinError(session_id=session.id, missing="video", waited=timeout) from None
-
-
-async def _try_deliveries(
-    room: RunwayRoom,
-    witness: Witness,
-    losses: list[LossReason],
-    phrase: bytes,
-    patience: Patience,
-    findings: Findings,
-    stages: _Stages,
-) -> None:
-    def check() -> None:
-        if losses:
-            raise AvatarLostError(
-                f"The avatar was lost in the middle of the examination ({losses[0]}).",
-                reason=losses[0],
-            )
-
-    worker = next(i for i in room.room.remote_participants if i.startswith(WORKER_PREFIX))
-    findings.answers_rpc = await clear_buffer(room.room, worker)
-    await witness.wait_for_quiet(0.8, patience.quiet)
-    findings.spoke_unasked = witness.audible
-    # In this order: opening the data stream takes the microphone off the room.
-    kinds: tuple[DeliveryKind, ...] = ("track", "datastream")
-    for kind in kinds:
-        check()
-        try:
-            _, delivery = await room.open_delivery(kind)
-        except RoomTokenError as error:
-            findings.deliveries[kind] = error
-            continue
-        heard = await witness.try_phrase(delivery, phrase, patience.reaction, check)
-        findings.deliveries[kind] = heard
-        stages.reached(f"tried_{kind}")
-        await witness.wait_for_quiet(0.5, patience.quiet)
-
-
-def _described(room: rtc.Room) -> list[dict[str, Any]]:
+def _described(worker: rtc.RemoteParticipant) -> list[dict[str, Any]]:
     """The worker's tracks as it published them."""
     found = []
-    for identity, participant in room.remote_participants.items():
-        if not identity.startswith(WORKER_PREFIX):
-            continue
-        for publication in participant.track_publications.values():
-            track: dict[str, Any] = {
-                "kind": rtc.TrackKind.Name(publication.kind).removeprefix("KIND_").lower(),
-                "source": rtc.TrackSource.Name(publication.source).removeprefix("SOURCE_").lower(),
-                "codec": publication.mime_type,
+    for publication in worker.track_publications.values():
+        track: dict[str, Any] = {
+            "kind": rtc.TrackKind.Name(publication.kind).removeprefix("KIND_").lower(),
+            "source": rtc.TrackSource.Name(publication.source).removeprefix("SOURCE_").lower(),
+            "codec": publication.mime_type,
+        }
+        if publication.kind == rtc.TrackKind.KIND_VIDEO:
+            track |= {
+                "announced_size": [publication.width, publication.height],
+                "simulcast": publication.simulcasted,
             }
-            if publication.kind == rtc.TrackKind.KIND_VIDEO:
-                track |= {
-                    "announced_size": [publication.width, publication.height],
-                    "simulcast": publication.simulcasted,
-                }
-            found.append(track)
+        found.append(track)
     return found

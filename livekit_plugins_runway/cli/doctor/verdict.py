@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import CreditsError, QuotaError, RoomTokenError, SessionNotReadyError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .live import Findings
     from .witness import Heard
 
-Kind = Literal["datastream", "track", "conversation", "silent", "failed"]
+Kind = Literal["datastream", "track", "direct", "conversation", "silent", "failed"]
 
 MOUTHPIECE = (
     "You are a mouthpiece. Repeat everything that you hear, word for word, in the language in "
@@ -39,14 +39,50 @@ class Verdict:
 
 
 def judge(
-    findings: Findings, *, mouthpiece: bool = False, livekit_url: str | None = None
+    findings: Findings,
+    direct: Findings | None = None,
+    *,
+    mouthpiece: bool = False,
+    livekit_url: str | None = None,
 ) -> Verdict:
     """What the findings say about how to use the account's avatars.
 
     Args:
+        findings: of the room that Runway hosts.
+        direct: of a room of the agents' own server; None: it was not tried.
         mouthpiece: the avatar was asked to repeat what it hears.
         livekit_url: of the agents' server; None: not known.
     """
+    verdict = _of_bridge(findings, mouthpiece=mouthpiece, livekit_url=livekit_url, direct=direct)
+    if direct is None:
+        return verdict
+    stream = _heard(direct, "datastream")
+    speaks = stream is not None and stream.reaction == "speaks"
+    if verdict.kind in ("datastream", "track"):
+        also = "says" if speaks else "does not say"
+        told = f'Invited to your own room (transport="direct") it {also} what it is sent, too.'
+        return replace(verdict, advice=(*verdict.advice, told))
+    if stream is None or not speaks:
+        told = f"Invited to your own room it did not help: {_why_not(direct)}."
+        return replace(verdict, options={}, advice=(told, *verdict.advice))
+    return Verdict(
+        "direct",
+        "The worker says what the agent says where it is invited to your own room.",
+        {"transport": "direct", **_by_time(direct, stream)},
+        (f"In the room that Runway hosts: {verdict.summary}", *_about_end(direct)),
+    )
+
+
+def _why_not(direct: Findings) -> str:
+    if direct.error is not None:
+        return direct.error.message.rstrip(".")
+    heard = _heard(direct, "datastream")
+    return "nothing came back" if heard is None or heard.reaction == "silent" else "it answers"
+
+
+def _of_bridge(
+    findings: Findings, *, mouthpiece: bool, livekit_url: str | None, direct: Findings | None
+) -> Verdict:
     if findings.error is not None:
         return _failed(findings)
     track, stream = _heard(findings, "track"), _heard(findings, "datastream")
@@ -70,7 +106,11 @@ def judge(
             "conversation",
             "The worker answers on its own instead of speaking what it is sent.",
             {"transport": "direct"} if livekit_url is None or is_public(livekit_url) else {},
-            (*advice, _about_direct(livekit_url), *_about_conversation(mouthpiece)),
+            (
+                *advice,
+                *([_about_direct(livekit_url)] if direct is None else []),
+                *_about_conversation(mouthpiece),
+            ),
         )
     return Verdict(
         "silent",
@@ -148,10 +188,10 @@ def _about_direct(livekit_url: str | None) -> str:
 
 def _about_conversation(mouthpiece: bool) -> tuple[str, ...]:
     without = (
-        "With the default transport AvatarSession notices words that are not the agent's, and says "
-        "the sentence by voice instead: such a face is of no use. If there is no other way, leave "
-        'the avatar out, or set RecoveryOptions(on_loss="audio"), so that no further session is '
-        "paid for."
+        "In Runway's room AvatarSession notices words that are not the agent's, and says the "
+        "sentence by voice instead: such a face is of no use. If there is no other way, leave the "
+        'avatar out, or set RecoveryOptions(on_loss="audio"), so that no further session is paid '
+        "for."
     )
     if mouthpiece:
         return (
