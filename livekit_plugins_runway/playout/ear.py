@@ -19,8 +19,8 @@ _MOST_ARRIVALS = 300
 _QUIET, _QUIET_SHARE = 300, 0.03
 """Largest sample of a hop that nobody misses, of a pause between words: -41 dBFS, or so much of the
 loudest."""
-_BEFORE = 3
-"""Hops before the first sound: a word may begin softly."""
+_BEFORE = 1
+"""Hop before the first sound: a word may begin softly."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ class SegmentPlayer:
         """Nothing depends on the next 40 ms: enough is on its way, or nothing is said."""
         route = self._current.route
         if isinstance(route, AvatarRoute):
-            return route.pacer.ahead(self._loop.time()) >= _AHEAD
+            is_ahead = route.pacer.ahead(self._loop.time()) >= _AHEAD
+            return is_ahead and not self._current.ear.is_holding
         return not self._queue
 
     def _may_listen_later(self, now: float) -> bool:
