@@ -23,9 +23,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     SecretStr,
+    Tag,
     ValidationError,
     field_validator,
 )
@@ -33,6 +35,7 @@ from pydantic.alias_generators import to_camel
 
 from ..errors import ProtocolError
 
+_MOST_ISSUES, _LONGEST_TEXT, _DEEPEST = 5, 1000, 16
 _UTF_16 = codecs.lookup("utf-16-le")
 """Python imports it where it is first asked for, which would hold up the first call's start."""
 _UUID4 = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$"
@@ -158,17 +161,32 @@ class ArrayParameter(_Parameter):
     items: ArrayItems
 
 
+_PARAMETER_TYPES = ("string", "integer", "number", "boolean", "array", "object")
+
+
+def _is_parameter(value: object) -> Literal["parameter", "json"]:
+    """By its `type` alone, so that what is wrong is looked at once, and not as either: nested, that
+    took 2 to the power of the depth (measured: seconds for 12 KB)."""
+    if isinstance(value, _Parameter):
+        return "parameter"
+    known = isinstance(value, dict) and value.get("type") in _PARAMETER_TYPES
+    return "parameter" if known else "json"
+
+
 class ObjectParameter(_Parameter):
     """An object with at most 20 properties.
 
-    The published schema does not say what a property looks like. What fits a parameter becomes
-    one; any other JSON is kept as it is, for Runway to judge.
+    The published schema does not say what a property looks like. What has the `type` of a parameter
+    is one, and must be right; any other JSON is kept as it is, for Runway to judge.
     """
 
     type: Literal["object"] = "object"
     properties: Annotated[
         tuple[
-            Annotated[ToolParameter | JsonValue, Field(union_mode="left_to_right")],
+            Annotated[
+                Annotated[ToolParameter, Tag("parameter")] | Annotated[JsonValue, Tag("json")],
+                Discriminator(_is_parameter),
+            ],
             ...,
         ],
         Field(max_length=20),
@@ -450,8 +468,15 @@ def parse_session(payload: object) -> RealtimeSessionState:
 
 
 def explain(error: ValidationError) -> str:
-    """What is wrong, on one line and without the values that were given (they may be secret)."""
-    return "; ".join(
-        f"{'.'.join(map(str, issue['loc'])) or 'value'}: {issue['msg']}"
-        for issue in error.errors(include_input=False, include_url=False, include_context=False)
-    )
+    """What is wrong, on one line and without the values that were given (they may be secret): the
+    first `_MOST_ISSUES`, in at most `_LONGEST_TEXT` characters, all of them printable. Names of
+    fields are the sender's."""
+    issues = error.errors(include_input=False, include_url=False, include_context=False)
+    told = [
+        f"{'.'.join(map(str, issue['loc'][:_DEEPEST])) or 'value'}: {issue['msg']}"
+        for issue in issues[:_MOST_ISSUES]
+    ]
+    if more := len(issues) - len(told):
+        told.append(f"and {more} more")
+    text = "; ".join(told)
+    return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_TEXT])

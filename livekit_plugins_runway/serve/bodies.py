@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -20,6 +21,8 @@ from ..runway.models import (
 from .refusals import Refused
 
 _RUNWAYS_DEFAULT = 300
+_DEEPEST = 32
+"""Levels of a body; a tool's parameter begins in the fifth."""
 _FRONT_END_FIELDS = ("avatarId", "maxDuration", "personality", "startScript", "tools")
 
 
@@ -47,12 +50,28 @@ def parse_json(content: bytes) -> dict[str, Any]:
         Refused: 400, another kind of body.
     """
     try:
-        body = json.loads(content, parse_constant=_refuse_constant)
+        body = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise Refused(400, "The body is not valid JSON.") from None
     if not isinstance(body, dict):
         raise Refused(400, f"The body must be a JSON object, not {type(body).__name__}.")
+    if _is_too_deep(body):
+        raise Refused(400, f"The body is nested deeper than {_DEEPEST} levels.")
     return body
+
+
+def _is_too_deep(body: dict[str, Any]) -> bool:
+    level: list[Any] = [body]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 class Bodies:
@@ -123,6 +142,13 @@ class Bodies:
 
 def _key(avatar: Avatar) -> str:
     return avatar.preset_id if isinstance(avatar, PresetAvatar) else avatar.avatar_id.lower()
+
+
+def _finite(digits: str) -> float:
+    """1e400 is valid JSON, and no number that Runway could be sent."""
+    if math.isinf(number := float(digits)):
+        raise ValueError(digits)
+    return number
 
 
 def _refuse_constant(name: str) -> None:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from .options import TOKEN_VARIABLE, ServeOptions, is_loopback
 from .refusals import Refused
 
-MAX_BODY = 256 * 1024
-"""Bytes of a request's body: room for a long personality and many described tools."""
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body: room for a long personality and twenty described tools."""
 
 _CALLS_PER_CREATE = 30
 _REMEMBERED = 1024
@@ -61,23 +61,31 @@ class Guard:
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
         self._calls = RateLimit(options.rate * _CALLS_PER_CREATE)
+        self._strangers = RateLimit(options.rate * _CALLS_PER_CREATE)
+        """Of calls without the token, behind a proxy perhaps from the same address as those with
+        it."""
 
     def client(self, headers: Mapping[str, str], peer: str | None) -> str:
         """The address that limits are counted for."""
         forwarded = headers.get("X-Forwarded-For", "") if self._options.trust_proxy else ""
-        # Only the last entry was written by the proxy that this server stands behind.
+        # Only the last entry, of all lines, was written by the proxy that this server stands
+        # behind.
         return forwarded.rpartition(",")[2].strip() or peer or "unknown"
 
     def check(self, headers: Mapping[str, str], peer: str | None, *, preflight: bool) -> None:
         """Check a request before its body is read.
 
         Args:
+            headers: by names in title case; lines with the same name joined by commas.
             preflight: a browser asks whether it may call; it cannot send the token with that.
 
         Raises:
             Refused: 401, 403 or 429, with what to do.
         """
-        if wait := self._calls.take(self.client(headers, peer)):
+        token, given = self._options.token, headers.get("Authorization", "")
+        known = token is None or hmac.compare_digest(_bearer(given) or b"", token.encode())
+        limit = self._calls if known else self._strangers
+        if wait := limit.take(self.client(headers, peer)):
             raise too_many(wait, "requests")
         self._check_host(headers.get("Host", ""))
         origin = headers.get("Origin")
@@ -87,8 +95,8 @@ class Guard:
                 f"Pages of the origin {origin[:200]!r} may not call this server; "
                 "it can be allowed with --allow-origin.",
             )
-        if not preflight:
-            self._check_token(headers.get("Authorization", ""))
+        if not (preflight or known):
+            raise _without_token(given)
 
     def allows(self, origin: str) -> bool:
         """Whether pages of this origin may call."""
@@ -105,15 +113,19 @@ class Guard:
                 f"set {TOKEN_VARIABLE} to serve it under another name.",
             )
 
-    def _check_token(self, authorization: str) -> None:
-        token = self._options.token
-        if token is None:
-            return
-        scheme, _, given = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            raise Refused(401, "A token is needed: send it as 'Authorization: Bearer <token>'.")
-        if not hmac.compare_digest(given.strip().encode(), token.encode()):
-            raise Refused(401, "The token is not the one of this server.")
+
+def _bearer(authorization: str) -> bytes | None:
+    """What is given as a token, whatever its bytes are; None: nothing of the kind."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    return given.strip().encode(errors="surrogateescape")
+
+
+def _without_token(authorization: str) -> Refused:
+    if _bearer(authorization) is None:
+        return Refused(401, "A token is needed: send it as 'Authorization: Bearer <token>'.")
+    return Refused(401, "The token is not the one of this server.")
 
 
 def too_many(wait: float, what: str) -> Refused:

@@ -15,15 +15,18 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
 from pydantic import Field
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .. import __version__
 from ..errors import RunwayException
 from ..log import logger
 from .bodies import Bodies
+from .connections import BODY_SECONDS, Connections
 from .guard import MAX_BODY, Guard
 from .options import MCP_PATH, Response, ServeOptions
 from .refusals import Refused, from_runway
@@ -54,17 +57,29 @@ _ResponseShape = Annotated[
         "browser takes those itself, within 20 seconds, once."
     ),
 ]
-_SessionId = Annotated[str, Field(description="The sessionId that the create tool gave.")]
+_SessionId = Annotated[
+    str, Field(description="The sessionId that the create tool gave.", min_length=1, max_length=200)
+]
 
 
 @asynccontextmanager
 async def mcp_server(
-    sock: socket, sessions: Sessions, bodies: Bodies, guard: Guard, options: ServeOptions
+    sock: socket,
+    sessions: Sessions,
+    bodies: Bodies,
+    guard: Guard,
+    connections: Connections,
+    options: ServeOptions,
 ) -> AsyncIterator[None]:
     """Serve on a listening socket while the block runs."""
+
+    def http(**made_of: Any) -> asyncio.Protocol:
+        return connections.guarded(H11Protocol(**made_of))
+
     server = _Uvicorn(
         uvicorn.Config(
             _app(_tools(sessions, bodies), sessions, guard, options),
+            http=cast(type[asyncio.Protocol], http),  # it is called, and nothing else
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -168,7 +183,7 @@ def _errors() -> Iterator[None]:
         raise ToolError(str(refused)) from None
     except RunwayException as error:
         answer = from_runway(error)
-        logger.warning("a tool call failed with %d: %s", answer.status, answer)
+        logger.warning("a tool call failed with %d: %s", answer.status, answer.for_log)
         raise ToolError(str(answer)) from None
 
 
@@ -213,16 +228,18 @@ class _Front:
         request = Request(scope, receive)
         peer = request.client.host if request.client else None
         try:
-            self._guard.check(request.headers, peer, preflight=False)
+            self._guard.check(_plain(request.headers), peer, preflight=False)
             _check_method(request.method)
             body = await _read(request)
         except ClientDisconnect:
             return
         except Refused as refused:
-            answer = JSONResponse(refused.body, refused.status, refused.headers)
+            headers = {**refused.headers, "Connection": "close"}
+            answer = JSONResponse(refused.body, refused.status, headers)
             await answer(scope, receive, send)
             return
-        with self._sessions.caller(self._guard.client(request.headers, peer)) as caller:
+        client = self._guard.client(_plain(request.headers), peer)
+        with self._sessions.caller(client) as caller:
             scope[_CALLER] = caller
             await _while_connected(self._app, request, body, send, caller)
 
@@ -275,10 +292,19 @@ def _check_method(method: str) -> None:
         raise refused
 
 
+def _plain(headers: Headers) -> dict[str, str]:
+    """Of lines with the same name all, as one: that is what they mean (RFC 9110, 5.3)."""
+    return {name.title(): ", ".join(headers.getlist(name)) for name in headers}
+
+
 async def _read(request: Request) -> bytes:
     content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > MAX_BODY:
-            raise Refused(413, f"The body is longer than {MAX_BODY} bytes.")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                content += part
+                if len(content) > MAX_BODY:
+                    raise Refused(413, f"The body is longer than {MAX_BODY} bytes.")
+    except TimeoutError:
+        raise Refused(408, f"The body has not come within {BODY_SECONDS:g} s.") from None
     return bytes(content)

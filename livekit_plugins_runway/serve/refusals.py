@@ -13,6 +13,8 @@ from ..errors import (
     TimedOutError,
 )
 
+_LONGEST_LINE = 500
+
 
 class Refused(Exception):
     """An answer that is an error: an HTTP status and a JSON body with the key `error`.
@@ -34,6 +36,8 @@ class Refused(Exception):
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["Retry-After"] = str(math.ceil(retry_after))
+        self.for_log = "".join(c if c.isprintable() else " " for c in error[:_LONGEST_LINE])
+        """One line, without control sequences: part of it may be the caller's."""
         if status == 401:
             self.headers["WWW-Authenticate"] = "Bearer"
 

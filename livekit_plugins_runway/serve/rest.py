@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,34 +11,48 @@ from socket import socket
 from typing import Any, cast, get_args
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
 
 from ..errors import RunwayException
 from ..log import logger
 from ..runway.models import Ready, RealtimeSessionState
 from .bodies import Bodies, parse_json
+from .connections import BODY_SECONDS, Connections
 from .guard import MAX_BODY, Guard
 from .options import Response
 from .refusals import Refused, from_runway
 from .sessions import Caller, Sessions
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_KEEP_ALIVE = 5.0
+"""Seconds for a caller's next request on the same connection."""
 _GRACE = 3.0
 """Seconds for answers that are under way at shutdown."""
 
 
 @asynccontextmanager
 async def rest_server(
-    sock: socket, sessions: Sessions, bodies: Bodies, guard: Guard
+    sock: socket, sessions: Sessions, bodies: Bodies, guard: Guard, connections: Connections
 ) -> AsyncIterator[None]:
     """Serve on a listening socket while the block runs."""
     app = Rest(sessions, bodies, guard).app()
-    # Without cancellation a handler would go on, and make a session, for a caller that hung up.
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        # Without it a handler would go on, and make a session, for a caller that hung up.
+        handler_cancellation=True,
+        shutdown_timeout=_GRACE,
+        keepalive_timeout=_KEEP_ALIVE,
+    )
     await runner.setup()
+    make = runner.server
+    assert make is not None  # set up
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: connections.guarded(make()), sock=sock)
     try:
-        await web.SockSite(runner, sock).start()
         yield
     finally:
+        server.close()
         await runner.cleanup()
 
 
@@ -93,7 +108,7 @@ class Rest:
                 request.method == hdrs.METH_OPTIONS
                 and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
             )
-            self._guard.check(request.headers, request.remote, preflight=preflight)
+            self._guard.check(_plain(request.headers), request.remote, preflight=preflight)
             return _preflight_answer() if preflight else await handler(request)
         except Refused as refused:
             return _refusal(request, refused)
@@ -117,7 +132,12 @@ class Rest:
         response.headers[hdrs.VARY] = hdrs.ORIGIN
 
     def _caller(self, request: web.Request) -> Caller:
-        return self._sessions.caller(self._guard.client(request.headers, request.remote))
+        return self._sessions.caller(self._guard.client(_plain(request.headers), request.remote))
+
+
+def _plain(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    """Of lines with the same name all, as one: that is what they mean (RFC 9110, 5.3)."""
+    return {name: ", ".join(headers.getall(name)) for name in map(str.title, headers)}
 
 
 def _wanted_response(request: web.Request) -> Response | None:
@@ -131,7 +151,11 @@ async def _json(request: web.Request) -> dict[str, Any]:
     # Any page may send the other types without asking; this one makes a browser ask first.
     if request.content_type != "application/json":
         raise Refused(415, "Send the body as JSON, with the header Content-Type: application/json.")
-    return parse_json(await request.read())
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return parse_json(await request.read())
+    except TimeoutError:
+        raise Refused(408, f"The body has not come within {BODY_SECONDS:g} s.") from None
 
 
 async def _hand_over(
@@ -165,9 +189,11 @@ def _refusal(request: web.Request, refused: Refused) -> web.Response:
         request.method,
         route.canonical if route else "(unknown path)",
         refused.status,
-        refused.body["error"],
+        refused.for_log,
     )
-    return web.json_response(refused.body, status=refused.status, headers=refused.headers)
+    answer = web.json_response(refused.body, status=refused.status, headers=refused.headers)
+    answer.force_close()  # who is refused keeps no connection from others
+    return answer
 
 
 def _view(state: RealtimeSessionState) -> dict[str, Any]:

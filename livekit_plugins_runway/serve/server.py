@@ -11,13 +11,15 @@ from ..errors import ConfigurationError
 from ..runway.client import DEFAULT_BASE_URL, RunwayClient
 from ..runway.journal.keeper import Keeper
 from .bodies import Bodies
+from .connections import Connections, most_connections
 from .guard import Guard
 from .options import MCP_PATH, ServeOptions
 from .rest import rest_server
 from .sessions import Sessions
 
 _McpServer = Callable[
-    [socket.socket, Sessions, Bodies, Guard, ServeOptions], AbstractAsyncContextManager[None]
+    [socket.socket, Sessions, Bodies, Guard, Connections, ServeOptions],
+    AbstractAsyncContextManager[None],
 ]
 _CREATE_SECONDS = 10.0
 """For calls that were under way at shutdown and may still make a session."""
@@ -58,12 +60,15 @@ async def run(
 
         rest_socket = stack.enter_context(_listen(options.host, options.port))
         mcp_url = None
+        most = most_connections(1 if serve_mcp is None else 2)
         if serve_mcp is not None and options.mcp_port is not None:
             mcp_socket = stack.enter_context(_listen(options.host, options.mcp_port))
             mcp_url = _url(options.host, mcp_socket) + MCP_PATH
-            await stack.enter_async_context(serve_mcp(mcp_socket, sessions, bodies, guard, options))
+            mcp = serve_mcp(mcp_socket, sessions, bodies, guard, Connections(most), options)
+            await stack.enter_async_context(mcp)
         rest_url = _url(options.host, rest_socket)
-        await stack.enter_async_context(rest_server(rest_socket, sessions, bodies, guard))
+        rest = rest_server(rest_socket, sessions, bodies, guard, Connections(most))
+        await stack.enter_async_context(rest)
         keeper.sweep(client.delete)
         ready(rest_url, mcp_url)
         try:

@@ -277,7 +277,8 @@ class Sessions:
 
     def _known(self, session_id: str) -> _Made:
         for made in self._made:
-            if made.session.id == session_id:
+            # One that is being made has no id yet.
+            if session_id and made.session.id == session_id:
                 return made
         raise Refused(404, "This server has not made that session, or it ended long ago.")
 

@@ -110,7 +110,7 @@ async def test_a_bad_body_is_refused_with_what_is_wrong_and_costs_nothing(
         assert not server.runway.requests
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"maxDuration": NaN}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"maxDuration": NaN}', b"\xff", b"[" * 50_000])
 async def test_what_is_not_json_is_refused(content: bytes) -> None:
     async with served() as server:
         json_type = {"Content-Type": "application/json"}
@@ -319,7 +319,7 @@ async def test_a_body_that_is_too_long_is_a_413() -> None:
     async with served() as server:
         answer = await server.join(personality="x" * 300_000)
         assert answer.status == 413
-        assert "262144" in answer.body["error"]
+        assert "65536" in answer.body["error"]
 
         async def endless() -> Any:
             yield b'{"avatarId": "'
