@@ -98,6 +98,8 @@ class Bodies:
                 400,
                 f"Unknown field {unknown[0][:80]!r}; known are {', '.join(_FRONT_END_FIELDS)}.",
             )
+        if nothing := sorted(name for name, value in body.items() if value is None):
+            raise Refused(400, f"{nothing[0]} is null: leave it out instead.")
         rest = {name: value for name, value in body.items() if name != "avatarId"}
         name = body.get("avatarId")
         if name is None:

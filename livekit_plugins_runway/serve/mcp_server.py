@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from socket import socket
@@ -33,6 +34,8 @@ from .refusals import Refused, from_runway
 from .sessions import Caller, Sessions
 
 _CALLER = "runway_avatar.caller"
+_CALLED = "runway_avatar.called"
+"""What a request calls: the name of the tool, and its arguments as they were given."""
 _GRACE = 3
 """Seconds for answers that are under way at shutdown."""
 
@@ -48,6 +51,14 @@ _Personality = Annotated[
 ]
 _StartScript = Annotated[
     str | None, Field(description="What the avatar says first, up to 2,000 characters.")
+]
+_Body = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description="The body of Runway's own create call, POST /v1/realtime_sessions, instead of "
+        "all other arguments. The answer is Runway's then: the id of a session that is not READY "
+        "yet."
+    ),
 ]
 _ResponseShape = Annotated[
     Response | None,
@@ -130,29 +141,34 @@ def _tools(sessions: Sessions, bodies: Bodies) -> MCPServer[Any]:
         personality: _Personality = None,
         start_script: _StartScript = None,
         response: _ResponseShape = None,
+        body: _Body = None,
     ) -> dict[str, Any]:
         """Make a live session with a Runway Character and wait until it can be joined (seconds).
         It costs money once it is used."""
-        body = {
+        _check_arguments(context)
+        caller = _caller_of(context)
+        if body is not None:
+            with _errors():
+                return await sessions.create(bodies.as_for_runway(body), caller)
+        fields = {
             "avatarId": avatar_id,
             "maxDuration": max_duration,
             "personality": personality,
             "startScript": start_script,
         }
-        given = {name: value for name, value in body.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
         with _errors():
-            return await sessions.make_ready(
-                bodies.for_front_end(given), response, _caller_of(context)
-            )
+            return await sessions.make_ready(bodies.for_front_end(given), response, caller)
 
     @server.tool(
         name="get-realtime-session",
         title="Realtime session status",
         annotations=ToolAnnotations(read_only_hint=True),
     )
-    async def get(session_id: _SessionId) -> dict[str, Any]:
+    async def get(context: Context[Any, Request], session_id: _SessionId) -> dict[str, Any]:
         """The status of a session that this server made: NOT_READY, READY, RUNNING, COMPLETED,
         FAILED or CANCELLED, and what belongs to it."""
+        _check_arguments(context)
         with _errors():
             state = await sessions.state(session_id)
         # Credentials come from the create tool alone, not whenever a model looks.
@@ -165,8 +181,9 @@ def _tools(sessions: Sessions, bodies: Bodies) -> MCPServer[Any]:
             read_only_hint=False, destructive_hint=True, idempotent_hint=True
         ),
     )
-    async def cancel(session_id: _SessionId) -> dict[str, Any]:
+    async def cancel(context: Context[Any, Request], session_id: _SessionId) -> dict[str, Any]:
         """End a session that this server made; it costs nothing more from then on."""
+        _check_arguments(context)
         with _errors():
             await sessions.cancel(session_id)
         return {"id": session_id, "status": "CANCELLED"}
@@ -187,10 +204,57 @@ def _errors() -> Iterator[None]:
         raise ToolError(str(answer)) from None
 
 
-def _caller_of(context: Context[Any, Request]) -> Caller:
+_KNOWN = {
+    "create-new-realtime-session": {
+        "avatar_id",
+        "max_duration",
+        "personality",
+        "start_script",
+        "response",
+        "body",
+    },
+    "get-realtime-session": {"session_id"},
+    "cancel-realtime-session": {"session_id"},
+}
+"""Arguments by tool."""
+
+
+def _check_arguments(context: Context[Any, Request]) -> None:
+    """Refuse what the framework (mcp 2.3.0) leaves out without a word: another session than the
+    one that was asked for would be made, and paid."""
+    name, given = _request_of(context).scope[_CALLED]
+    known = _KNOWN[name]
+    if unknown := sorted(set(given) - known):
+        raise ToolError(
+            f"Unknown argument {unknown[0][:80]!r}; known are {', '.join(sorted(known))}."
+        )
+    if "body" in given and len(given) > 1:
+        raise ToolError("With body no other argument is taken: everything is in it.")
+    if nothing := sorted(name for name, value in given.items() if value is None):
+        raise ToolError(f"{nothing[0]} is null: leave it out instead.")
+
+
+def _request_of(context: Context[Any, Request]) -> Request:
     request = context.request_context.request
     assert request is not None  # there is no other transport than HTTP
-    return cast(Caller, request.scope[_CALLER])
+    return request
+
+
+def _caller_of(context: Context[Any, Request]) -> Caller:
+    return cast(Caller, _request_of(context).scope[_CALLER])
+
+
+def _called(content: bytes) -> tuple[str, dict[str, Any]]:
+    """The tool's name and its arguments as they were given; "" and none for another request."""
+    try:
+        message = json.loads(content)
+    except (ValueError, RecursionError):
+        return "", {}
+    params = message.get("params") if isinstance(message, dict) else None
+    if not isinstance(params, dict) or message.get("method") != "tools/call":
+        return "", {}
+    name, arguments = params.get("name"), params.get("arguments")
+    return str(name), arguments if isinstance(arguments, dict) else {}
 
 
 def _app(
@@ -229,6 +293,8 @@ class _Front:
         peer = request.client.host if request.client else None
         try:
             self._guard.check(_plain(request.headers), peer, preflight=False)
+            if request.url.path.rstrip("/") != MCP_PATH:
+                raise Refused(404, f"There is nothing here: MCP is at {MCP_PATH}.")
             _check_method(request.method)
             body = await _read(request)
         except ClientDisconnect:
@@ -240,7 +306,7 @@ class _Front:
             return
         client = self._guard.client(_plain(request.headers), peer)
         with self._sessions.caller(client) as caller:
-            scope[_CALLER] = caller
+            scope[_CALLER], scope[_CALLED] = caller, _called(body)
             await _while_connected(self._app, request, body, send, caller)
 
 

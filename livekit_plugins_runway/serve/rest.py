@@ -24,6 +24,8 @@ from .refusals import Refused, from_runway
 from .sessions import Caller, Sessions
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_OPEN_TO_ALL = ("/healthz",)
+"""Without the token: whoever watches a container has none. Says nothing but that it is alive."""
 _KEEP_ALIVE = 5.0
 """Seconds for a caller's next request on the same connection."""
 _GRACE = 3.0
@@ -70,6 +72,10 @@ class Rest:
         app.add_routes(
             [
                 web.post("/api/avatar/session", self._front_end),
+                # As the READMEs of Runway's browser SDKs call it.
+                web.post("/api/avatar/connect", self._front_end),
+                web.get("/healthz", self._is_alive, allow_head=False),
+                web.get("/readyz", self._is_ready, allow_head=False),
                 web.post("/v1/realtime-sessions", self._create),
                 web.get("/v1/realtime-sessions/{id}", self._get, allow_head=False),
                 web.delete("/v1/realtime-sessions/{id}", self._delete),
@@ -99,6 +105,17 @@ class Rest:
         await self._sessions.cancel(request.match_info["id"])
         return web.Response(status=204)
 
+    async def _is_alive(self, _: web.Request) -> web.StreamResponse:
+        """This process answers."""
+        return web.json_response({"status": "ok"})
+
+    async def _is_ready(self, _: web.Request) -> web.StreamResponse:
+        """It would make a session now, as far as it knows; Runway is not asked."""
+        alive, most = self._sessions.alive, self._sessions.most
+        if self._sessions.stopping or alive >= most:
+            raise Refused(503, "No more sessions now.", retry_after=10)
+        return web.json_response({"status": "ok", "sessions": alive, "maxSessions": most})
+
     # -- every call --
 
     @web.middleware
@@ -108,7 +125,10 @@ class Rest:
                 request.method == hdrs.METH_OPTIONS
                 and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
             )
-            self._guard.check(_plain(request.headers), request.remote, preflight=preflight)
+            open_to_all = request.path in _OPEN_TO_ALL
+            self._guard.check(
+                _plain(request.headers), request.remote, preflight=preflight or open_to_all
+            )
             return _preflight_answer() if preflight else await handler(request)
         except Refused as refused:
             return _refusal(request, refused)

@@ -248,8 +248,18 @@ class Sessions:
                 retry_after=10,
             )
 
+    @property
+    def alive(self) -> int:
+        """Sessions that have not ended, as far as is known."""
+        return sum(map(self._is_alive, self._made))
+
+    @property
+    def most(self) -> int:
+        """That may be alive at once."""
+        return self._options.max_sessions
+
     def _has_room(self) -> bool:
-        return sum(map(self._is_alive, self._made)) < self._options.max_sessions
+        return self.alive < self.most
 
     def _is_alive(self, made: _Made) -> bool:
         return not made.ended and asyncio.get_running_loop().time() < made.alive_until

@@ -282,3 +282,32 @@ async def test_the_largest_body_is_named() -> None:
     async with served() as server:
         answer = await server.join(personality="x" * (MAX_BODY + 1))
         assert (answer.status, str(MAX_BODY) in answer.body["error"]) == (413, True)
+
+
+# -- what others find there
+
+
+async def test_the_path_of_runways_readmes_is_served() -> None:
+    async with served() as server:
+        answer = await server.post("/api/avatar/connect", {"avatarId": "influencer"})
+        assert (answer.status, "sessionId" in answer.body) == (200, True)
+
+
+@pytest.mark.parametrize("field", ["avatarId", "personality", "tools"])
+async def test_null_is_refused_as_runway_does(field: str) -> None:
+    async with served(avatars=("influencer",)) as server:
+        answer = await server.post(FRONT_END, {field: None})
+        assert (answer.status, f"{field} is null" in answer.body["error"]) == (400, True)
+        assert not server.runway.requests
+
+
+async def test_who_watches_a_container_needs_no_token_and_learns_nothing() -> None:
+    async with served(token=TOKEN, max_sessions=1) as server:
+        alive = await server.call("GET", "/healthz")
+        assert (alive.status, alive.body) == (200, {"status": "ok"})
+        assert (await server.call("GET", "/readyz")).status == 401
+        ready = await server.call("GET", "/readyz", headers=BEARER)
+        assert (ready.status, ready.body["sessions"]) == (200, 0)
+        assert (await server.post(SESSIONS, CREATE, headers=BEARER)).status == 200
+        full = await server.call("GET", "/readyz", headers=BEARER)
+        assert (full.status, full.headers["Retry-After"]) == (503, "10")

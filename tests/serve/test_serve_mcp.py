@@ -76,6 +76,7 @@ async def test_a_client_finds_the_tools_with_their_arguments(mode: str) -> None:
             "personality",
             "start_script",
             "response",
+            "body",
         }
         assert "costs money" in (listed[CREATE].description or "")
         assert all(argument["description"] for argument in arguments.values())
@@ -104,6 +105,52 @@ async def test_a_client_gets_the_key_where_asked_for_and_never_when_it_only_look
         seen = await call(tools, GET, session_id=session.id)
         assert seen["status"] == "READY"
         assert "sessionKey" not in seen
+
+
+@each_protocol
+async def test_the_body_of_runways_own_call_is_taken_and_answered_as_runway_does(
+    mode: str,
+) -> None:
+    avatar = {"type": "runway-preset", "presetId": "cooking-teacher"}
+    body = {"model": "gwm1_avatars", "avatar": avatar, "maxDuration": 30}
+    async with (
+        served(mcp=True, avatars=("influencer", "cooking-teacher")) as server,
+        client(server, mode) as tools,
+    ):
+        made = await call(tools, CREATE, body=body)
+        (session,) = server.runway.sessions.values()
+        assert made == {"id": session.id}
+        assert session.create_body == body
+        assert "maxDuration" in await refusal(tools, CREATE, body={**body, "maxDuration": 5})
+        assert "no other argument" in await refusal(tools, CREATE, body=body, max_duration=30)
+        await call(tools, CANCEL, session_id=session.id)
+
+
+@each_protocol
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ({"avatarId": "cooking-teacher"}, "avatarId"),
+        ({"avatar_id": "influencer", "maxDuration": 30}, "maxDuration"),
+        ({"avatar_id": None}, "avatar_id is null"),
+    ],
+)
+async def test_an_argument_that_is_not_known_makes_no_other_session(
+    mode: str, arguments: dict[str, Any], names: str
+) -> None:
+    async with served(mcp=True, avatars=("influencer",)) as server, client(server, mode) as tools:
+        assert names in await refusal(tools, CREATE, **arguments)
+        assert "extra" in await refusal(tools, CANCEL, session_id="x", extra=1)
+        assert not server.runway.sessions
+
+
+async def test_a_path_that_is_not_there_is_a_404() -> None:
+    async with served(mcp=True) as server:
+        for path in ("/.well-known/oauth-protected-resource", "/"):
+            url = server.mcp.removesuffix("/mcp") + path
+            async with server.http.get(url) as answer:
+                assert answer.status == 404
+                assert "/mcp" in (await answer.json())["error"]
 
 
 async def test_refusals_say_what_to_do() -> None:
