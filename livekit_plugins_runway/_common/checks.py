@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -39,3 +40,13 @@ def check_whole(argument: str, value: int, lowest: int, highest: int, unit: str)
             f"{argument} must be a whole number of {unit} from {lowest} to {highest}, not "
             f"{value!r}."
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it. A name other than localhost may be any address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

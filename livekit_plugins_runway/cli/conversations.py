@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Any, BinaryIO
+from urllib.parse import quote
 
 import aiohttp
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+from yarl import URL
 
 from .._common.http import new_session
 from ..errors import ConfigurationError, ProtocolError, RunwayException, UnavailableError
 from .account import iso
 from .calls import Request, run, send
 from .catalog import Limit, show_list
+from .output import printable
 from .settings import Settings, settings_of
 
 PATH = "/v1/avatar_conversations"
 _CHUNK = 256 * 1024
+_MOST_REDIRECTS = 5
+_SUFFIXES = {
+    "video/mp4": ".mp4",
+    "video/webm": ".webm",
+    "video/quicktime": ".mov",
+    "audio/mpeg": ".mp3",
+    "audio/mp4": ".m4a",
+    "audio/wav": ".wav",
+    "audio/x-wav": ".wav",
+    "audio/ogg": ".ogg",
+    "audio/webm": ".weba",
+}
+"""By media type. Another type names no file: it is the server's."""
 _STALLED = 60.0
 """Seconds without a byte after which a download is given up."""
 
@@ -107,11 +126,15 @@ def download(
 async def _download(
     settings: Settings, conversation_id: str, folder: Path, force: bool
 ) -> list[Path]:
+    if re.fullmatch(r"[\w-]{1,100}", conversation_id, re.ASCII) is None:
+        raise ConfigurationError(
+            f"{printable(conversation_id)[:80]!r} is no id of a conversation: letters, digits, - "
+            "and _."
+        )
     answer = await send(settings, _request(conversation_id))
     if not isinstance(answer, dict):
         raise ProtocolError("Runway described the conversation in an unknown way.")
-    # Not what was typed, which may hold slashes.
-    name = str(answer.get("id", "")).replace("/", "_") or "conversation"
+    name = conversation_id
     try:
         written = _write_texts(answer, folder / name, force)
         if url := answer.get("recordingUrl"):
@@ -138,29 +161,43 @@ def _write_texts(conversation: dict[str, Any], stem: Path, force: bool) -> list[
 
 def _write(path: Path, text: str, force: bool) -> Path:
     _check_free(path, force)
-    path.write_text(text)
+    part = _part_of(path)
+    try:
+        with _create(part) as file:
+            file.write(text.encode())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 
 def _check_free(path: Path, force: bool) -> None:
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
         raise ConfigurationError(f"{path} exists: pass --force to replace it.")
+
+
+def _part_of(path: Path) -> Path:
+    """Beside it, under a name that nobody can have prepared."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _create(path: Path) -> BinaryIO:
+    """A new file for its owner alone: it holds what people have said. Through no link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600), "wb")
 
 
 async def _save_recording(url: str, stem: Path, force: bool) -> Path:
     """Without the key: the address itself opens the recording."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost"):
-        raise ProtocolError("The recording's address is not https; it is not fetched.")
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_STALLED)
-    part = stem.with_name(stem.name + ".part")
+    part = _part_of(stem)
     try:
-        async with new_session(timeout=timeout) as http, http.get(url) as response:
+        async with new_session(timeout=timeout) as http, _get(http, url) as response:
             if response.status != 200:
                 raise _refused(response.status)
             path = stem.with_name(stem.name + _suffix(response.content_type))
             _check_free(path, force)
-            with _progress() as progress, part.open("wb") as file:
+            with _progress() as progress, _create(part) as file:
                 task = progress.add_task("recording", total=response.content_length)
                 async for chunk in response.content.iter_chunked(_CHUNK):
                     file.write(chunk)
@@ -176,6 +213,22 @@ async def _save_recording(url: str, stem: Path, force: bool) -> Path:
     return path
 
 
+@asynccontextmanager
+async def _get(http: aiohttp.ClientSession, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Each address on the way has to be https; on this machine also http."""
+    for _ in range(_MOST_REDIRECTS):
+        address = URL(url)
+        local = address.scheme == "http" and address.host in ("127.0.0.1", "localhost")
+        if address.scheme != "https" and not local:
+            raise ProtocolError("The recording's address is not https; it is not fetched.")
+        async with http.get(address, allow_redirects=False) as response:
+            if response.status not in (301, 302, 303, 307, 308):
+                yield response
+                return
+            url = str(address.join(URL(response.headers.get("Location", ""))))
+    raise ProtocolError(f"The recording's address leads on more than {_MOST_REDIRECTS} times.")
+
+
 def _refused(status: int) -> RunwayException:
     return UnavailableError(
         f"The recording's server answered with HTTP {status}; its address may have expired: "
@@ -184,8 +237,7 @@ def _refused(status: int) -> RunwayException:
 
 
 def _suffix(content_type: str) -> str:
-    kind, _, name = content_type.partition("/")
-    return f".{name}" if kind in ("video", "audio") and name.isalnum() else ".bin"
+    return _SUFFIXES.get(content_type, ".bin")
 
 
 def _progress() -> Progress:
@@ -210,9 +262,16 @@ def _avatar(conversation: dict[str, Any]) -> str | None:
 
 
 def _transcript(conversation: dict[str, Any]) -> list[str]:
+    """A line for each entry; what somebody said on several is indented, and so no entry."""
     lines = []
-    for entry in conversation.get("transcript") or []:
+    for entry in _objects(conversation.get("transcript")):
         when = f"[{entry['timestamp']}] " if entry.get("timestamp") else ""
-        lines.append(f"{when}{entry.get('role')}: {entry.get('content') or '(no text)'}")
-        lines += [f"  calls {call.get('name')}" for call in entry.get("toolCalls") or []]
-    return lines
+        said = str(entry.get("content") or "(no text)").splitlines() or ["(no text)"]
+        lines.append(f"{when}{entry.get('role')}: {said[0]}")
+        lines += [f"    {more}" for more in said[1:]]
+        lines += [f"  calls {call.get('name')}" for call in _objects(entry.get("toolCalls"))]
+    return [printable(line) for line in lines]
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

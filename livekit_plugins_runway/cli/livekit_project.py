@@ -6,7 +6,6 @@ import datetime
 import json
 import secrets
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import typer
@@ -16,7 +15,7 @@ from ..errors import ConfigurationError, RunwayException, UnavailableError
 from .calls import run
 from .exits import CredentialsError
 from .output import HIDDEN
-from .settings import Settings, settings_of
+from .settings import LiveKitProject, Settings, settings_of
 
 if TYPE_CHECKING:
     from livekit import api  # where it is used: it takes longer to load than all the rest
@@ -105,13 +104,12 @@ def dispatch(
     if settings.dry_run:
         _preview(settings, url, body)
         return
-    address = settings.livekit(url, "--livekit-url", "LIVEKIT_URL", "The LiveKit URL")
-    _check_url(address)
+    project = settings.livekit_project(url)
     from google.protobuf.json_format import MessageToDict
     from livekit import api
 
     request = api.CreateAgentDispatchRequest(agent_name=agent, room=room, metadata=metadata or "")
-    made = run(_dispatch(address, *_keys(settings), request))
+    made = run(_dispatch(project, request))
     if settings.output.as_json:
         settings.output.json(MessageToDict(made))
     else:
@@ -142,12 +140,12 @@ def _keys(settings: Settings) -> tuple[str, str]:
     )
 
 
-def _check_url(address: str) -> None:
-    parts = urlsplit(address)
-    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
-        raise ConfigurationError(
-            f"LIVEKIT_URL must be like wss://project.livekit.cloud, not {address[:80]!r}."
-        )
+def short_token(project: LiveKitProject, grants: api.VideoGrants) -> str:
+    """For one call of the server's API: whoever else gets it has a minute."""
+    from livekit import api
+
+    access = api.AccessToken(project.key, project.secret).with_grants(grants)
+    return access.with_ttl(datetime.timedelta(minutes=1)).to_jwt()
 
 
 def refusal(error: api.TwirpError) -> RunwayException:
@@ -161,15 +159,16 @@ def refusal(error: api.TwirpError) -> RunwayException:
 
 
 async def _dispatch(
-    address: str, key: str, secret: str, request: api.CreateAgentDispatchRequest
+    project: LiveKitProject, request: api.CreateAgentDispatchRequest
 ) -> api.AgentDispatch:
     from livekit import api
 
     limit = aiohttp.ClientTimeout(total=_TIMEOUT)
+    token = short_token(project, api.VideoGrants(room_admin=True, room=request.room))
     try:
         async with (
             new_session(timeout=limit) as http,
-            api.LiveKitAPI(address, key, secret, session=http) as livekit,
+            api.LiveKitAPI(project.url, token=token, session=http) as livekit,
         ):
             return await livekit.agent_dispatch.create_dispatch(request)
     except api.TwirpError as error:

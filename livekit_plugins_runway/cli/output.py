@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,20 @@ from rich.table import Table
 from rich.text import Text
 
 HIDDEN = "***"
-_SECRET_FIELDS = frozenset({"sessionkey", "token", "signedurl", "apikey", "apisecret", "secret"})
+_SECRET_FIELDS = frozenset(
+    {
+        "accesstoken",
+        "apikey",
+        "apisecret",
+        "authorization",
+        "password",
+        "secret",
+        "sessionkey",
+        "signedurl",
+        "token",
+    }
+)
+"""Without `_` and `-`, in small letters."""
 
 
 def masked(value: Any, secrets: Iterable[str] = ()) -> Any:
@@ -24,12 +37,7 @@ def masked(value: Any, secrets: Iterable[str] = ()) -> Any:
     def visit(item: Any) -> Any:
         match item:
             case dict():
-                return {
-                    name: HIDDEN
-                    if name.lower() in _SECRET_FIELDS and isinstance(inner, str)
-                    else visit(inner)
-                    for name, inner in item.items()
-                }
+                return {name: _shown(name, inner, visit) for name, inner in item.items()}
             case list() | tuple():
                 return [visit(inner) for inner in item]
             case str():
@@ -40,6 +48,24 @@ def masked(value: Any, secrets: Iterable[str] = ()) -> Any:
                 return item
 
     return visit(value)
+
+
+def _shown(name: object, value: object, visit: Callable[[Any], Any]) -> Any:
+    """Of a secret the scheme of an `Authorization` header, which is none."""
+    if not (_is_secret(name) and isinstance(value, str)):
+        return visit(value)
+    scheme, space, _ = value.partition(" ")
+    return f"{scheme} {HIDDEN}" if space and scheme in ("Bearer", "Basic") else HIDDEN
+
+
+def _is_secret(name: object) -> bool:
+    return str(name).lower().replace("_", "").replace("-", "") in _SECRET_FIELDS
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """As JSON that any terminal may be shown: what it could take for more than text is escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def printable(value: object) -> str:
@@ -63,11 +89,11 @@ class Output:
     def json(self, value: Any, *, show_secrets: bool = False) -> None:
         """A result. `show_secrets` only where they are what the user has asked for."""
         shown = value if show_secrets else masked(value, self.secrets)
-        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        typer.echo(json_text(shown, 2))
 
     def json_line(self, value: Any) -> None:
         """One of several results."""
-        typer.echo(json.dumps(masked(value, self.secrets), ensure_ascii=False))
+        typer.echo(json_text(masked(value, self.secrets)))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         table = Table(*columns, box=None, pad_edge=False, header_style="bold")
@@ -79,7 +105,9 @@ class Output:
         """One thing, a line for each of its properties."""
         table = Table(box=None, pad_edge=False, show_header=False)
         for name, value in values.items():
-            table.add_row(Text(name, style="bold"), Text(self._clean(value), overflow="fold"))
+            table.add_row(
+                Text(self._clean(name), style="bold"), Text(self._clean(value), overflow="fold")
+            )
         _stdout().print(table)
 
     def line(self, text: str) -> None:
@@ -93,7 +121,7 @@ class Output:
     def error(self, text: str, code: int, kind: str) -> None:
         if self.as_json:
             problem = {"error": {"kind": kind, "message": self._clean(text), "exit_code": code}}
-            typer.echo(json.dumps(problem, ensure_ascii=False), err=True)
+            typer.echo(json_text(problem), err=True)
         else:
             typer.echo(f"Error: {self._clean(text)}", err=True)
 

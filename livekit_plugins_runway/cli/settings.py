@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import typer
 from dotenv import dotenv_values
 
-from .._common.checks import required
+from .._common.checks import is_loopback, required
 from ..errors import ConfigurationError
 from .exits import CredentialsError
 from .output import Output
@@ -30,6 +31,15 @@ class Variable:
     name: str
     value: str = field(repr=False)
     origin: Origin
+
+
+@dataclass(frozen=True)
+class LiveKitProject:
+    """Where a LiveKit server is, and what it accepts."""
+
+    url: str
+    key: str
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,10 +71,51 @@ class Settings:
             )
         return key.value
 
+    def livekit_project(self, url: str | None = None) -> LiveKitProject:
+        """What may be sent a token that is made with the secret.
+
+        Args:
+            url: an option of the command, instead of `LIVEKIT_URL`.
+
+        Raises:
+            ConfigurationError: something is missing; or the address is from `.env` and the secret
+                is not: whoever wrote that file would get what the secret opens; or the address is
+                not https or wss, and not of this machine.
+        """
+        address = self.livekit(url, "--livekit-url", "LIVEKIT_URL", "The LiveKit URL")
+        key = self.livekit(None, "it in .env", "LIVEKIT_API_KEY", "The LiveKit key")
+        secret = self.livekit(None, "it in .env", "LIVEKIT_API_SECRET", "The LiveKit secret")
+        _check_livekit_url(address)
+        found, signs = self.variable("LIVEKIT_URL"), self.variable("LIVEKIT_API_SECRET")
+        from_elsewhere = (
+            url is None
+            and (found is not None and found.origin == ".env")
+            and (signs is not None and signs.origin == "environment")
+        )
+        if from_elsewhere:
+            raise ConfigurationError(
+                "LIVEKIT_URL is in .env, but LIVEKIT_API_SECRET is in the environment, and a "
+                "secret belongs to one server: put both in the same place, or pass --livekit-url."
+            )
+        return LiveKitProject(address, key, secret)
+
     def livekit(self, option: str | None, flag: str, name: str, what: str) -> str:
         """An option of the command, else the variable; `ConfigurationError` names both."""
         found = self.variable(name)
         return required(what, flag, option or (found.value if found else ""), name)
+
+
+def _check_livekit_url(address: str) -> None:
+    parts = urlsplit(address)
+    if parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname:
+        raise ConfigurationError(
+            f"LIVEKIT_URL must be like wss://project.livekit.cloud, not {address[:80]!r}."
+        )
+    if parts.scheme in ("ws", "http") and not is_loopback(parts.hostname):
+        raise ConfigurationError(
+            f"LIVEKIT_URL is {parts.scheme}://, which shows everybody on the way the tokens that "
+            "are sent: use wss:// or https://, beyond this machine."
+        )
 
 
 def load_env_file(path: Path | None) -> dict[str, str]:

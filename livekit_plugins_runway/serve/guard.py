@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from .options import TOKEN_VARIABLE, ServeOptions, is_loopback
+from .._common.checks import is_loopback
+from .options import TOKEN_VARIABLE, ServeOptions
 from .refusals import Refused
 
 MAX_BODY = 64 * 1024

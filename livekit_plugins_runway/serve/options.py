@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from .._common.checks import check_choice, check_seconds
+from .._common.checks import check_choice, check_seconds, is_loopback
 from ..errors import ConfigurationError
 from .bodies import avatar_named
 
@@ -79,16 +78,6 @@ class ServeOptions:
         _check_range("max_sessions", self.max_sessions, 1, 1000)
         _check_range("max_duration", self.max_duration, 10, 1800)
         check_seconds("ready_timeout", self.ready_timeout)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it. A name other than localhost may be any address."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_token(token: str | None) -> None:

@@ -33,7 +33,7 @@ from ..calls import Request, preview, run, runway
 from ..exits import ExitCode
 from ..output import masked
 from ..sessions import PATH, Avatar, Preset
-from ..settings import LIVEKIT_VARIABLES, STAGE_BASE_URL, Settings, settings_of
+from ..settings import STAGE_BASE_URL, Settings, settings_of
 from .offline import LIVE_SECONDS, Check, offline_checks, package_versions
 from .verdict import MOUTHPIECE, Verdict, judge
 
@@ -125,11 +125,13 @@ def doctor(
 
 def _livekit_server(settings: Settings, allow_private: bool) -> tuple[str, str, str] | None:
     """URL, key and secret of the agents' server; None where no worker can be invited to it."""
-    found = [settings.variable(name) for name in LIVEKIT_VARIABLES]
-    url, key, secret = (None if variable is None else variable.value for variable in found)
-    if url is None or key is None or secret is None:
+    try:
+        project = settings.livekit_project()
+    except ConfigurationError:
+        return None  # the checks have said why
+    if not (allow_private or is_public(project.url)):
         return None
-    return (url, key, secret) if allow_private or is_public(url) else None
+    return project.url, project.key, project.secret
 
 
 def _live_request(

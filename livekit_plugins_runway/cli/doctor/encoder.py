@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import secrets
 
 from livekit import api, rtc
@@ -34,7 +35,8 @@ async def encoder_in_use(url: str, key: str, secret: str, timeout: float) -> str
     """
     room, name = rtc.Room(), f"runway-avatar-doctor-{secrets.token_hex(4)}"
     grants = api.VideoGrants(room_join=True, room=name, can_subscribe=False)
-    token = api.AccessToken(key, secret).with_identity("doctor").with_grants(grants).to_jwt()
+    access = api.AccessToken(key, secret).with_identity("doctor").with_grants(grants)
+    token = access.with_ttl(datetime.timedelta(minutes=1)).to_jwt()
     step = "joining a room"
     try:
         async with asyncio.timeout(timeout):

@@ -18,12 +18,12 @@ import aiohttp
 
 from ..._common.http import new_session
 from ..._common.versions import untested_versions
-from ...errors import RunwayException
+from ...errors import ConfigurationError, RunwayException
 from ...runway.billing import credits_for
 from ..account import MODEL, ORGANIZATION, summary
 from ..calls import ask, runway
 from ..exits import CredentialsError
-from ..livekit_project import refusal
+from ..livekit_project import refusal, short_token
 from ..settings import KEY_VARIABLES, LIVEKIT_VARIABLES, STAGE_BASE_URL, Settings
 
 Status = Literal["ok", "warn", "fail"]
@@ -237,21 +237,25 @@ async def _livekit(settings: Settings) -> list[Check]:
         ]
     checks = [Check("livekit reachable", "ok", f"in {answer.took * 1000:.0f} ms")]
     checks += _skew("clock against livekit", answer)
-    return [*checks, *await _livekit_key(settings, found.value)]
+    return [*checks, *await _livekit_key(settings)]
 
 
-async def _livekit_key(settings: Settings, url: str) -> list[Check]:
+async def _livekit_key(settings: Settings) -> list[Check]:
     """Listing rooms is the cheapest call that needs a key."""
-    key, secret = (settings.variable(name) for name in LIVEKIT_VARIABLES[1:])
-    if key is None or secret is None:
+    if any(settings.variable(name) is None for name in LIVEKIT_VARIABLES):
         return []
+    try:
+        project = settings.livekit_project()
+    except ConfigurationError as error:
+        return [Check("livekit key", "fail", "not sent", error.message)]
     from livekit import api  # here: `runway-avatar --help` does without
 
     limit = aiohttp.ClientTimeout(total=_TIMEOUT)
+    token = short_token(project, api.VideoGrants(room_list=True))
     try:
         async with (
             new_session(timeout=limit) as http,
-            api.LiveKitAPI(url, key.value, secret.value, session=http) as livekit,
+            api.LiveKitAPI(project.url, token=token, session=http) as livekit,
         ):
             await livekit.room.list_rooms(api.ListRoomsRequest(names=["runway-avatar-doctor"]))
     except api.TwirpError as error:
@@ -260,7 +264,8 @@ async def _livekit_key(settings: Settings, url: str) -> list[Check]:
         return [Check("livekit key", "fail", kind, problem.message)]
     except (aiohttp.ClientError, TimeoutError) as error:
         return [Check("livekit key", "fail", type(error).__name__, "Try again.")]
-    return [Check("livekit key", "ok", "accepted"), await _media(url, key.value, secret.value)]
+    media = await _media(project.url, project.key, project.secret)
+    return [Check("livekit key", "ok", "accepted"), media]
 
 
 async def _media(url: str, key: str, secret: str) -> Check:
