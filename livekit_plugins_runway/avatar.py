@@ -105,8 +105,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         learned: what the calls of a process find out for those that follow it; None: each call
             finds it out for itself. With "auto".
         check_first_words: with "auto" and nothing learned, hold back what the avatar says first
-            until it is known to be the agent's words. That takes up to 0.4 s of a call's first
-            segment, and nobody hears words that the avatar makes up.
+            until it is known to be the agent's words. That takes 0.2 s of a call's first segment,
+            up to 0.4 s, and nobody hears words that the avatar makes up. Not where the worker
+            answers `lk.clear_buffer`, which only one does that is sent its words.
         allow_private_livekit_url: do not check that address; for "direct" with a simulator.
         delivery: how speech reaches the avatar worker; "auto" asks the worker ("direct": always
             "datastream").

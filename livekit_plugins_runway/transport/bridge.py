@@ -273,6 +273,7 @@ class BridgeConnection:
         self._bridge = bridge
         """The call's; not closed here."""
         self.doubts_first_words = bridge.doubts_first_words
+        """Until `open_delivery()` has found that there is no reason."""
         self._on_trial = bridge.on_trial
         self._instead_of_a_conversation = instead_of_a_conversation
         """What to do where the worker holds one; "" where nothing can be done."""
@@ -357,6 +358,9 @@ class BridgeConnection:
         room = self._way().room
         kind, delivery = await room.open_delivery(known or option, must_listen=self._on_trial)
         self._bridge.last_delivery = kind
+        if option == "auto" and known is None and kind == "datastream":
+            # It answers `lk.clear_buffer`, which only a worker has that is sent its words.
+            self.doubts_first_words = False
         return kind, delivery
 
     def way_out(self, reason: LossReason) -> str:

@@ -162,6 +162,10 @@ async def test_a_worker_that_repeats_keeps_the_bridge_and_is_remembered(
         await call.user.wait_for_video(10.0)
         await says_whole(call)
         assert (call.avatar.transport, call.avatar.delivery) == ("bridge", speech_by)
+        instance = call.avatar._instance
+        assert instance is not None
+        # One that answers `lk.clear_buffer` says what it is sent: its first words do not wait.
+        assert instance.doubts_first_words is (speech_by == "track")
         assert (changes, call.errors) == ([], [])
         memory = AccountMemory(
             learned, call.simulator.api_secret, call.simulator.url, livekit_server.url
