@@ -33,16 +33,17 @@ class MovingMicrophone:
 
     async def move_to(self, microphone: Microphone, patience: float) -> None:
         """With the next pause in what is said, or if nothing is; after `patience` seconds in any
-        case. Cancelled, it does not move."""
-        self._next = microphone
+        case. Cancelled, it has not moved: whoever cancels closes the other one."""
+        former, self._next = self._microphone, microphone
         self._moved.clear()
         try:
             async with asyncio.timeout(patience):
                 await self._moved.wait()
         except TimeoutError:
             self._move()
-        finally:
-            self._next = None
+        except BaseException:
+            self._microphone, self._next = former, None
+            raise
 
     def _move(self) -> None:
         if self._next is not None:
