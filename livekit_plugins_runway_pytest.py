@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 
 _no_server = pytest.StashKey[Exception]()
+_OURS = "livekit_server_of_runway_bridge"
+"""A name that no other fixture has: a project's own `livekit_server` needs no server of ours."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build a missing livekit-server here: it takes minutes, longer than any one test may."""
     if session.config.option.collectonly:
         return
-    if any("livekit_server" in getattr(item, "fixturenames", ()) for item in session.items):
+    if any(_OURS in getattr(item, "fixturenames", ()) for item in session.items):
         from livekit_plugins_runway.testing.livekit_binary import LiveKitServerError, provision
 
         try:
@@ -38,15 +40,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             session.config.stash[_no_server] = error
 
 
-@pytest.fixture(scope="session")
-def livekit_server(pytestconfig: pytest.Config) -> Iterator[LiveKitServer]:
-    """A real livekit-server on loopback; one for all tests, so use room names of your own."""
+@pytest.fixture(scope="session", name=_OURS)
+def _livekit_server(pytestconfig: pytest.Config) -> Iterator[LiveKitServer]:
+    """What `livekit_server` gives."""
     if (error := pytestconfig.stash.get(_no_server, None)) is not None:
         raise error
     from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 
     with LiveKitServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def livekit_server(livekit_server_of_runway_bridge: LiveKitServer) -> LiveKitServer:
+    """A real livekit-server on loopback; one for all tests, so use room names of your own."""
+    return livekit_server_of_runway_bridge
 
 
 @pytest.fixture

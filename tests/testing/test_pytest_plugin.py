@@ -36,6 +36,28 @@ def test_a_project_that_does_not_use_it_imports_nothing_of_it(pytester: pytest.P
 
 
 @pytest.mark.slow
+def test_a_fixture_of_that_name_of_the_projects_own_needs_no_server_of_ours(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVEKIT_SERVER_BIN", str(pytester.path / "nowhere"))
+    pytester.makepyfile(
+        """
+        import sys
+        import pytest
+
+        @pytest.fixture
+        def livekit_server():
+            return "a server of docker-compose"
+
+        def test_one(livekit_server):
+            assert livekit_server.startswith("a server")
+            assert "livekit_plugins_runway" not in sys.modules
+        """
+    )
+    pytester.runpytest_subprocess(timeout=LIMIT).assert_outcomes(passed=1)
+
+
+@pytest.mark.slow
 def test_without_a_server_the_test_that_wants_one_says_why(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
