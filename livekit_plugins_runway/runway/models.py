@@ -27,8 +27,10 @@ from pydantic import (
     Field,
     JsonValue,
     SecretStr,
+    StrictBool,
     Tag,
     ValidationError,
+    WithJsonSchema,
     field_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -59,6 +61,9 @@ def _check_url(url: str) -> str:
     if parts.scheme.lower() not in ("wss", "https", "ws", "http") or not parts.hostname:
         raise ValueError("must be a wss:// or https:// address with a host")
     return url
+
+
+_AN_ADDRESS = WithJsonSchema({"type": "string", "pattern": r"^(wss|https|ws|http)://[^/?#\s]"})
 
 
 def _check_token(token: SecretStr) -> SecretStr:
@@ -119,7 +124,7 @@ _Description = Annotated[str, Field(min_length=1), _at_most(1024)]
 class _Parameter(_Request):
     name: _Name
     description: _Description
-    required: bool | None = None
+    required: StrictBool | None = None
     """Runway takes None (not sent) as True."""
 
 
@@ -234,7 +239,7 @@ class LiveKitIntegration(_Request):
     """
 
     type: Literal["livekit"] = "livekit"
-    url: Annotated[str, AfterValidator(_check_url)]
+    url: Annotated[str, AfterValidator(_check_url), _AN_ADDRESS]
     token: Annotated[SecretStr, AfterValidator(_check_token)]
     room_name: Annotated[str, Field(min_length=1), _at_most(256)]
     agent_identity: Annotated[str, Field(min_length=1), _at_most(256)] | None = None
@@ -244,7 +249,7 @@ class ElevenLabsIntegration(_Request):
     """An ElevenLabs agent holds the conversation; `signed_url` is as good as a password."""
 
     type: Literal["elevenlabs"] = "elevenlabs"
-    signed_url: Annotated[SecretStr, AfterValidator(_check_signed_url)]
+    signed_url: Annotated[SecretStr, AfterValidator(_check_signed_url), _AN_ADDRESS]
 
 
 Integration = Annotated[LiveKitIntegration | ElevenLabsIntegration, Field(discriminator="type")]
@@ -367,7 +372,7 @@ class CreatedSession(_Response):
 class ConsumedCredentials(_Response):
     """Answer to consume: how to join the Runway room, usable once."""
 
-    url: Annotated[str, AfterValidator(_check_url)]
+    url: Annotated[str, AfterValidator(_check_url), _AN_ADDRESS]
     token: SecretStr
     room_name: _Text = ""
     """To be shown: the token says which room it is for."""

@@ -98,12 +98,10 @@ class Bodies:
                 400,
                 f"Unknown field {unknown[0][:80]!r}; known are {', '.join(_FRONT_END_FIELDS)}.",
             )
-        if nothing := sorted(name for name, value in body.items() if value is None):
-            raise Refused(400, f"{nothing[0]} is null: leave it out instead.")
         rest = {name: value for name, value in body.items() if name != "avatarId"}
-        name = body.get("avatarId")
-        if name is None:
-            name = self._default
+        name = body.get("avatarId", self._default)
+        if name is None and "avatarId" in body:
+            raise Refused(400, "avatarId is null: leave it out instead.")
         if name is None:
             raise Refused(400, "avatarId is missing: name a preset or the id of an avatar.")
         if not isinstance(name, str):
@@ -123,6 +121,8 @@ class Bodies:
         return self._checked({"model": "gwm1_avatars", **body})
 
     def _checked(self, fields: dict[str, Any]) -> CreateRealtimeSession:
+        if (null := _null_at(fields)) is not None:
+            raise Refused(400, f"{null} is null: leave it out instead.")
         try:
             request = CreateRealtimeSession.model_validate(fields)
         except ValidationError as error:
@@ -140,6 +140,19 @@ class Bodies:
                 f"maxDuration {seconds} is more than this server allows: {self._max_duration}.",
             )
         return request.model_copy(update={"max_duration": seconds})
+
+
+def _null_at(fields: dict[str, Any]) -> str | None:
+    """The first field that is null, of the body, a tool or a parameter: Runway's schema has none.
+    Deeper is JSON that is Runway's to judge."""
+    for name, value in fields.items():
+        if value is None:
+            return name[:80]
+    for within in ("tools", "parameters"):
+        for number, inner in enumerate(fields.get(within) or ()):
+            if isinstance(inner, dict) and (found := _null_at(inner)) is not None:
+                return f"{within}.{number}.{found}"
+    return None
 
 
 def _key(avatar: Avatar) -> str:

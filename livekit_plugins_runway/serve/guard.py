@@ -60,7 +60,7 @@ class Guard:
     """Lets a request in, or refuses it."""
 
     def __init__(self, options: ServeOptions) -> None:
-        self._options = options
+        self.options = options
         self._calls = RateLimit(options.rate * _CALLS_PER_CREATE)
         self._strangers = RateLimit(options.rate * _CALLS_PER_CREATE)
         """Of calls without the token, behind a proxy perhaps from the same address as those with
@@ -68,7 +68,7 @@ class Guard:
 
     def client(self, headers: Mapping[str, str], peer: str | None) -> str:
         """The address that limits are counted for."""
-        forwarded = headers.get("X-Forwarded-For", "") if self._options.trust_proxy else ""
+        forwarded = headers.get("X-Forwarded-For", "") if self.options.trust_proxy else ""
         # Only the last entry, of all lines, was written by the proxy that this server stands
         # behind.
         return forwarded.rpartition(",")[2].strip() or peer or "unknown"
@@ -83,7 +83,7 @@ class Guard:
         Raises:
             Refused: 401, 403 or 429, with what to do.
         """
-        token, given = self._options.token, headers.get("Authorization", "")
+        token, given = self.options.token, headers.get("Authorization", "")
         known = token is None or hmac.compare_digest(_bearer(given) or b"", token.encode())
         limit = self._calls if known else self._strangers
         if wait := limit.take(self.client(headers, peer)):
@@ -101,13 +101,13 @@ class Guard:
 
     def allows(self, origin: str) -> bool:
         """Whether pages of this origin may call."""
-        allowed = self._options.allowed_origins
+        allowed = self.options.allowed_origins
         return "*" in allowed or origin in allowed
 
     def _check_host(self, host: str) -> None:
         # Without a token, a page could reach a server on loopback under a name of its own that it
         # lets point to 127.0.0.1 (DNS rebinding), and then count as the same origin.
-        if self._options.token is None and not _names_loopback(host):
+        if self.options.token is None and not _names_loopback(host):
             raise Refused(
                 403,
                 f"This server has no token and answers only as localhost, not as {host[:200]!r}; "

@@ -19,6 +19,7 @@ from ..runway.models import Ready, RealtimeSessionState
 from .bodies import Bodies, parse_json
 from .connections import BODY_SECONDS, Connections
 from .guard import MAX_BODY, Guard
+from .openapi import document
 from .options import Response
 from .refusals import Refused, from_runway
 from .sessions import Caller, Sessions
@@ -74,6 +75,7 @@ class Rest:
                 web.post("/api/avatar/session", self._front_end),
                 # As the READMEs of Runway's browser SDKs call it.
                 web.post("/api/avatar/connect", self._front_end),
+                web.get("/openapi.json", self._describe, allow_head=False),
                 web.get("/healthz", self._is_alive, allow_head=False),
                 web.get("/readyz", self._is_ready, allow_head=False),
                 web.post("/v1/realtime-sessions", self._create),
@@ -104,6 +106,9 @@ class Rest:
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         await self._sessions.cancel(request.match_info["id"])
         return web.Response(status=204)
+
+    async def _describe(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(document(self._guard.options))
 
     async def _is_alive(self, _: web.Request) -> web.StreamResponse:
         """This process answers."""
