@@ -140,8 +140,7 @@ def usually(pcm: Any) -> float:
 
 async def followed(call: Call) -> None:
     """The avatar encrypts with the second key."""
-    bridge: Any = call.avatar._call and call.avatar._call.transport
-    manager = bridge.participant._room.e2ee_manager
+    manager: Any = call.bridge.participant._room.e2ee_manager
     async with asyncio.timeout(5.0):
         while {it.key_index for it in manager.frame_cryptors()} != {1}:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

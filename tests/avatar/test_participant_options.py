@@ -33,10 +33,8 @@ def somebody_else(call: Call) -> SimulatedUser:
 
 async def reconnected(call: Call) -> None:
     """The avatar participant's connection was made anew by the SDK, and its face is seen again."""
-    transport: Any = call.avatar._call and call.avatar._call.transport
-    bridge = getattr(transport, "_current", transport)
     began = now()
-    await bridge.participant._room.simulate_scenario(FULL_RECONNECT)
+    await call.bridge.participant._room.simulate_scenario(FULL_RECONNECT)
     await call.user.wait_for_video(10.0, since=began + 1.0)
 
 

@@ -31,6 +31,8 @@ from livekit_plugins_runway.testing.levels import Levels, compare, loudest, too_
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import HeardTone, ToneScript, hear, missing
 from livekit_plugins_runway.testing.user import SimulatedUser
+from livekit_plugins_runway.transport.auto.transport import AutoTransport
+from livekit_plugins_runway.transport.bridge import Bridge
 from livekit_plugins_runway.transport.tokens import RoomCredentials
 
 RATE = 48_000
@@ -116,6 +118,16 @@ class Call:
         async with asyncio.timeout(timeout):
             while await self.others() != ["user"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
+
+    @property
+    def bridge(self) -> Bridge:
+        """Of a call whose transport it is now."""
+        assert self.avatar._call is not None
+        transport = self.avatar._call.transport
+        if isinstance(transport, AutoTransport):
+            transport = transport._current
+        assert isinstance(transport, Bridge)
+        return transport
 
     async def join_user(self) -> None:
         """Let the user come, of a call that was begun with `late`."""

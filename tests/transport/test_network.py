@@ -14,7 +14,7 @@ from livekit import rtc
 from livekit_plugins_runway import AvatarState, RecoveryOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import ToneScript, in_order, missing
-from livekit_plugins_runway.transport.bridge import Bridge, BridgeConnection
+from livekit_plugins_runway.transport.bridge import BridgeConnection
 from tests.support.call import DIRECT, Call, calling, now
 
 UTTERANCE = ToneScript(14)
@@ -28,9 +28,7 @@ def connection(call: Call, whose: str) -> rtc.Room:
     if whose == "agent":
         return call.room
     if whose == "participant":
-        assert call.avatar._call is not None
-        assert isinstance(call.avatar._call.transport, Bridge)
-        return call.avatar._call.transport.participant._room
+        return call.bridge.participant._room
     assert call.avatar._instance is not None
     assert isinstance(call.avatar._instance.connection, BridgeConnection)
     return call.avatar._instance.connection.room

@@ -20,9 +20,10 @@ _RECENT_BLOCKS = 8
 _UNLIKE, _UNLIKE_TRUSTED, _UNLIKE_WAITING = 10.5, 11.5, 8.0
 _AGREEMENT_GAIN, _DISAGREEMENT = 5.0, 0.6
 _ALONG, _ALONG_WAITING, _ALIKE = 0.72, 0.6, 0.85
-# For words that were like its own for a moment. Own words of all 2,751 cases of the matrix that say
-# them, and music alone so unlike: 10.7 and more.
-_UNLIKE_BY_NOW, _ALONG_BY_NOW = 9.5, 0.45
+# For words that were like its own for a moment, and are not any more. Own words of all 2,751 cases
+# of the matrix that say them, and music alone so unlike: 10.7 and more. Of music that begins slowly
+# there is less, and it does not become less again.
+_UNLIKE_BY_NOW, _FALLEN, _ALONG_BY_NOW = 9.5, 0.8, 0.45
 _AGREEMENT_WEIGHT = 0.06
 # Of the last second's most evidence. The sample's first 316 replies, words of the agent: 72 hops
 # at most, 112 where they come in pieces. Of an avatar's own words after them: 128 and more in 90 %.
@@ -237,8 +238,9 @@ class WordJudge:
                 and self._agreement < _DISAGREEMENT
                 and along < _ALONG_WAITING
             )
-        never_own = not self._own_peak
-        if never_own and self._recent[-1] < _UNLIKE_BY_NOW and along < _ALONG_BY_NOW:
+        by_now = self._recent[-1]
+        was_like = not self._own_peak and by_now < _FALLEN * self._best
+        if was_like and by_now < _UNLIKE_BY_NOW and along < _ALONG_BY_NOW:
             return True
         limit = _UNLIKE_TRUSTED if self._trusted or self._own_peak else _UNLIKE
         return evidence + _AGREEMENT_GAIN * self._agreement < limit and along < _ALONG
