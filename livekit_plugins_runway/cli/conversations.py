@@ -134,11 +134,11 @@ async def _download(
     answer = await send(settings, _request(conversation_id))
     if not isinstance(answer, dict):
         raise ProtocolError("Runway described the conversation in an unknown way.")
-    name = conversation_id
+    stem = folder / conversation_id
     try:
-        written = _write_texts(answer, folder / name, force)
+        written = _write_texts(answer, stem, force)
         if url := answer.get("recordingUrl"):
-            written.append(await _save_recording(str(url), folder / name, force))
+            written.append(await _save_recording(str(url), stem, force))
         else:
             settings.output.note(f"No recording: the conversation is {answer.get('status')}.")
     except OSError as error:

@@ -73,7 +73,7 @@ def token(
         )
         return
     access = (
-        api.AccessToken(*_keys(settings))
+        api.AccessToken(*settings.livekit_keys())
         .with_identity(who)
         .with_name(name or who)
         .with_grants(grants)
@@ -131,13 +131,6 @@ def _preview(settings: Settings, url: str | None, body: dict[str, Any]) -> None:
     else:
         settings.output.line(f"{request['method']} {request['url']}")
         typer.echo(json.dumps(body, indent=2, ensure_ascii=False))
-
-
-def _keys(settings: Settings) -> tuple[str, str]:
-    return (
-        settings.livekit(None, "it in .env", "LIVEKIT_API_KEY", "The LiveKit key"),
-        settings.livekit(None, "it in .env", "LIVEKIT_API_SECRET", "The LiveKit secret"),
-    )
 
 
 def short_token(project: LiveKitProject, grants: api.VideoGrants) -> str:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .._common.text import one_line
+
 HIDDEN = "***"
 _SECRET_FIELDS = frozenset(
     {
@@ -70,8 +72,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 def printable(value: object) -> str:
     """One line for a terminal: what came from elsewhere may hold control sequences."""
-    text = "-" if value is None else str(value)
-    return "".join(c if c.isprintable() else " " for c in text)
+    return one_line("-" if value is None else str(value))
 
 
 @dataclass(frozen=True)

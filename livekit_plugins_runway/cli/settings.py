@@ -83,8 +83,7 @@ class Settings:
                 not https or wss, and not of this machine.
         """
         address = self.livekit(url, "--livekit-url", "LIVEKIT_URL", "The LiveKit URL")
-        key = self.livekit(None, "it in .env", "LIVEKIT_API_KEY", "The LiveKit key")
-        secret = self.livekit(None, "it in .env", "LIVEKIT_API_SECRET", "The LiveKit secret")
+        key, secret = self.livekit_keys()
         _check_livekit_url(address)
         found, signs = self.variable("LIVEKIT_URL"), self.variable("LIVEKIT_API_SECRET")
         from_elsewhere = (
@@ -98,6 +97,13 @@ class Settings:
                 "secret belongs to one server: put both in the same place, or pass --livekit-url."
             )
         return LiveKitProject(address, key, secret)
+
+    def livekit_keys(self) -> tuple[str, str]:
+        """Key and secret of the project. `ConfigurationError` names the one that is missing."""
+        return (
+            self.livekit(None, "it in .env", "LIVEKIT_API_KEY", "The LiveKit key"),
+            self.livekit(None, "it in .env", "LIVEKIT_API_SECRET", "The LiveKit secret"),
+        )
 
     def livekit(self, option: str | None, flag: str, name: str, what: str) -> str:
         """An option of the command, else the variable; `ConfigurationError` names both."""

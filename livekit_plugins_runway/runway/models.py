@@ -35,6 +35,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from .._common.text import one_line
 from ..errors import ProtocolError
 
 _MOST_ISSUES, _LONGEST_TEXT, _DEEPEST = 5, 1000, 16
@@ -483,5 +484,4 @@ def explain(error: ValidationError) -> str:
     ]
     if more := len(issues) - len(told):
         told.append(f"and {more} more")
-    text = "; ".join(told)
-    return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_TEXT])
+    return one_line("; ".join(told)[:_LONGEST_TEXT])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from .._common.checks import is_loopback
@@ -17,6 +17,15 @@ MAX_BODY = 64 * 1024
 
 _CALLS_PER_CREATE = 30
 _REMEMBERED = 1024
+
+
+def joined(lines: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The headers of a request by their names in title case. Of lines with the same name all, as
+    one: that is what they mean (RFC 9110, 5.3)."""
+    values: dict[str, list[str]] = {}
+    for name, value in lines:
+        values.setdefault(name.title(), []).append(value)
+    return {name: ", ".join(all_of_it) for name, all_of_it in values.items()}
 
 
 class RateLimit:
@@ -77,7 +86,7 @@ class Guard:
         """Check a request before its body is read.
 
         Args:
-            headers: by names in title case; lines with the same name joined by commas.
+            headers: as `joined()` returns them.
             preflight: a browser asks whether it may call; it cannot send the token with that.
 
         Raises:

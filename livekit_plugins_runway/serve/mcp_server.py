@@ -16,7 +16,6 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
 from pydantic import Field
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
@@ -28,7 +27,7 @@ from ..errors import RunwayException
 from ..log import logger
 from .bodies import Bodies
 from .connections import BODY_SECONDS, Connections
-from .guard import MAX_BODY, Guard
+from .guard import MAX_BODY, Guard, joined
 from .options import MCP_PATH, Response, ServeOptions
 from .refusals import Refused, from_runway
 from .sessions import Caller, Sessions
@@ -292,7 +291,7 @@ class _Front:
         request = Request(scope, receive)
         peer = request.client.host if request.client else None
         try:
-            self._guard.check(_plain(request.headers), peer, preflight=False)
+            self._guard.check(joined(request.headers.items()), peer, preflight=False)
             if request.url.path.rstrip("/") != MCP_PATH:
                 raise Refused(404, f"There is nothing here: MCP is at {MCP_PATH}.")
             _check_method(request.method)
@@ -304,7 +303,7 @@ class _Front:
             answer = JSONResponse(refused.body, refused.status, headers)
             await answer(scope, receive, send)
             return
-        client = self._guard.client(_plain(request.headers), peer)
+        client = self._guard.client(joined(request.headers.items()), peer)
         with self._sessions.caller(client) as caller:
             scope[_CALLER], scope[_CALLED] = caller, _called(body)
             await _while_connected(self._app, request, body, send, caller)
@@ -356,11 +355,6 @@ def _check_method(method: str) -> None:
         refused = Refused(405, f"{method} is not served here: MCP clients use POST.")
         refused.headers["Allow"] = "POST, DELETE"
         raise refused
-
-
-def _plain(headers: Headers) -> dict[str, str]:
-    """Of lines with the same name all, as one: that is what they mean (RFC 9110, 5.3)."""
-    return {name.title(): ", ".join(headers.getlist(name)) for name in headers}
 
 
 async def _read(request: Request) -> bytes:

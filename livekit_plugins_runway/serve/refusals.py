@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .._common.text import one_line
 from ..errors import (
     RequestError,
     RunwayException,
@@ -36,7 +37,7 @@ class Refused(Exception):
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["Retry-After"] = str(math.ceil(retry_after))
-        self.for_log = "".join(c if c.isprintable() else " " for c in error[:_LONGEST_LINE])
+        self.for_log = one_line(error[:_LONGEST_LINE])
         """One line, without control sequences: part of it may be the caller's."""
         if status == 401:
             self.headers["WWW-Authenticate"] = "Bearer"

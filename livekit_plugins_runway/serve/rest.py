@@ -11,14 +11,13 @@ from socket import socket
 from typing import Any, cast, get_args
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDictProxy
 
 from ..errors import RunwayException
 from ..log import logger
 from ..runway.models import Ready, RealtimeSessionState
 from .bodies import Bodies, parse_json
 from .connections import BODY_SECONDS, Connections
-from .guard import MAX_BODY, Guard
+from .guard import MAX_BODY, Guard, joined
 from .openapi import document
 from .options import Response
 from .refusals import Refused, from_runway
@@ -132,7 +131,7 @@ class Rest:
             )
             open_to_all = request.path in _OPEN_TO_ALL
             self._guard.check(
-                _plain(request.headers), request.remote, preflight=preflight or open_to_all
+                joined(request.headers.items()), request.remote, preflight=preflight or open_to_all
             )
             return _preflight_answer() if preflight else await handler(request)
         except Refused as refused:
@@ -157,12 +156,9 @@ class Rest:
         response.headers[hdrs.VARY] = hdrs.ORIGIN
 
     def _caller(self, request: web.Request) -> Caller:
-        return self._sessions.caller(self._guard.client(_plain(request.headers), request.remote))
-
-
-def _plain(headers: CIMultiDictProxy[str]) -> dict[str, str]:
-    """Of lines with the same name all, as one: that is what they mean (RFC 9110, 5.3)."""
-    return {name: ", ".join(headers.getall(name)) for name in map(str.title, headers)}
+        return self._sessions.caller(
+            self._guard.client(joined(request.headers.items()), request.remote)
+        )
 
 
 def _wanted_response(request: web.Request) -> Response | None:

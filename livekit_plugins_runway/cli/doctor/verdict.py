@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from ...errors import CreditsError, QuotaError, RoomTokenError, SessionNotReadyError
 from ...transport.livekit_url import is_public
@@ -57,13 +57,12 @@ def judge(
     if direct is None:
         return verdict
     stream = _heard(direct, "datastream")
-    speaks = stream is not None and stream.reaction == "speaks"
     if verdict.kind in ("datastream", "track"):
-        also = "says" if speaks else "does not say"
+        also = "says" if _speaks(stream) else "does not say"
         told = f'Invited to your own room (transport="direct") it {also} what it is sent, too.'
         return replace(verdict, advice=(*verdict.advice, told))
-    if stream is None or not speaks:
-        told = f"Invited to your own room it did not help: {_why_not(direct)}."
+    if not _speaks(stream):
+        told = f"Invited to your own room it did not help: {_why_not(direct, stream)}."
         return replace(verdict, options={}, advice=(told, *verdict.advice))
     return Verdict(
         "direct",
@@ -73,10 +72,9 @@ def judge(
     )
 
 
-def _why_not(direct: Findings) -> str:
+def _why_not(direct: Findings, heard: Heard | None) -> str:
     if direct.error is not None:
         return direct.error.message.rstrip(".")
-    heard = _heard(direct, "datastream")
     return "nothing came back" if heard is None or heard.reaction == "silent" else "it answers"
 
 
@@ -87,7 +85,7 @@ def _of_bridge(
         return _failed(findings)
     track, stream = _heard(findings, "track"), _heard(findings, "datastream")
     advice = _about_end(findings)
-    if stream is not None and stream.reaction == "speaks":
+    if _speaks(stream):
         also = " It also speaks what it hears on a microphone track." if _speaks(track) else ""
         if not findings.answers_rpc:
             advice += (
@@ -97,7 +95,7 @@ def _of_bridge(
         summary = f"The worker speaks what it is sent as a data stream.{also}"
         options = {"transport": "bridge", "delivery": "datastream", **_by_time(findings, stream)}
         return Verdict("datastream", summary, options, advice)
-    if track is not None and track.reaction == "speaks":
+    if _speaks(track):
         summary = "The worker speaks what it hears on a microphone track, and takes no data stream."
         options = {"transport": "bridge", "delivery": "track", **_by_time(findings, track)}
         return Verdict("track", summary, options, advice)
@@ -146,7 +144,7 @@ def _heard(findings: Findings, kind: Literal["track", "datastream"]) -> Heard | 
     return None if isinstance(found, RoomTokenError) else found
 
 
-def _speaks(heard: Heard | None) -> bool:
+def _speaks(heard: Heard | None) -> TypeGuard[Heard]:
     return heard is not None and heard.reaction == "speaks"
 
 

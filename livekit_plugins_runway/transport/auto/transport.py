@@ -138,15 +138,15 @@ class AutoTransport:
 
     async def go_over(self, error: RunwayException) -> RunwayException | None:
         current, repeated = self._current, self._repeated
-        untried = isinstance(current, Bridge) and current.last_delivery == "datastream"
         if (
-            untried
+            isinstance(current, Bridge)
+            and current.last_delivery == "datastream"
             and self._may_try_track
             and other_delivery_may_do_better(error, repeated=repeated)
         ):
             logger.warning("the avatar did not say what it was sent: it is given a track to hear")
             self._may_try_track = False
-            self._bridge().delivery = "track"
+            current.delivery = "track"
             self._forget()
             return None
         if not other_may_do_better(current.kind, error, repeated=repeated):
@@ -162,10 +162,6 @@ class AutoTransport:
             logger.warning("no other transport can be tried", extra={"why": why})
             return error
         return await self._change(error)
-
-    def _bridge(self) -> Bridge:
-        assert isinstance(self._current, Bridge)
-        return self._current
 
     def _forget(self) -> None:
         """It was wrong, or is not so any more."""
