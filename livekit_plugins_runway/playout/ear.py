@@ -56,20 +56,22 @@ class HeldVoice:
         """Not heard yet."""
         self._free = 0
         """Hops at the front that are heard although the rest is held."""
+        self._to_sound = 0
+        """Hops up to the last that is not quiet: what follows it need not be heard."""
         self._loudest = 0
         """Sample of all that has come."""
 
     @property
     def behind(self) -> int:
-        """Hops that the user has not heard yet. From any thread."""
+        """Hops that the user has not heard yet, but for the quiet after them. From any thread."""
         former = self._former
-        return len(self.hops) + (0 if former is None else former.behind)
+        return self._to_sound if former is None else former.behind
 
     def push(self, pcm: bytes, *, let_go: bool) -> bytes:
         """Take a whole number of hops, and give as many."""
         if self._former is not None:
-            self.hops, self._former = self._former.hops, None
-            self._free = len(self.hops)
+            self.hops, self._to_sound = self._former.hops, self._former.behind
+            self._free, self._former = len(self.hops), None
         size = len(SILENCE)
         heard = [
             self._next(pcm[start : start + size], let_go=let_go)
@@ -80,18 +82,23 @@ class HeldVoice:
     def _next(self, hop: bytes, *, let_go: bool) -> bytes:
         self.hops.append(hop)
         self._loudest = max(self._loudest, _loudest(hop))
+        if not self._is_quiet(hop):
+            self._to_sound = len(self.hops)
         if self._loudest < _QUIET and len(self.hops) > self._free + _BEFORE:
             del self.hops[self._free]
         if not let_go and not self._free:
             return SILENCE
         heard = self._take()
-        quiet = _loudest(heard) < max(_QUIET, _QUIET_SHARE * self._loudest)
-        if quiet and (self._free or (let_go and self.hops)):
+        if self._is_quiet(heard) and (self._free or (let_go and self.hops)):
             heard = self._take()
         return heard
 
+    def _is_quiet(self, hop: bytes) -> bool:
+        return _loudest(hop) < max(_QUIET, _QUIET_SHARE * self._loudest)
+
     def _take(self) -> bytes:
         self._free = max(0, self._free - 1)
+        self._to_sound = max(0, self._to_sound - 1)
         return self.hops.popleft()
 
 

@@ -170,6 +170,16 @@ def test_what_was_held_is_heard_when_it_is_let_go_and_the_pauses_make_up_for_it(
     assert held.push(tone(2), let_go=True) == tone(2)
 
 
+def test_nobody_is_behind_with_the_silence_that_follows_what_was_heard() -> None:
+    held = HeldVoice()
+    held.push(tone(20), let_go=False)
+    assert held.push(SILENCE * 20, let_go=True) == tone(20)
+    assert held.behind == 0
+    heard = held.push(SILENCE * 4 + tone(5), let_go=True)
+    assert heard == SILENCE * 9
+    assert held.behind == 11  # the silence before them is waited for
+
+
 def test_what_is_held_next_does_not_hold_up_what_was_let_go() -> None:
     first = HeldVoice()
     first.push(tone(10), let_go=False)
