@@ -69,13 +69,19 @@ async def said_whole(call: Call, script: ToneScript, began: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "speech"),
-    [*((how, "datastream") for how in REASONS), ("kill", "track"), ("unpublish", "track")],
+    ("how", "speech", "transport"),
+    [
+        *((how, "datastream", "auto") for how in REASONS),
+        ("kill", "track", "auto"),  # its first words are held until they are known
+        ("kill", "track", "bridge"),
+        ("unpublish", "track", "auto"),
+    ],
 )
 async def test_lost_in_mid_utterance_the_voice_says_the_rest_in_the_same_segment(
-    livekit_server: LiveKitServer, how: str, speech: str
+    livekit_server: LiveKitServer, how: str, speech: str, transport: str
 ) -> None:
-    async with calling(livekit_server, simulated={"speech": speech}, stall_timeout=1.0) as call:
+    options = {"transport": transport, "stall_timeout": 1.0}
+    async with calling(livekit_server, simulated={"speech": speech}, **options) as call:
         await call.start()
         await call.user.wait_for_video(10.0)
         began = now()

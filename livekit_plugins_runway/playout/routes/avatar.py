@@ -296,7 +296,8 @@ class AvatarRoute:
         if not tracker.is_in_doubt:
             return clear
         if lost:
-            return since if tracker.words is Words.UNKNOWN and unsure >= _DOUBTFUL else clear
+            never_alike = tracker.words is Words.UNKNOWN and not tracker.alike
+            return since if never_alike and unsure >= _DOUBTFUL else clear
         if tracker.words is Words.UNKNOWN:
             return since if unsure <= _SHORT else clear  # of tones nothing else is ever known
         return since if unsure >= _IN_DOUBT else clear
