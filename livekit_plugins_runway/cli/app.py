@@ -24,19 +24,19 @@ from .settings import (
 )
 
 _COMMANDS = {
-    "auth": ".account:auth",
-    "avatars": ".catalog:avatars",
-    "presets": ".catalog:presets",
-    "voices": ".catalog:voices",
-    "documents": ".catalog:documents",
-    "sessions": ".sessions:app",
-    "conversations": ".conversations:app",
-    "usage": ".account:usage",
-    "request": ".raw:request",
-    "token": ".livekit_project:token",
-    "dispatch": ".livekit_project:dispatch",
+    "auth": ".commands.account:auth",
+    "avatars": ".commands.catalog:avatars",
+    "presets": ".commands.catalog:presets",
+    "voices": ".commands.catalog:voices",
+    "documents": ".commands.catalog:documents",
+    "sessions": ".commands.sessions:app",
+    "conversations": ".commands.conversations:app",
+    "usage": ".commands.account:usage",
+    "request": ".commands.raw:request",
+    "token": ".commands.livekit_project:token",
+    "dispatch": ".commands.livekit_project:dispatch",
     "doctor": ".doctor.command:doctor",
-    "serve": ".serve:serve",
+    "serve": ".commands.serve:serve",
 }
 """Where each command is, in the order of the help: loaded when it is asked for, because HTTP and
 the models of requests take three times as long to load as all else that a command line needs."""

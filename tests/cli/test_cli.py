@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import typer
 
-from livekit_plugins_runway.cli import account as account_commands
-from livekit_plugins_runway.cli import sessions as session_commands
 from livekit_plugins_runway.cli.app import app
+from livekit_plugins_runway.cli.commands import account as account_commands
+from livekit_plugins_runway.cli.commands import sessions as session_commands
 from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.cli.output import HIDDEN, Output, masked, printable
 from livekit_plugins_runway.cli.settings import Settings

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from livekit_plugins_runway.cli import conversations
+from livekit_plugins_runway.cli.commands import conversations
 from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.cli.output import Output, json_text, masked
 from livekit_plugins_runway.cli.settings import Settings

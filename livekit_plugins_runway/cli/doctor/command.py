@@ -28,11 +28,11 @@ from ...runway.journal.writer import Journal, journal_folder
 from ...runway.models import CreateRealtimeSession
 from ...runway.requests import realtime_request
 from ...transport.livekit_url import is_public
-from ..account import ORGANIZATION
 from ..calls import Request, preview, run, runway
+from ..commands.account import ORGANIZATION
+from ..commands.sessions import PATH, Avatar, Preset
 from ..exits import ExitCode
 from ..output import masked
-from ..sessions import PATH, Avatar, Preset
 from ..settings import STAGE_BASE_URL, Settings, settings_of
 from .offline import LIVE_SECONDS, Check, offline_checks, package_versions
 from .verdict import MOUTHPIECE, Verdict, judge

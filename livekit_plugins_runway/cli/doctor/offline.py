@@ -20,10 +20,10 @@ from ..._common.http import new_session
 from ..._common.versions import untested_versions
 from ...errors import ConfigurationError, RunwayException
 from ...runway.billing import credits_for
-from ..account import MODEL, ORGANIZATION, summary
 from ..calls import ask, runway
+from ..commands.account import MODEL, ORGANIZATION, summary
+from ..commands.livekit_project import refusal, short_token
 from ..exits import CredentialsError
-from ..livekit_project import refusal, short_token
 from ..settings import KEY_VARIABLES, LIVEKIT_VARIABLES, STAGE_BASE_URL, Settings
 
 Status = Literal["ok", "warn", "fail"]

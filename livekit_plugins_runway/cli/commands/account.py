@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigurationError, ProtocolError
-from ..runway.billing import USD_PER_CREDIT
-from .calls import Request, run, send
-from .settings import KEY_VARIABLES, Settings, settings_of
+from ...errors import ConfigurationError, ProtocolError
+from ...runway.billing import USD_PER_CREDIT
+from ..calls import Request, run, send
+from ..settings import KEY_VARIABLES, Settings, settings_of
 
 ORGANIZATION = Request("GET", "/v1/organization")
 MODEL = "gwm1_avatars"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import aiohttp
 import typer
 
-from .._common.http import new_session
-from ..errors import ConfigurationError, RunwayException, UnavailableError
-from .calls import run
-from .exits import CredentialsError
-from .output import HIDDEN
-from .settings import LiveKitProject, Settings, settings_of
+from ..._common.http import new_session
+from ...errors import ConfigurationError, RunwayException, UnavailableError
+from ..calls import run
+from ..exits import CredentialsError
+from ..output import HIDDEN
+from ..settings import LiveKitProject, Settings, settings_of
 
 if TYPE_CHECKING:
     from livekit import api  # where it is used: it takes longer to load than all the rest

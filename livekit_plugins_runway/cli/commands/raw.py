@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ConfigurationError
-from .calls import Request, json_argument, run, send
-from .settings import settings_of
+from ...errors import ConfigurationError
+from ..calls import Request, json_argument, run, send
+from ..settings import settings_of
 
 
 class Method(enum.StrEnum):

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 from yarl import URL
 
-from .._common.http import new_session
-from ..errors import ConfigurationError, ProtocolError, RunwayException, UnavailableError
+from ..._common.http import new_session
+from ...errors import ConfigurationError, ProtocolError, RunwayException, UnavailableError
+from ..calls import Request, run, send
+from ..output import printable
+from ..settings import Settings, settings_of
 from .account import iso
-from .calls import Request, run, send
 from .catalog import Limit, show_list
-from .output import printable
-from .settings import Settings, settings_of
 
 PATH = "/v1/avatar_conversations"
 _CHUNK = 256 * 1024

@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import typer
 
-from ..errors import ProtocolError
-from ..runway.models import PresetId
-from .calls import Request, run, send, send_list
-from .settings import settings_of
+from ...errors import ProtocolError
+from ...runway.models import PresetId
+from ..calls import Request, run, send, send_list
+from ..settings import settings_of
 
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many. [default: all]")]
 _Row = Callable[[dict[str, Any]], Sequence[object]]

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigurationError
-from ..log import logger
-from ..serve.options import TOKEN_VARIABLE, Response, ServeOptions
-from ..serve.server import run
-from .settings import Settings, settings_of
+from ...errors import ConfigurationError
+from ...log import logger
+from ...serve.options import TOKEN_VARIABLE, Response, ServeOptions
+from ...serve.server import run
+from ..settings import Settings, settings_of
 
 
 def serve(

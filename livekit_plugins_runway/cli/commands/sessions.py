@@ -12,23 +12,23 @@ from urllib.parse import quote
 
 import typer
 
-from ..errors import ConfigurationError, RunwayException, TimedOutError
-from ..runway.client import RunwayClient
-from ..runway.journal.records import Entry, made_with, same_address
-from ..runway.journal.sweep import Sweep, Swept, look
-from ..runway.journal.writer import VARIABLE, journal_folder
-from ..runway.models import (
+from ...errors import ConfigurationError, RunwayException, TimedOutError
+from ...runway.client import RunwayClient
+from ...runway.journal.records import Entry, made_with, same_address
+from ...runway.journal.sweep import Sweep, Swept, look
+from ...runway.journal.writer import VARIABLE, journal_folder
+from ...runway.models import (
     TERMINAL_STATES,
     CreateRealtimeSession,
     Failed,
     PresetId,
     RealtimeSessionState,
 )
-from ..runway.requests import realtime_request
-from ..runway.session import RealtimeSession
-from .calls import Request, ask, json_argument, preview, run, runway, send
-from .exits import ExitCode, exit_code
-from .settings import KEY_VARIABLES, Settings, settings_of
+from ...runway.requests import realtime_request
+from ...runway.session import RealtimeSession
+from ..calls import Request, ask, json_argument, preview, run, runway, send
+from ..exits import ExitCode, exit_code
+from ..settings import KEY_VARIABLES, Settings, settings_of
 
 PATH = "/v1/realtime_sessions"
 _END_POLL = 2.0
