@@ -16,6 +16,7 @@ from ..faults import FaultPlan
 from ..options import CallName, SimulatorOptions
 from ..worker.face import Face
 from .account import AccountApi, SimulatedAccount
+from .cors import allow_pages
 from .rest import (
     API_VERSION,
     DOC_URL,
@@ -128,6 +129,7 @@ class RunwaySimulator:
                     ).routes(),
                 ]
             )
+            allow_pages(app)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
