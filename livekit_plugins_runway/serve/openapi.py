@@ -122,16 +122,17 @@ def _schemas(options: ServeOptions) -> dict[str, Any]:
             },
         },
         "JoinableSession": {
-            "type": "object",
-            "required": ["sessionId"],
-            "properties": {
-                "sessionId": _ID,
-                "sessionKey": text,
-                "serverUrl": text,
-                "token": text,
-                "roomName": text,
-            },
-            "description": "With `response=session-key` the key, else what joins the room.",
+            "description": f"By `response`; {options.response} if it is left out.",
+            "oneOf": [{"$ref": _REF.format(model=name)} for name in ("SessionKey", "Credentials")],
+        },
+        "SessionKey": {
+            **_object({"sessionId": _ID, "sessionKey": text}, baseUrl=text),
+            "description": "`session-key`: consume the session with it, once, at `baseUrl` if that "
+            "is there, else at Runway's production host.",
+        },
+        "Credentials": {
+            **_object({"sessionId": _ID, "serverUrl": text, "token": text, "roomName": text}),
+            "description": "`credentials`: the session is consumed; join its LiveKit room.",
         },
         "CreatedSession": {"type": "object", "required": ["id"], "properties": {"id": _ID}},
         "Session": {
@@ -174,6 +175,15 @@ def _without_null(schema: Any) -> Any:
 def _by_name(schemas: dict[str, Any]) -> dict[str, Any]:
     """Not a schema, though it may have names of one's keywords."""
     return {name: _without_null(schema) for name, schema in schemas.items()}
+
+
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": {**required, **optional},
+        "additionalProperties": False,
+    }
 
 
 def _body(schema: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from ..errors import ConfigurationError
 from .bodies import avatar_named
 
 Response = Literal["credentials", "session-key"]
-"""What a front end gets: the room's credentials, or the key with which it takes them itself."""
+"""What a front end gets: the room's credentials, or the key with which it takes them itself. The
+key is the default: `@runwayml/avatars` 0.17.0 takes only that, `@runwayml/avatars-react` both."""
 
 MCP_PATH = "/mcp"
 TOKEN_VARIABLE = "RUNWAY_AVATAR_TOKEN"
@@ -47,7 +48,7 @@ class ServeOptions:
     token: str | None = field(default=None, repr=False)
     allowed_origins: tuple[str, ...] = ()
     avatars: tuple[str, ...] = ()
-    response: Response = "credentials"
+    response: Response = "session-key"
     rate: int = 10
     max_sessions: int = 5
     max_duration: int = 300

@@ -16,8 +16,13 @@ from typing import Any, Self
 
 from ..errors import NotFoundError, RunwayException
 from ..log import logger
-from ..runway.client import RunwayClient
-from ..runway.models import TERMINAL_STATES, CreateRealtimeSession, RealtimeSessionState
+from ..runway.client import DEFAULT_BASE_URL, RunwayClient
+from ..runway.models import (
+    TERMINAL_STATES,
+    CreateRealtimeSession,
+    Ready,
+    RealtimeSessionState,
+)
 from ..runway.session import RealtimeSession, SessionState
 from .guard import RateLimit, too_many
 from .options import Response, ServeOptions
@@ -166,7 +171,7 @@ class Sessions:
         async with self._made_for(caller, request) as session:
             ready = await session.wait_until_ready(self._options.ready_timeout)
             if (response or self._options.response) == "session-key":
-                return {"sessionId": session.id, "sessionKey": ready.session_key.get_secret_value()}
+                return self._with_key(session.id, ready)
             credentials = await session.consume(ready)
             return {
                 "sessionId": session.id,
@@ -174,6 +179,13 @@ class Sessions:
                 "token": credentials.token.get_secret_value(),
                 "roomName": credentials.room_name,
             }
+
+    def _with_key(self, session_id: str, ready: Ready) -> dict[str, Any]:
+        answer = {"sessionId": session_id, "sessionKey": ready.session_key.get_secret_value()}
+        # Where the key is good, if that is not where Runway's browser SDKs look by themselves.
+        if self._client.base_url != DEFAULT_BASE_URL:
+            answer["baseUrl"] = self._client.base_url
+        return answer
 
     async def state(self, session_id: str) -> RealtimeSessionState:
         """What Runway says of a session that this server made.

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import pytest
 
 from livekit_plugins_runway.errors import ConfigurationError
+from livekit_plugins_runway.runway.client import RunwayClient
+from livekit_plugins_runway.runway.models import CreateRealtimeSession
+from livekit_plugins_runway.serve import sessions as sessions_module
 from livekit_plugins_runway.serve.options import ServeOptions
 from livekit_plugins_runway.serve.server import run
-from livekit_plugins_runway.testing import CallFault, Faults
+from livekit_plugins_runway.serve.sessions import Sessions
+from livekit_plugins_runway.testing import CallFault, Faults, RunwaySimulator
 from livekit_plugins_runway.testing.simulator.session import SessionStatus
 from tests.support.serving import FRONT_END, NEVER, SESSIONS, Served, quick, served
 
@@ -32,34 +38,58 @@ async def nothing_left(server: Served) -> None:
 # -- what a front end gets --
 
 
-async def test_a_front_end_gets_credentials_of_a_consumed_session() -> None:
+async def test_a_front_end_gets_the_key_of_a_session_that_it_consumes_by_itself() -> None:
     async with served() as server:
         answer = await server.join()
         session = only(server)
         assert answer.status == 200
+        assert answer.body["sessionId"] == session.id
+        assert answer.body["sessionKey"] == session.session_key
+        assert session.create_body["avatar"] == {"type": "runway-preset", "presetId": "influencer"}
+        assert (session.consumed_at, session.credits) == (None, 0)
+        # As Runway's SDKs do it, with what is in the answer.
+        url = f"{answer.body['baseUrl']}/v1/realtime_sessions/{session.id}/consume"
+        headers = {
+            "Authorization": f"Bearer {answer.body['sessionKey']}",
+            "Content-Type": "application/json",
+        }
+        async with server.http.post(url, headers=headers) as consumed:
+            assert consumed.status == 200
+        assert session.consumed_at is not None
+
+
+@pytest.mark.parametrize("how", ["option", "query"])
+async def test_a_front_end_gets_credentials_of_a_consumed_session_where_asked_for(how: str) -> None:
+    options: dict[str, Any] = {"response": "credentials"} if how == "option" else {}
+    async with served(**options) as server:
+        path = FRONT_END if how == "option" else f"{FRONT_END}?response=credentials"
+        answer = await server.post(path, {"avatarId": "influencer"})
+        session = only(server)
         assert answer.body.keys() == {"sessionId", "serverUrl", "token", "roomName"}
         assert answer.body["sessionId"] == answer.body["roomName"] == session.id
         assert answer.body["serverUrl"].startswith("ws")
         assert session.consumed_at is not None
-        assert session.create_body["avatar"] == {"type": "runway-preset", "presetId": "influencer"}
         assert not session.status.is_terminal
 
 
-@pytest.mark.parametrize("how", ["option", "query"])
-async def test_a_front_end_gets_the_key_of_an_unconsumed_session_where_asked_for(how: str) -> None:
-    options: dict[str, Any] = {"response": "session-key"} if how == "option" else {}
-    async with served(**options) as server:
-        path = FRONT_END if how == "option" else f"{FRONT_END}?response=session-key"
-        answer = await server.post(path, {"avatarId": "influencer"})
-        session = only(server)
-        assert answer.body == {"sessionId": session.id, "sessionKey": session.session_key}
-        assert session.consumed_at is None
-
-
 async def test_the_query_outranks_the_option() -> None:
-    async with served(response="session-key") as server:
-        answer = await server.post(f"{FRONT_END}?response=credentials", {"avatarId": "influencer"})
-        assert "token" in answer.body
+    async with served(response="credentials") as server:
+        answer = await server.post(f"{FRONT_END}?response=session-key", {"avatarId": "influencer"})
+        assert "sessionKey" in answer.body
+
+
+async def test_at_runways_production_host_a_front_end_looks_by_itself() -> None:
+    async with RunwaySimulator(options=quick()) as runway:
+        client = RunwayClient(runway.api_secret, base_url=runway.url)
+        with mock.patch.object(sessions_module, "DEFAULT_BASE_URL", runway.url):
+            sessions = Sessions(client, ServeOptions())
+            with sessions.caller("somebody") as caller:
+                body = CreateRealtimeSession.model_validate(CREATE)
+                made = await sessions.make_ready(body, None, caller)
+                caller.sent(json.dumps(made).encode())
+        await sessions.aclose()
+        await client.aclose(1)
+        assert made.keys() == {"sessionId", "sessionKey"}
 
 
 async def test_what_it_asks_for_reaches_runway() -> None:
@@ -180,7 +210,8 @@ async def test_a_refusal_of_runway_is_passed_on(fault: CallFault, status: int) -
 
 
 async def test_a_refused_consume_ends_the_session() -> None:
-    async with served(faults=Faults(consume=[CallFault(status=404, error="Gone.")])) as server:
+    gone = Faults(consume=[CallFault(status=404, error="Gone.")])
+    async with served(faults=gone, response="credentials") as server:
         answer = await server.join()
         assert answer.status == 404
         await nothing_left(server)
@@ -204,7 +235,7 @@ async def test_a_caller_that_hangs_up_leaves_no_session(path: str) -> None:
 
 async def test_a_caller_that_hangs_up_while_its_session_is_consumed_leaves_none() -> None:
     slow = Faults(consume=[CallFault(answer_delay=0.3)])
-    async with served(faults=slow) as server:
+    async with served(faults=slow, response="credentials") as server:
         call = asyncio.create_task(server.join())
         await server.runway.wait_until(
             lambda: any(s.consumed_at for s in server.runway.sessions.values())

@@ -38,9 +38,9 @@ def serve(
     response: Annotated[
         Response,
         typer.Option(
-            help="What front ends get: the room's credentials, or the key to take them with."
+            help="What front ends get: the key to take the room's credentials with, or those."
         ),
-    ] = "credentials",
+    ] = "session-key",
     rate: Annotated[
         int, typer.Option(help="Sessions that one client may make per minute.")
     ] = ServeOptions.rate,
