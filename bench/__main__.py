@@ -135,7 +135,7 @@ def arguments() -> argparse.Namespace:
         help="another plugin: a callable without arguments that returns an object with "
         "start(session, room) and aclose()",
     )
-    parser.add_argument("--publish", action="store_true", help="into docs/ and the README as well")
+    parser.add_argument("--publish", action="store_true", help="into docs/ as well")
     return parser.parse_args()
 
 

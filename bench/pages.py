@@ -16,9 +16,6 @@ from bench.scores import ADDED, FIGURES, Verdict, figures_json, judge, saturated
 
 ROOT = Path(__file__).resolve().parent.parent
 _BEGIN, _END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
-_README_ROWS = (
-    "first_frame", "first_word", "speech", "barge_in", "video", "skew", "frame_rate", "cpu",
-)  # fmt: skip
 
 PICTURES = {
     "bench-latency": "Latencies of all candidates",
@@ -173,11 +170,6 @@ def report(results: Results) -> str:
     return "\n".join(parts)
 
 
-def readme_part(results: Results) -> str:
-    runs, machine_cores = (results.about.get(key, "?") for key in ("runs", "cores"))
-    return f"{figures_table(results, _README_ROWS)}\n{runs} runs each, {machine_cores} cores.\n"
-
-
 def inserted(page: str, content: str) -> str:
     """The page with this content between its markers.
 
@@ -192,11 +184,8 @@ def inserted(page: str, content: str) -> str:
 
 
 def publish(results: Results, pictures: Sequence[Path]) -> None:
-    """Put the figures into `docs/`, where the pictures are, and the README."""
+    """Put the figures into `docs/`, where the pictures are."""
     shown = "".join(f"\n![{PICTURES[path.stem]}]({path.name})\n" for path in pictures)
     (ROOT / "docs" / "bench.json").write_text(to_json(results))
-    for path, content in (
-        (ROOT / "docs" / "bench.md", report(results) + shown),
-        (ROOT / "README.md", readme_part(results)),
-    ):
-        path.write_text(inserted(path.read_text(), content))
+    page = ROOT / "docs" / "bench.md"
+    page.write_text(inserted(page.read_text(), report(results) + shown))
