@@ -114,6 +114,7 @@ MENDED = {
     "2954": "a last word that is faded out",
     "1973": "a ring tone that is faded out",
     "1186": "another sentence for a short answer, with a pause after its first word",
+    "1834": "a sentence, whose place by its spectra went astray after its first word",
     "2806": "other words at a reply's end, which go on after it",
 }
 """Cases of the whole matrix that were given up, said twice, or believed: what for."""

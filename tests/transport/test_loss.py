@@ -80,7 +80,7 @@ async def said_whole(call: Call, script: ToneScript, began: float) -> None:
 async def test_lost_in_mid_utterance_the_voice_says_the_rest_in_the_same_segment(
     livekit_server: LiveKitServer, how: str, speech: str, transport: str
 ) -> None:
-    options = {"transport": transport, "stall_timeout": 1.0}
+    options: dict[str, Any] = {"transport": transport, "stall_timeout": 1.0}
     async with calling(livekit_server, simulated={"speech": speech}, **options) as call:
         await call.start()
         await call.user.wait_for_video(10.0)

@@ -277,9 +277,11 @@ class SpeechTracker:
         goes_on = own.evidence > _SURE and abs(own.place + STRIDE - place) <= _ASTRAY_HOPS
         if not (goes_on and own.go_on(block)):
             near = own.place if own.evidence > _LOCKED else place
+            # The place by the spectra may have gone astray since the waveform knew one.
+            known = own.place if own.evidence >= _PLACED else near
             before, after = _NEAREST_HOPS if own.evidence > _SURE else _NEAR_HOPS
-            first = max(self._start_hop - BLOCK, near - before)
-            own.hear(block, first, _reach(self._segment, near, after))
+            first = max(self._start_hop - BLOCK, min(near, known) - before)
+            own.hear(block, first, _reach(self._segment, max(near, known), after))
         if (former := self._former) is not None:
             near = former.place if former.evidence > STALE else self._former_place
             former.hear(block, near - _NEAR_HOPS[0], near + _NEAR_HOPS[1])
