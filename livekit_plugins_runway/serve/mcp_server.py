@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from socket import socket
 from typing import Annotated, Any, cast
 
 import anyio
+import pydantic_core
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp.types import ToolAnnotations
-from pydantic import Field
+from mcp.types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    CallToolResult,
+    InputRequiredResult,
+    ToolAnnotations,
+    jsonrpc_message_adapter,
+)
+from pydantic import Field, ValidationError
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
@@ -23,20 +30,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .. import __version__
+from .._common.tasks import cancel_and_wait
 from ..errors import RunwayException
 from ..log import logger
+from ..runway.models import explain
 from .bodies import Bodies
 from .connections import BODY_SECONDS, Connections
+from .event_stream import EventStream, progress_token
 from .guard import MAX_BODY, Guard, joined
 from .options import MCP_PATH, Response, ServeOptions
 from .refusals import Refused, from_runway
 from .sessions import Caller, Sessions
 
 _CALLER = "runway_avatar.caller"
-_CALLED = "runway_avatar.called"
-"""What a request calls: the name of the tool, and its arguments as they were given."""
+_STREAM = "runway_avatar.stream"
 _GRACE = 3
 """Seconds for answers that are under way at shutdown."""
+_PROGRESS_INTERVAL = 1.0
+"""Seconds between two notifications of a call's progress."""
 
 _AvatarId = Annotated[
     str | None,
@@ -88,7 +99,7 @@ async def mcp_server(
 
     server = _Uvicorn(
         uvicorn.Config(
-            _app(_tools(sessions, bodies), sessions, guard, options),
+            _app(_tools(sessions, bodies, options), sessions, guard, options),
             http=cast(type[asyncio.Protocol], http),  # it is called, and nothing else
             log_config=None,
             log_level="warning",
@@ -115,8 +126,24 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _tools(sessions: Sessions, bodies: Bodies) -> MCPServer[Any]:
-    server: MCPServer[Any] = MCPServer(
+class _Tools(MCPServer[Any]):
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """With arguments that no tool has refused, and errors in this project's words."""
+        if name in _KNOWN:
+            _check_arguments(name, arguments)
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            reason = explain(error.__cause__)
+        raise ToolError(f"Error executing tool {name}: {reason}.")
+
+
+def _tools(sessions: Sessions, bodies: Bodies, options: ServeOptions) -> MCPServer[Any]:
+    server = _Tools(
         "runway-avatar",
         title="Runway Characters",
         version=__version__,
@@ -144,7 +171,6 @@ def _tools(sessions: Sessions, bodies: Bodies) -> MCPServer[Any]:
     ) -> dict[str, Any]:
         """Make a live session with a Runway Character and wait until it can be joined (seconds).
         It costs money once it is used."""
-        _check_arguments(context)
         caller = _caller_of(context)
         if body is not None:
             with _errors():
@@ -157,7 +183,9 @@ def _tools(sessions: Sessions, bodies: Bodies) -> MCPServer[Any]:
         }
         given = {name: value for name, value in fields.items() if value is not None}
         with _errors():
-            return await sessions.make_ready(bodies.for_front_end(given), response, caller)
+            request = bodies.for_front_end(given)
+            async with _progress(context, options.ready_timeout) as on_queued:
+                return await sessions.make_ready(request, response, caller, on_queued)
 
     @server.tool(
         name="get-realtime-session",
@@ -167,7 +195,6 @@ def _tools(sessions: Sessions, bodies: Bodies) -> MCPServer[Any]:
     async def get(context: Context[Any, Request], session_id: _SessionId) -> dict[str, Any]:
         """The status of a session that this server made: NOT_READY, READY, RUNNING, COMPLETED,
         FAILED or CANCELLED, and what belongs to it."""
-        _check_arguments(context)
         with _errors():
             state = await sessions.state(session_id)
         # Credentials come from the create tool alone, not whenever a model looks.
@@ -182,7 +209,6 @@ def _tools(sessions: Sessions, bodies: Bodies) -> MCPServer[Any]:
     )
     async def cancel(context: Context[Any, Request], session_id: _SessionId) -> dict[str, Any]:
         """End a session that this server made; it costs nothing more from then on."""
-        _check_arguments(context)
         with _errors():
             await sessions.cancel(session_id)
         return {"id": session_id, "status": "CANCELLED"}
@@ -203,6 +229,35 @@ def _errors() -> Iterator[None]:
         raise ToolError(str(answer)) from None
 
 
+@asynccontextmanager
+async def _progress(
+    context: Context[Any, Request], seconds: float
+) -> AsyncIterator[Callable[[bool], None]]:
+    """Tell the client each second how long it has waited, of so many seconds at most, while the
+    block runs; nothing is sent to one that has not asked for it. Yields what is to be told whether
+    Runway has capacity."""
+    stream = cast(EventStream, _request_of(context).scope[_STREAM])
+    queued = False
+
+    def on_queued(is_so: bool) -> None:
+        nonlocal queued
+        queued = is_so
+
+    async def tell() -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while True:
+            what = "queued: Runway has no capacity yet" if queued else "the session is made ready"
+            await stream.tell(min(clock() - began, seconds), seconds, what)
+            await asyncio.sleep(_PROGRESS_INTERVAL)
+
+    telling = asyncio.create_task(tell(), name="runway_serve_progress")
+    try:
+        yield on_queued
+    finally:
+        await cancel_and_wait(telling)
+
+
 _KNOWN = {
     "create-new-realtime-session": {
         "avatar_id",
@@ -218,10 +273,9 @@ _KNOWN = {
 """Arguments by tool."""
 
 
-def _check_arguments(context: Context[Any, Request]) -> None:
+def _check_arguments(name: str, given: dict[str, Any]) -> None:
     """Refuse what the framework (mcp 2.3.0) leaves out without a word: another session than the
     one that was asked for would be made, and paid."""
-    name, given = _request_of(context).scope[_CALLED]
     known = _KNOWN[name]
     if unknown := sorted(set(given) - known):
         raise ToolError(
@@ -233,27 +287,14 @@ def _check_arguments(context: Context[Any, Request]) -> None:
         raise ToolError(f"{nothing[0]} is null: leave it out instead.")
 
 
-def _request_of(context: Context[Any, Request]) -> Request:
-    request = context.request_context.request
-    assert request is not None  # there is no other transport than HTTP
-    return request
-
-
 def _caller_of(context: Context[Any, Request]) -> Caller:
     return cast(Caller, _request_of(context).scope[_CALLER])
 
 
-def _called(content: bytes) -> tuple[str, dict[str, Any]]:
-    """The tool's name and its arguments as they were given; "" and none for another request."""
-    try:
-        message = json.loads(content)
-    except (ValueError, RecursionError):
-        return "", {}
-    params = message.get("params") if isinstance(message, dict) else None
-    if not isinstance(params, dict) or message.get("method") != "tools/call":
-        return "", {}
-    name, arguments = params.get("name"), params.get("arguments")
-    return str(name), arguments if isinstance(arguments, dict) else {}
+def _request_of(context: Context[Any, Request]) -> Request:
+    request = context.request_context.request
+    assert request is not None  # there is no other transport than HTTP
+    return request
 
 
 def _app(
@@ -296,7 +337,11 @@ class _Front:
                 raise Refused(404, f"There is nothing here: MCP is at {MCP_PATH}.")
             _check_method(request.method)
             body = await _read(request)
+            message = _message(body) if request.method == "POST" else None
         except ClientDisconnect:
+            return
+        except _NoMessage as wrong:
+            await wrong.answer(scope, receive, send)
             return
         except Refused as refused:
             headers = {**refused.headers, "Connection": "close"}
@@ -305,12 +350,18 @@ class _Front:
             return
         client = self._guard.client(joined(request.headers.items()), peer)
         with self._sessions.caller(client) as caller:
-            scope[_CALLER], scope[_CALLED] = caller, _called(body)
-            await _while_connected(self._app, request, body, send, caller)
+            scope[_CALLER] = caller
+            token = progress_token(message, request.headers.get("Accept", "*/*"))
+            await _while_connected(self._app, request, body, send, caller, token)
 
 
 async def _while_connected(
-    app: ASGIApp, request: Request, body: bytes, send: Send, caller: Caller
+    app: ASGIApp,
+    request: Request,
+    body: bytes,
+    send: Send,
+    caller: Caller,
+    progress: str | int | None,
 ) -> None:
     """Run a call until it has answered or its caller has hung up."""
     unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -334,6 +385,10 @@ async def _while_connected(
         if is_body:
             caller.sent(message.get("body", b""))
 
+    mcp_session = request.headers.get("Mcp-Session-Id")
+    headers = {} if mcp_session is None else {"Mcp-Session-Id": mcp_session}
+    stream = EventStream(send_if_connected, progress, headers)
+    request.scope[_STREAM] = stream
     async with anyio.create_task_group() as tasks:
 
         async def watch() -> None:
@@ -345,7 +400,7 @@ async def _while_connected(
                 tasks.cancel_scope.cancel()
 
         tasks.start_soon(watch)
-        await app(request.scope, receive, send_if_connected)
+        await app(request.scope, receive, stream.send)
         tasks.cancel_scope.cancel()
 
 
@@ -355,6 +410,25 @@ def _check_method(method: str) -> None:
         refused = Refused(405, f"{method} is not served here: MCP clients use POST.")
         refused.headers["Allow"] = "POST, DELETE"
         raise refused
+
+
+class _NoMessage(Exception):
+    """A body that is no message of the protocol. The framework's own answer has links in it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        error = {"code": code, "message": text}
+        self.answer = JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, 400)
+
+
+def _message(body: bytes) -> Any:
+    try:
+        message = pydantic_core.from_json(body)
+        jsonrpc_message_adapter.validate_python(message, by_name=False)
+    except ValidationError:
+        raise _NoMessage(INVALID_REQUEST, "The body is not a JSON-RPC 2.0 message.") from None
+    except ValueError:
+        raise _NoMessage(PARSE_ERROR, "The body is not valid JSON.") from None
+    return message
 
 
 async def _read(request: Request) -> bytes:

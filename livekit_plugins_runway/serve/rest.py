@@ -26,6 +26,8 @@ from .sessions import Caller, Sessions
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _OPEN_TO_ALL = ("/healthz",)
 """Without the token: whoever watches a container has none. Says nothing but that it is alive."""
+_SERVER = "runway-avatar"
+"""Instead of aiohttp's, which tells everybody its version and Python's."""
 _KEEP_ALIVE = 5.0
 """Seconds for a caller's next request on the same connection."""
 _GRACE = 3.0
@@ -40,22 +42,46 @@ async def rest_server(
     app = Rest(sessions, bodies, guard).app()
     runner = web.AppRunner(
         app,
-        access_log=None,
         # Without it a handler would go on, and make a session, for a caller that hung up.
         handler_cancellation=True,
         shutdown_timeout=_GRACE,
-        keepalive_timeout=_KEEP_ALIVE,
     )
     await runner.setup()
-    make = runner.server
-    assert make is not None  # set up
+    manager = runner.server
+    assert manager is not None  # set up
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: connections.guarded(make()), sock=sock)
+
+    no_log = cast(logging.Logger, None)  # as documented; aiohttp 3.14's type is too narrow
+
+    def speak() -> asyncio.Protocol:
+        http = _Http(manager, loop=loop, access_log=no_log, keepalive_timeout=_KEEP_ALIVE)
+        return connections.guarded(http)
+
+    server = await loop.create_server(speak, sock=sock)
     try:
         yield
     finally:
         server.close()
         await runner.cleanup()
+
+
+class _Http(web.RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is answered where no route was asked: as all else here, and without versions."""
+        super().handle_error(request, status, exc, message)
+        error = "The request is not valid HTTP." if status < 500 else "This server has failed."
+        headers = {hdrs.SERVER: _SERVER}
+        answer = web.json_response({"error": error}, status=status, headers=headers)
+        answer.force_close()
+        return answer
 
 
 class Rest:
@@ -68,7 +94,7 @@ class Rest:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._answer], client_max_size=MAX_BODY)
-        app.on_response_prepare.append(self._add_cors)
+        app.on_response_prepare.append(self._add_headers)
         app.add_routes(
             [
                 web.post("/api/avatar/session", self._front_end),
@@ -147,7 +173,8 @@ class Rest:
                 response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
             return response
 
-    async def _add_cors(self, request: web.Request, response: web.StreamResponse) -> None:
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[hdrs.SERVER] = _SERVER
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None and self._guard.allows(origin):

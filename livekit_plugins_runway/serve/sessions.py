@@ -8,7 +8,7 @@ shutdown. After that it goes on without the server, and is only counted until it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -155,12 +155,17 @@ class Sessions:
             return {"id": session.id}
 
     async def make_ready(
-        self, request: CreateRealtimeSession, response: Response | None, caller: Caller
+        self,
+        request: CreateRealtimeSession,
+        response: Response | None,
+        caller: Caller,
+        on_queued: Callable[[bool], None] | None = None,
     ) -> dict[str, Any]:
         """Make a session, wait until it is READY, and say how to join it.
 
         Args:
             response: what to answer; None: what the server's options say.
+            on_queued: told, while it waits, whether Runway has no capacity yet.
 
         Raises:
             Refused: a limit of this server.
@@ -169,7 +174,7 @@ class Sessions:
             RunwayException: Runway refused, or could not be reached.
         """
         async with self._made_for(caller, request) as session:
-            ready = await session.wait_until_ready(self._options.ready_timeout)
+            ready = await session.wait_until_ready(self._options.ready_timeout, on_queued)
             if (response or self._options.response) == "session-key":
                 return self._with_key(session.id, ready)
             credentials = await session.consume(ready)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 from typing import Any
 
@@ -236,3 +238,17 @@ async def test_no_secret_is_in_an_answer_of_no_business_with_it_nor_in_any_log(
     assert "was answered with 400" in output
     for hidden in (secret, TOKEN, room_token, *keys):
         assert hidden not in output
+
+
+@pytest.mark.parametrize("request_line", ["GET /healthz HTTP/1.1", "GET /x HTTP/1.1", "\x00 ?"])
+async def test_no_answer_tells_versions(request_line: str) -> None:
+    async with served() as server:
+        host, port = server.rest.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"{request_line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = (await reader.read()).decode()
+        writer.close()
+        head, _, body = answer.partition("\r\n\r\n")
+        assert "Server: runway-avatar\r\n" in head
+        assert "aiohttp" not in answer
+        assert json.loads(body)

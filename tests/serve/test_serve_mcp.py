@@ -129,6 +129,70 @@ async def test_the_body_of_runways_own_call_is_taken_and_answered_as_runway_does
 
 
 @each_protocol
+async def test_a_client_that_asks_is_told_each_second_how_long_it_has_waited(mode: str) -> None:
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, total, message))
+
+    slow = quick(provisioning_delay=1.5, queue_delay=0.7)
+    async with served(slow, mcp=True, ready_timeout=20) as server, client(server, mode) as tools:
+        arguments = {"avatar_id": "influencer"}
+        made = await tools.call_tool(CREATE, arguments, progress_callback=on_progress)
+        assert not made.is_error
+        (session,) = server.runway.sessions.values()
+        assert made.structured_content is not None
+        assert made.structured_content["sessionId"] == session.id
+        assert len(told) >= 3
+        assert [seconds for seconds, _, _ in told] == sorted(seconds for seconds, _, _ in told)
+        assert 1.9 < told[2][0] < 3
+        assert {total for _, total, _ in told} == {20}
+        assert all(message for _, _, message in told)
+        refused = await tools.call_tool(CREATE, {"x": 1}, progress_callback=on_progress)
+        assert refused.is_error
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json, text/event-stream"])
+async def test_who_does_not_ask_for_progress_is_answered_with_json(accept: str) -> None:
+    meta: dict[str, Any] = {"progressToken": 1} if accept == "application/json" else {}
+    async with served(mcp=True) as server:
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}}
+        hello["clientInfo"] = {"name": "test", "version": "1"}
+        headers = {"Accept": accept, "Mcp-Protocol-Version": "2025-06-18"}
+        async with server.http.post(
+            server.mcp, json=post_body("initialize", hello), headers=headers
+        ) as opened:
+            headers["Mcp-Session-Id"] = opened.headers["Mcp-Session-Id"]
+        params = {"name": CREATE, "arguments": {"avatar_id": "influencer"}, "_meta": meta}
+        async with server.http.post(
+            server.mcp, json=post_body("tools/call", params), headers=headers
+        ) as answer:
+            assert answer.content_type == "application/json"
+            assert "sessionKey" in (await answer.json())["result"]["structuredContent"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}", b"[]", b'{"jsonrpc": "2.0", "id": {}}', b"\xff"])
+async def test_what_is_no_message_is_refused_without_a_library_s_links(body: bytes) -> None:
+    async with served(mcp=True) as server:
+        headers = {"Content-Type": "application/json", **ACCEPT}
+        async with server.http.post(server.mcp, data=body, headers=headers) as answer:
+            assert answer.status == 400
+            told = await answer.json()
+            assert told["error"]["message"].startswith("The body is not ")
+            assert "pydantic" not in json.dumps(told)
+
+
+@each_protocol
+async def test_an_argument_of_a_wrong_type_is_named_without_a_library_s_links(mode: str) -> None:
+    async with served(mcp=True) as server, client(server, mode) as tools:
+        for arguments in ({"avatar_id": 7}, {"response": "all"}, {"max_duration": "long"}):
+            text = await refusal(tools, CREATE, **arguments)
+            assert next(iter(arguments)) in text
+            assert "http" not in text
+        assert not server.runway.sessions
+
+
+@each_protocol
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
