@@ -22,7 +22,7 @@ help:
 	@echo "make format  put the style right, where ruff can"
 	@echo "make coverage  all tests, and the branch coverage of the package's core without a server and with"
 	@echo "make matrix  the tests on every Python, livekit and lowest version that is declared; two hours"
-	@echo "make docs    API reference from the docstrings, in api-docs/"
+	@echo "make docs    the pages and the API reference as a site, in site/; every link is checked"
 	@echo "make clean   remove what tests, targets and tools left; .venv and the LiveKit server stay"
 
 demo: provision
@@ -59,8 +59,8 @@ matrix: provision
 	@$(PYTHON) tools/matrix.py $(ARGS)
 
 docs: setup
-	@$(PYTHON) tools/api_docs.py api-docs
-	@echo "api-docs/index.html"
+	@$(PYTHON) tools/docs_site.py site
+	@echo "site/index.html; to look at it: $(PYTHON) -m http.server --directory site"
 
 lint: setup
 	@$(PYTHON) -m ruff check .
@@ -80,7 +80,7 @@ coverage: provision
 
 clean:
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* \
-	  api-docs bench-out chaos-out demo-out build dist *.egg-info
+	  .site site bench-out chaos-out demo-out build dist *.egg-info
 	@find . -name .venv -prune -o -name node_modules -prune -o -name __pycache__ -type d \
 	  -exec rm -rf {} +
 

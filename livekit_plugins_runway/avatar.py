@@ -358,8 +358,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
 
         Args:
             room: the agent's room; connected, or that of the job.
-            livekit_url, livekit_api_key, livekit_api_secret: default `LIVEKIT_URL`,
-                `LIVEKIT_API_KEY`, `LIVEKIT_API_SECRET`.
+            livekit_url: your LiveKit server; default `LIVEKIT_URL`.
+            livekit_api_key: default `LIVEKIT_API_KEY`.
+            livekit_api_secret: default `LIVEKIT_API_SECRET`.
 
         Raises:
             ConfigurationError: LiveKit credentials are missing, it was started before, or Runway

@@ -39,9 +39,10 @@ class VideoOptions:
     default nothing: it is passed on as it comes (556x360, then 1088x704, 25 fps).
 
     Args:
-        width, height: of the published picture in pixels, even, 16 to 1920; both or neither. It
-            stays that size whatever size Runway sends. 396x704 is the largest 9:16 in Runway's
-            picture: what is larger is enlarged here, which costs CPU and shows nothing more.
+        width: of the published picture in pixels, even, 16 to 1920; both `width` and `height`, or
+            neither. The picture keeps that size, whatever size Runway sends.
+        height: likewise. 396x704 is the largest 9:16 in Runway's picture; a larger one is enlarged
+            here, which costs CPU and shows nothing more.
         scaling: how the picture gets there. "cover": fills it, and what is too much is cut off:
             left and right alike, above and below by `crop_top`; "fit": all of it, with black bars;
             "stretch": all of it, without bars, distorted.

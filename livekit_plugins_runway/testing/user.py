@@ -59,7 +59,8 @@ class SimulatedUser:
     Args:
         url: the LiveKit server, `ws://` or `wss://`.
         room: name of the room.
-        api_key, api_secret: to mint the user's own token.
+        api_key: of the LiveKit server, to mint the user's own token.
+        api_secret: likewise.
         identity: of the user.
         listen_to: identity of the participant to listen to and look at, or several.
         hidden: join without being seen by anybody, and publish nothing: a spectator.

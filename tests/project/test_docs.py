@@ -10,7 +10,9 @@ from types import ModuleType
 import pytest
 
 import livekit_plugins_runway as ours
-from livekit_plugins_runway.lifecycle import telemetry
+from livekit_plugins_runway.events import AvatarState
+from livekit_plugins_runway.lifecycle import state, supervisor, telemetry
+from tools import docs_site
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,13 +70,46 @@ def test_the_metrics_that_the_guides_name_exist() -> None:
 
 
 @pytest.mark.slow
-def test_the_api_reference_builds_without_a_warning(tmp_path: Path) -> None:
-    from tools import api_docs  # pdoc takes a while to load
+def test_the_site_builds_without_a_warning_and_has_the_whole_api(tmp_path: Path) -> None:
+    assert docs_site.main(tmp_path) == 0
+    page = (tmp_path / "api" / "index.html").read_text()
+    for name in set(ours.__all__) - {"__version__"}:
+        assert f'id="livekit_plugins_runway.{name}"' in page, name
 
-    api_docs.main(tmp_path)
-    page = (tmp_path / "livekit_plugins_runway.html").read_text()
-    for name in ours.__all__:
-        assert f'id="{name}"' in page, name
+
+def test_every_page_of_the_docs_is_in_the_site() -> None:
+    config = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"- docs/{page.name}\n" in config, page.name
+    for module in docs_site.API:
+        name = "index" if "." not in module else module.partition(".")[2]
+        assert f"- api/{name}.md\n" in config, module
+
+
+def test_a_link_to_a_file_that_is_no_page_leads_to_a_page_that_shows_it(tmp_path: Path) -> None:
+    root, pages = tmp_path / "root", tmp_path / "pages"
+    for name, text in {
+        "README.md": "[a](docs/a.md#b), [x](examples/x.py), [all](examples), [web](https://a.b/c)",
+        "CHANGELOG.md": "",
+        "CONTRIBUTING.md": "",
+        "docs/a.md": "[x](../examples/x.py), ![p](p.png), [gone](nowhere.md)",
+        "docs/p.png": "",
+        "examples/x.py": "print()\n",
+        "examples/.env": "not shown",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+    docs_site.lay_out(root, pages)
+
+    assert (pages / "README.md").read_text() == (
+        "[a](docs/a.md#b), [x](examples/x.py.md), [all](examples/index.md), [web](https://a.b/c)"
+    )
+    assert (pages / "docs/a.md").read_text() == (
+        "[x](../examples/x.py.md), ![p](p.png), [gone](nowhere.md)"
+    )
+    assert "````python\nprint()\n````" in (pages / "examples/x.py.md").read_text()
+    assert (pages / "examples/index.md").read_text().endswith("- [x.py](x.py.md)\n")
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
@@ -83,3 +118,29 @@ def test_the_modules_that_it_names_exist(page: str) -> None:
     assert len(named) > 10
     for name in named:
         assert any((root / name).exists() for root in (ROOT, ROOT / ours.__name__)), name
+
+
+def drawn(first: str) -> set[tuple[str, str]]:
+    """The steps of the state diagram of architecture.md that follows these words."""
+    _, found, rest = (ROOT / "docs/architecture.md").read_text().partition(first)
+    assert found
+    diagram = rest.partition("stateDiagram-v2")[2].partition("```")[0]
+    return set(re.findall(r"^  (\w+) --> (\w+)", diagram, re.MULTILINE))
+
+
+def test_the_steps_that_are_drawn_are_those_that_the_states_allow() -> None:
+    assert drawn("`AvatarState` (") == {
+        (old.value, new.value)
+        for old, steps in state.ALLOWED.items()
+        for new in steps - {AvatarState.CLOSED}
+    }
+    allowed = {
+        (old.value, new.value) for old, steps in supervisor._ALLOWED.items() for new in steps
+    }
+    assert drawn("`Phase` (`lifecycle/supervisor.py`") < allowed
+
+
+def test_no_sequence_diagram_has_a_semicolon() -> None:
+    for guide in GUIDES:  # it ends a statement, and GitHub shows an error in place of the diagram
+        for diagram in re.findall(r"```mermaid\nsequence(.*?)```", guide.read_text(), re.DOTALL):
+            assert ";" not in diagram, guide.name
