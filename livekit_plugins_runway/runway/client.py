@@ -43,9 +43,9 @@ from .models import (
     RealtimeSessionState,
     Running,
     Unknown,
-    explain,
     parse_session,
 )
+from .wire import explain
 
 if TYPE_CHECKING:
     from livekit.agents import APIConnectOptions

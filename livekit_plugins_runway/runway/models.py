@@ -5,24 +5,18 @@ Responses tolerate fields they do not know, and of those that they know they dem
 package cannot do without. All are immutable. Secrets are `SecretStr`: hidden in
 `repr()`, in `model_dump()` and in the text of validation errors, present only in `wire()`.
 
-Names are Python's (`max_duration`); `wire()` gives Runway's (`maxDuration`), which are accepted as
-input as well. Lengths are counted in UTF-16 code units, as JavaScript counts; the published schema
-counts characters. They differ beyond U+FFFF (most emoji count twice), where the stricter count
-satisfies both.
+What they have in common is in `wire`; `wire()` gives a body under Runway's names.
 """
 
 from __future__ import annotations
 
-import codecs
 import math
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     JsonValue,
@@ -33,28 +27,20 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
-from pydantic.alias_generators import to_camel
 
-from .._common.text import one_line
 from ..errors import ProtocolError
-
-_MOST_ISSUES, _LONGEST_TEXT, _DEEPEST = 5, 1000, 16
-_UTF_16 = codecs.lookup("utf-16-le")
-"""Python imports it where it is first asked for, which would hold up the first call's start."""
-_UUID4 = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$"
-
-
-def _utf16_length(text: str) -> int:
-    return len(_UTF_16.encode(text)[0]) // 2
-
-
-def _at_most(longest: int) -> AfterValidator:
-    def check(text: str) -> str:
-        if (length := _utf16_length(text)) > longest:
-            raise ValueError(f"at most {longest} UTF-16 code units, this has {length}")
-        return text
-
-    return AfterValidator(check)
+from .wire import (
+    UUID4,
+    Shown,
+    Text,
+    WireRequest,
+    WireResponse,
+    as_id,
+    as_text,
+    at_most,
+    explain,
+    utf16_length,
+)
 
 
 def _check_url(url: str) -> str:
@@ -68,7 +54,7 @@ _AN_ADDRESS = WithJsonSchema({"type": "string", "pattern": r"^(wss|https|ws|http
 
 
 def _check_token(token: SecretStr) -> SecretStr:
-    if not 1 <= _utf16_length(token.get_secret_value()) <= 2048:
+    if not 1 <= utf16_length(token.get_secret_value()) <= 2048:
         raise ValueError("1 to 2048 characters: keep the token's attributes and metadata small")
     return token
 
@@ -76,16 +62,6 @@ def _check_token(token: SecretStr) -> SecretStr:
 def _check_signed_url(url: SecretStr) -> SecretStr:
     _check_url(url.get_secret_value())
     return url
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
 
 
 PresetId = Literal[
@@ -102,27 +78,27 @@ PresetId = Literal[
 """The preset avatars that Runway publishes."""
 
 
-class PresetAvatar(_Request):
+class PresetAvatar(WireRequest):
     """An avatar that Runway provides."""
 
     type: Literal["runway-preset"] = "runway-preset"
     preset_id: PresetId
 
 
-class CustomAvatar(_Request):
+class CustomAvatar(WireRequest):
     """An avatar of the key's own project, by its id (a version 4 UUID)."""
 
     type: Literal["custom"] = "custom"
-    avatar_id: Annotated[str, Field(pattern=_UUID4)]
+    avatar_id: Annotated[str, Field(pattern=UUID4)]
 
 
 Avatar = Annotated[PresetAvatar | CustomAvatar, Field(discriminator="type")]
 
 _Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
-_Description = Annotated[str, Field(min_length=1), _at_most(1024)]
+_Description = Annotated[str, Field(min_length=1), at_most(1024)]
 
 
-class _Parameter(_Request):
+class _Parameter(WireRequest):
     name: _Name
     description: _Description
     required: StrictBool | None = None
@@ -133,7 +109,7 @@ class StringParameter(_Parameter):
     """A text argument; `enum` limits it to at most 20 values of at most 64 characters."""
 
     type: Literal["string"] = "string"
-    enum: Annotated[tuple[Annotated[str, _at_most(64)], ...], Field(max_length=20)] | None = None
+    enum: Annotated[tuple[Annotated[str, at_most(64)], ...], Field(max_length=20)] | None = None
 
 
 class IntegerParameter(_Parameter):
@@ -154,7 +130,7 @@ class BooleanParameter(_Parameter):
     type: Literal["boolean"] = "boolean"
 
 
-class ArrayItems(_Request):
+class ArrayItems(WireRequest):
     """What an array argument consists of: scalars only."""
 
     type: Literal["string", "integer", "number", "boolean"]
@@ -210,7 +186,7 @@ ToolParameter = Annotated[
 ]
 
 
-class _Tool(_Request):
+class _Tool(WireRequest):
     name: _Name
     description: _Description
     parameters: Annotated[tuple[ToolParameter, ...], Field(max_length=20)] | None = None
@@ -232,7 +208,7 @@ class BackendRpcTool(_Tool):
 Tool = Annotated[ClientEventTool | BackendRpcTool, Field(discriminator="type")]
 
 
-class LiveKitIntegration(_Request):
+class LiveKitIntegration(WireRequest):
     """Runway's worker joins this room by itself and takes its speech from an agent there.
 
     Runway demands a wss:// or https:// address that resolves to a public host. That is not checked
@@ -242,11 +218,11 @@ class LiveKitIntegration(_Request):
     type: Literal["livekit"] = "livekit"
     url: Annotated[str, AfterValidator(_check_url), _AN_ADDRESS]
     token: Annotated[SecretStr, AfterValidator(_check_token)]
-    room_name: Annotated[str, Field(min_length=1), _at_most(256)]
-    agent_identity: Annotated[str, Field(min_length=1), _at_most(256)] | None = None
+    room_name: Annotated[str, Field(min_length=1), at_most(256)]
+    agent_identity: Annotated[str, Field(min_length=1), at_most(256)] | None = None
 
 
-class ElevenLabsIntegration(_Request):
+class ElevenLabsIntegration(WireRequest):
     """An ElevenLabs agent holds the conversation; `signed_url` is as good as a password."""
 
     type: Literal["elevenlabs"] = "elevenlabs"
@@ -256,7 +232,7 @@ class ElevenLabsIntegration(_Request):
 Integration = Annotated[LiveKitIntegration | ElevenLabsIntegration, Field(discriminator="type")]
 
 
-class CreateRealtimeSession(_Request):
+class CreateRealtimeSession(WireRequest):
     """Body of `POST /v1/realtime_sessions`. None means: not sent, Runway's default applies.
 
     Attributes:
@@ -274,8 +250,8 @@ class CreateRealtimeSession(_Request):
     model: Literal["gwm1_avatars"] = "gwm1_avatars"
     avatar: Avatar
     max_duration: Annotated[int, Field(ge=10, le=1800)] | None = None
-    personality: Annotated[str, Field(min_length=1), _at_most(10_000)] | None = None
-    start_script: Annotated[str, Field(min_length=1), _at_most(2_000)] | None = None
+    personality: Annotated[str, Field(min_length=1), at_most(10_000)] | None = None
+    start_script: Annotated[str, Field(min_length=1), at_most(2_000)] | None = None
     tools: Annotated[tuple[Tool, ...], Field(max_length=20)] | None = None
     integration: Integration | None = None
 
@@ -313,34 +289,8 @@ def _plain(value: Any) -> Any:
             return value
 
 
-class _Response(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
-
-
-def _as_text(value: object) -> str | None:
-    """Text or a number as text that can be printed; None for anything else."""
-    match value:
-        case bool():
-            return None
-        case str() | int() | float():
-            return str(value).encode("utf-8", "replace").decode()
-        case _:
-            return None
-
-
 def _as_key(value: object) -> object:
-    return value if isinstance(value, SecretStr) else _as_text(value) or ""
-
-
-def _as_id(value: object) -> object:
-    """A number is as good as a text."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return value if isinstance(value, SecretStr) else as_text(value) or ""
 
 
 def _as_seconds(value: object) -> float | None:
@@ -356,32 +306,29 @@ def _as_seconds(value: object) -> float | None:
     return value if isinstance(value, int) else seconds
 
 
-_Shown = Annotated[str | None, BeforeValidator(_as_text)]
-"""Only shown to people: whatever it is, it stops nothing."""
-_Text = Annotated[str, BeforeValidator(lambda value: _as_text(value) or "")]
 _Key = Annotated[SecretStr, BeforeValidator(_as_key)]
 _Flag = Annotated[bool, BeforeValidator(lambda value: str(value).lower() == "true")]
 
 
-class CreatedSession(_Response):
+class CreatedSession(WireResponse):
     """Answer to a create. The id is a UUID today; any non-empty text or whole number is taken, so
     that a session with an id of a new kind can still be ended."""
 
-    id: Annotated[str, Field(min_length=1), BeforeValidator(_as_id)]
+    id: Annotated[str, Field(min_length=1), BeforeValidator(as_id)]
 
 
-class ConsumedCredentials(_Response):
+class ConsumedCredentials(WireResponse):
     """Answer to consume: how to join the Runway room, usable once."""
 
     url: Annotated[str, AfterValidator(_check_url), _AN_ADDRESS]
     token: SecretStr
-    room_name: _Text = ""
+    room_name: Text = ""
     """To be shown: the token says which room it is for."""
 
 
-class _Session(_Response):
-    id: _Shown = None
-    created_at: _Shown = None
+class _Session(WireResponse):
+    id: Shown = None
+    created_at: Shown = None
     """ISO 8601, as Runway wrote it."""
 
 
@@ -401,7 +348,7 @@ class Ready(_Session):
     """
 
     status: Literal["READY"]
-    expires_at: _Shown = None
+    expires_at: Shown = None
     session_key: _Key = SecretStr("")
 
 
@@ -423,8 +370,8 @@ class Failed(_Session):
     where Runway gave none."""
 
     status: Literal["FAILED"]
-    failure: _Text = ""
-    failure_code: _Text = ""
+    failure: Text = ""
+    failure_code: Text = ""
 
 
 class Cancelled(_Session):
@@ -471,17 +418,3 @@ def parse_session(payload: object) -> RealtimeSessionState:
     except ValidationError as error:
         reason = explain(error)
     raise ProtocolError(f"Runway described the session in a way that its schema does not: {reason}")
-
-
-def explain(error: ValidationError) -> str:
-    """What is wrong, on one line and without the values that were given (they may be secret): the
-    first `_MOST_ISSUES`, in at most `_LONGEST_TEXT` characters, all of them printable. Names of
-    fields are the sender's."""
-    issues = error.errors(include_input=False, include_url=False, include_context=False)
-    told = [
-        f"{'.'.join(map(str, issue['loc'][:_DEEPEST])) or 'value'}: {issue['msg']}"
-        for issue in issues[:_MOST_ISSUES]
-    ]
-    if more := len(issues) - len(told):
-        told.append(f"and {more} more")
-    return one_line("; ".join(told)[:_LONGEST_TEXT])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from ..errors import ConfigurationError
-from .models import CreateRealtimeSession, CustomAvatar, PresetAvatar, Tool, explain
+from .models import CreateRealtimeSession, CustomAvatar, PresetAvatar, Tool
+from .wire import explain
 
 
 def realtime_request(

@@ -16,8 +16,8 @@ from ..runway.models import (
     CustomAvatar,
     PresetAvatar,
     PresetId,
-    explain,
 )
+from ..runway.wire import explain
 from .refusals import Refused
 
 _RUNWAYS_DEFAULT = 300

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from .._common.http import new_session
 from ..errors import ConfigurationError, UnavailableError
 from ..log import logger
-from ..runway.models import LiveKitIntegration, explain
+from ..runway.models import LiveKitIntegration
+from ..runway.wire import explain
 from .identity import ATTRIBUTE_GAVE_WAY
 from .participant_options import ParticipantOptions, TokenRequest, TokenSource
 

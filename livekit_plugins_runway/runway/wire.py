@@ -1,0 +1,92 @@
+"""What all bodies of Runway's API have in common: how strict a request is, how tolerant an answer.
+
+Requests refuse unknown fields, because Runway refuses them too. Answers tolerate fields they do not
+know. Both are immutable, and never show a value that was given in the text of a validation error.
+
+Names are Python's (`max_duration`); Runway's (`maxDuration`) are accepted as input as well. Lengths
+are counted in UTF-16 code units, as JavaScript counts; the published schema counts characters. They
+differ beyond U+FFFF (most emoji count twice), where the stricter count satisfies both.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
+from .._common.text import one_line
+
+_MOST_ISSUES, _LONGEST_TEXT, _DEEPEST = 5, 1000, 16
+_UTF_16 = codecs.lookup("utf-16-le")
+"""Python imports it where it is first asked for, which would hold up the first call's start."""
+UUID4 = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$"
+
+
+def utf16_length(text: str) -> int:
+    return len(_UTF_16.encode(text)[0]) // 2
+
+
+def at_most(longest: int) -> AfterValidator:
+    def check(text: str) -> str:
+        if (length := utf16_length(text)) > longest:
+            raise ValueError(f"at most {longest} UTF-16 code units, this has {length}")
+        return text
+
+    return AfterValidator(check)
+
+
+class WireRequest(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+class WireResponse(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+def as_text(value: object) -> str | None:
+    """Text or a number as text that can be printed; None for anything else."""
+    match value:
+        case bool():
+            return None
+        case str() | int() | float():
+            return str(value).encode("utf-8", "replace").decode()
+        case _:
+            return None
+
+
+def as_id(value: object) -> object:
+    """A number is as good as a text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Shown = Annotated[str | None, BeforeValidator(as_text)]
+"""Only shown to people: whatever it is, it stops nothing."""
+Text = Annotated[str, BeforeValidator(lambda value: as_text(value) or "")]
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong, on one line and without the values that were given (they may be secret): the
+    first `_MOST_ISSUES`, in at most `_LONGEST_TEXT` characters, all of them printable. Names of
+    fields are the sender's."""
+    issues = error.errors(include_input=False, include_url=False, include_context=False)
+    told = [
+        f"{'.'.join(map(str, issue['loc'][:_DEEPEST])) or 'value'}: {issue['msg']}"
+        for issue in issues[:_MOST_ISSUES]
+    ]
+    if more := len(issues) - len(told):
+        told.append(f"and {more} more")
+    return one_line("; ".join(told)[:_LONGEST_TEXT])
