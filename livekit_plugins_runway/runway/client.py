@@ -21,14 +21,9 @@ from ..errors import (
     NotFoundError,
     Operation,
     ProtocolError,
-    RateLimitedError,
-    RequestRejectedError,
     RunwayException,
-    ServerError,
     SessionFailedError,
     SessionNotReadyError,
-    TimedOutError,
-    UnavailableError,
 )
 from ..log import logger
 from .http import LAST_CHANCE, ApiCall, ConnectOptions, GivenSession, HttpCaller
@@ -45,6 +40,7 @@ from .models import (
     Unknown,
     parse_session,
 )
+from .polling import Pace, poll
 from .wire import explain
 
 if TYPE_CHECKING:
@@ -55,11 +51,7 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL = "https://api.dev.runwayml.com"
 
 _PATH = "/v1/realtime_sessions"
-_FIRST_POLL = 0.25
-_SLOWEST_POLL = 1.0
-_FAST_POLLING = 2.0
-_UNKNOWN_AT_FIRST = 5.0
-"""Seconds after its create for which Runway may not know a session yet, wherever it keeps them."""
+_PACE = Pace(first=0.25, slowest=1.0, steady_for=2.0, unknown_for=5.0)
 
 
 class RunwayClient:
@@ -332,30 +324,13 @@ class RunwayClient:
         on_queued: Callable[[bool], None] | None,
     ) -> RealtimeSessionState:
         seen = _Polls(session_id, wanted, on_queued)
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit:
-                interval = _FIRST_POLL
-                begin = due = asyncio.get_running_loop().time()
-                while True:
-                    due = max(due + interval, asyncio.get_running_loop().time())
-                    await asyncio.sleep(due - asyncio.get_running_loop().time())
-                    try:
-                        state = await self.get(session_id)
-                    except RunwayException as error:
-                        # A poll may have reached its own limit at the same moment.
-                        if limit.expired() or not _may_pass(error, due - begin):
-                            raise
-                        seen.fault = error
-                    else:
-                        if seen.is_wanted(state):
-                            return state
-                    if due - begin >= _FAST_POLLING:
-                        interval = min(interval * 1.3, _SLOWEST_POLL)
-        except (TimeoutError, RunwayException):
-            if not limit.expired():
-                raise
-        raise seen.fault or seen.not_ready(timeout)
+        return await poll(
+            lambda: self.get(session_id),
+            seen.is_wanted,
+            pace=_PACE,
+            timeout=timeout,
+            too_late=lambda: seen.not_ready(timeout),
+        )
 
     async def aclose(self, timeout: float = 5.0) -> list[str]:
         """Wait for the creates that are under way, end what nobody wants, close the own session.
@@ -477,19 +452,16 @@ class _Polls:
         self._queued = False
         self._unknown = ""
         """The first status that was not known."""
-        self.fault: RunwayException | None = None
-        """Why the last poll has told nothing; None if it has."""
 
     def is_wanted(self, state: RealtimeSessionState) -> bool:
         """Raises `SessionFailedError` for what can no longer become what is waited for."""
-        self.fault = None
         match state:
             case Unknown():
                 self._note_unknown(state.status[:40])
             case NotReady():
                 self._note_queued(state.queued)
             case Ready() if Running not in self._wanted and not state.session_key:
-                self.fault = ProtocolError("Runway calls the session READY and gives no key to it.")
+                raise ProtocolError("Runway calls the session READY and gives no key to it.")
             case _ if isinstance(state, self._wanted):
                 return True
             case _:
@@ -519,18 +491,6 @@ class _Polls:
                 "Runway gives a status of the session that is not known; it is waited for",
                 extra={"status": status},
             )
-
-
-def _may_pass(error: RunwayException, waited: float) -> bool:
-    """Whether a session may be there all the same, when a poll of it fails in this way after so
-    many seconds of waiting for it."""
-    if isinstance(error, NotFoundError):
-        return waited < _UNKNOWN_AT_FIRST
-    if isinstance(error, RequestRejectedError):
-        return error.status_code == 408
-    return isinstance(
-        error, ServerError | RateLimitedError | UnavailableError | TimedOutError | ProtocolError
-    )
 
 
 def session_failed(session_id: str, state: RealtimeSessionState) -> SessionFailedError:
