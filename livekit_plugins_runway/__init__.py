@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from .lifecycle.recovery import RecoveryOptions
     from .media.video import VideoOptions
     from .playout.ports import PlayoutStats
+    from .runway.account.answers import (
+        AvatarInfo,
+        CreditUsage,
+        DocumentInfo,
+        TaskInfo,
+        VoiceInfo,
+        VoicePreview,
+    )
+    from .runway.account.requests import PresetVoice
     from .runway.client import RunwayClient
     from .runway.models import (
         ArrayItems,
@@ -47,6 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayItems",
     "ArrayParameter",
+    "AvatarInfo",
     "AvatarReplaced",
     "AvatarSession",
     "AvatarState",
@@ -54,6 +64,8 @@ __all__ = [
     "BooleanParameter",
     "CallUsage",
     "ClientEventTool",
+    "CreditUsage",
+    "DocumentInfo",
     "IntegerParameter",
     "LearnedTransports",
     "NumberParameter",
@@ -61,6 +73,7 @@ __all__ = [
     "ParticipantOptions",
     "PlayoutForced",
     "PlayoutStats",
+    "PresetVoice",
     "RecoveryOptions",
     "Restarting",
     "RunwayClient",
@@ -68,11 +81,14 @@ __all__ = [
     "SessionEnd",
     "StateChanged",
     "StringParameter",
+    "TaskInfo",
     "TokenRequest",
     "Tool",
     "ToolCall",
     "TransportChanged",
     "VideoOptions",
+    "VoiceInfo",
+    "VoicePreview",
     "__version__",
 ]
 
@@ -93,6 +109,15 @@ _MODULES = {
     "lifecycle.recovery": ["RecoveryOptions"],
     "media.video": ["VideoOptions"],
     "playout.ports": ["PlayoutStats"],
+    "runway.account.answers": [
+        "AvatarInfo",
+        "CreditUsage",
+        "DocumentInfo",
+        "TaskInfo",
+        "VoiceInfo",
+        "VoicePreview",
+    ],
+    "runway.account.requests": ["PresetVoice"],
     "runway.client": ["RunwayClient"],
     "runway.models": [
         "ArrayItems",

@@ -19,6 +19,8 @@ RunwayException
 ├── ProtocolError             (APIError)            an answer that does not make sense
 ├── SessionFailedError        (APIError)            ended, or taken, while waiting for READY
 ├── SessionNotReadyError      (APITimeoutError)     READY did not come in time
+├── ProcessingFailedError     (APIError)            an avatar, voice or task that became FAILED
+├── StillProcessingError      (APITimeoutError)     it was not done in time
 ├── AvatarJoinError           (APIConnectionError)  the avatar worker never joined the room
 ├── AvatarLostError           (APIConnectionError)  the avatar was there, and is gone
 ├── AvatarEvictedError        (APIConnectionError)  its participant was put out of the room
@@ -126,8 +128,9 @@ if TYPE_CHECKING:
 else:
     APIConnectionError, APIError, APIStatusError, APITimeoutError = _framework_bases()
 
-Operation = Literal["create", "get", "delete", "consume", "request"]
-"""The four calls of Runway's realtime sessions that this package makes, and any other call."""
+Operation = Literal["create", "get", "delete", "consume", "request", "upload"]
+"""The four calls of Runway's realtime sessions that this package makes, any other call, and the
+upload of a file, which goes to another host."""
 
 
 class LossReason(enum.StrEnum):
@@ -456,6 +459,80 @@ class SessionNotReadyError(RunwayException, APITimeoutError):
         APITimeoutError.__init__(self, message)
         self.session_id = session_id
         self.queued = queued
+        self.waited = waited
+
+
+ProcessedKind = Literal["avatar", "voice", "task"]
+"""What Runway works on for a while before it is there."""
+
+
+class ProcessingFailedError(RunwayException, APIError):
+    """Runway could not make the avatar, the voice, or what the task is about.
+
+    Attributes:
+        kind: "avatar", "voice" or "task".
+        id: its id. A failed avatar or voice stays until it is deleted.
+        status: FAILED, or CANCELLED (a task).
+        failure: Runway's text, "" if it gave none.
+        failure_code: Runway's stable code; only tasks have one.
+        retryable: True for a task that failed by Runway's own fault (INTERNAL...).
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        kind: ProcessedKind = "avatar",
+        id: str = "",
+        status: str = "FAILED",
+        failure: str = "",
+        failure_code: str = "",
+    ) -> None:
+        if not message:
+            said = ": ".join(filter(None, (failure_code, failure.rstrip(".")))) or "no reason given"
+            detail = f" ({said})" if status == "FAILED" else ""
+            message = f"The Runway {kind} became {status}{detail}."
+            if kind != "task":
+                message += f" Delete it, and make one of another {_MADE_OF[kind]}."
+        APIError.__init__(self, message, retryable=failure_code.startswith("INTERNAL"))
+        self.kind = kind
+        self.id = id
+        self.status = status
+        self.failure = failure
+        self.failure_code = failure_code
+
+
+_MADE_OF = {"avatar": "picture", "voice": "description or sample"}
+
+
+class StillProcessingError(RunwayException, APITimeoutError):
+    """Runway was not done with the avatar, the voice or the task in time. It goes on.
+
+    Attributes:
+        kind: "avatar", "voice" or "task".
+        id: its id.
+        status: what Runway last said.
+        waited: seconds.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        kind: ProcessedKind = "avatar",
+        id: str = "",
+        status: str = "PROCESSING",
+        waited: float = 0.0,
+    ) -> None:
+        APITimeoutError.__init__(
+            self,
+            message
+            or f"The Runway {kind} was still {status} after {waited:g} s; Runway goes on with it: "
+            "wait longer.",
+        )
+        self.kind = kind
+        self.id = id
+        self.status = status
         self.waited = waited
 
 

@@ -20,6 +20,8 @@ API = {
     "livekit_plugins_runway.errors": "Errors",
     "livekit_plugins_runway.runway.models": "Runway's models",
     "livekit_plugins_runway.runway.client": "Runway's client",
+    "livekit_plugins_runway.runway.account.calls": "Calls about the account",
+    "livekit_plugins_runway.runway.account.answers": "Answers about the account",
     "livekit_plugins_runway.testing": "Simulator",
     "livekit_plugins_runway.testing.livekit_server": "LiveKit server",
     "livekit_plugins_runway.testing.user": "Simulated user",

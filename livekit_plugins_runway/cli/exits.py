@@ -17,6 +17,7 @@ from ..errors import (
     RunwayException,
     ServerError,
     SessionNotReadyError,
+    StillProcessingError,
     TimedOutError,
     UnavailableError,
 )
@@ -55,6 +56,7 @@ _CODES: tuple[tuple[type[RunwayException], ExitCode], ...] = (
     (ProtocolError, ExitCode.SERVER),
     (TimedOutError, ExitCode.TIMEOUT),
     (SessionNotReadyError, ExitCode.TIMEOUT),
+    (StillProcessingError, ExitCode.TIMEOUT),
     (AvatarJoinError, ExitCode.TIMEOUT),
     (LostAnswerError, ExitCode.NETWORK),
     (UnavailableError, ExitCode.NETWORK),

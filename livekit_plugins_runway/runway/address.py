@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ProtocolError
 
 
 def checked_base_url(base_url: str) -> str:
@@ -16,6 +16,22 @@ def checked_base_url(base_url: str) -> str:
             "https://api.dev.runwayml.com"
         )
     return address.rstrip("/")
+
+
+def checked_upload_url(address: str, base_url: str) -> str:
+    """Where Runway wants a file to be sent: over TLS, unless Runway itself is asked without.
+
+    Raises:
+        ProtocolError: somewhere else. The address is not shown: it may be signed.
+    """
+    try:
+        parts = urlsplit(address)
+        schemes = ("https", "http") if urlsplit(base_url).scheme == "http" else ("https",)
+        if parts.scheme in schemes and _can_be_looked_up(parts) and "@" not in parts.netloc:
+            return address
+    except ValueError:
+        pass
+    raise ProtocolError("Runway names a place for the file that is no https:// address.")
 
 
 def _fault_of(address: str) -> str:

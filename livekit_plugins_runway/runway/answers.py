@@ -127,6 +127,8 @@ def _hint(kind: type[RequestError], status: int, operation: Operation) -> str | 
             "A session is consumed once, with its own session key, soon after READY: "
             "make a new session."
         )
+    if operation == "upload" and kind is ForbiddenError:
+        return "The place that Runway gave for the file may have expired: upload it again."
     if kind is NotFoundError and operation in ("get", "delete"):
         return "A session is visible only to keys of the project that made it: check the key."
     if kind is NotFoundError and operation == "request":

@@ -1,4 +1,6 @@
-"""Runway's realtime sessions over HTTP (Runway API schema 2024-11-06): typed, bounded, leak-free.
+"""Runway's API over HTTP (Runway API schema 2024-11-06): typed, bounded, leak-free.
+
+Here are the realtime sessions; what else the key's project holds is in `account`.
 
 `consume` is not in the published schema; its form is that of Runway's own browser client. What is
 repeated after a failure, and what never is, stands at the top of `http.py`.
@@ -9,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -26,6 +28,7 @@ from ..errors import (
     SessionNotReadyError,
 )
 from ..log import logger
+from .account.calls import AccountCalls
 from .http import LAST_CHANCE, ApiCall, ConnectOptions, GivenSession, HttpCaller
 from .models import (
     TERMINAL_STATES,
@@ -54,8 +57,8 @@ _PATH = "/v1/realtime_sessions"
 _PACE = Pace(first=0.25, slowest=1.0, steady_for=2.0, unknown_for=5.0)
 
 
-class RunwayClient:
-    """Runway's realtime sessions, for one API secret.
+class RunwayClient(AccountCalls):
+    """Runway's realtime sessions, and what else the key's project holds, for one API secret.
 
     Args:
         api_secret: the organization's key (`RUNWAYML_API_SECRET`).
@@ -68,7 +71,8 @@ class RunwayClient:
             repeats after the first attempt; `retry_interval` is the first wait in seconds, doubled
             each time up to 8 s, plus up to half of it at random; `timeout` bounds connecting (TCP
             and TLS) in each attempt, not the answer.
-        call_timeout: seconds for one call, with all its attempts and the waits between them.
+        call_timeout: seconds for one call, with all its attempts and the waits between them; what
+            is sent with it may take a second for each 64 KiB in addition.
         jitter: gives numbers in [0, 1) for the random part of a wait.
         journal: where the ids of sessions stand while they may bill; None: nowhere. Not closed
             here.
@@ -89,8 +93,8 @@ class RunwayClient:
         jitter: Callable[[], float] = random.random,
         journal: Journal | None = None,
     ) -> None:
-        self._api_secret = _checked_secret(api_secret)
-        self._http = HttpCaller(base_url, http_session, conn_options, call_timeout, jitter)
+        http = HttpCaller(base_url, http_session, conn_options, call_timeout, jitter)
+        super().__init__(_checked_secret(api_secret), http)
         self._journal = journal
         # A create is in `_creates` while somebody waits for it. Abandoned, it moves to
         # `_background`, as the task that sees it to its end. Both empty themselves.
@@ -114,36 +118,6 @@ class RunwayClient:
         session that was given without a longer `keepalive_timeout`). Sends no key; does not raise
         where Runway cannot be reached."""
         await self._http.prewarm()
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-    ) -> object:
-        """Any other call of Runway's API.
-
-        GET is repeated after a failure like `get`; what changes something only where nothing was
-        sent, or Runway said that it is not able to answer now. Not for making sessions: nothing
-        here would end one whose answer is lost.
-
-        Args:
-            path: from `/v1/` on.
-            query: parameters of the URL.
-            body: JSON-ready; None: no body, but `{}` where Runway wants one (POST, PATCH, PUT).
-
-        Returns:
-            The decoded JSON of the answer, None for an empty one.
-        """
-        if body is None and method in ("POST", "PATCH", "PUT"):
-            body = {}
-        content = None if body is None else json.dumps(body, allow_nan=False).encode()
-        target = f"{path}?{urlencode(query)}" if query else path
-        return await self._http.perform(
-            ApiCall("request", method, target, self._api_secret, content)
-        )
 
     @property
     def pending_creates(self) -> int:

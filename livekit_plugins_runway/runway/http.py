@@ -1,6 +1,6 @@
 """One HTTP call to Runway: its attempts, what is repeated, and what an answer means.
 
-| what happened | get, delete, request with GET | create, consume, other requests |
+| what happened | get, any delete, requests that read | create, consume, other requests |
 |---|---|---|
 | 429 (except the daily limit), 502, 503, 504 | repeated | repeated |
 | no connection, so nothing was sent | repeated | repeated |
@@ -15,6 +15,10 @@ requests), and JSON in 64 levels: what is longer or deeper is no JSON here.
 Runway documents 502, 503 and 504 as transient, so a create is repeated after them too, although a
 gateway may have passed it on: the id of such a session is never known here. A consume that is
 repeated after them is refused if it had been accepted, and the session was lost anyway.
+
+Beyond 64 KiB a body may take another second for each 64 KiB. A file goes to the place that Runway
+names, as a form, without the key: that is repeated, for it has no other effect than that the file
+is there.
 """
 
 from __future__ import annotations
@@ -51,12 +55,14 @@ if TYPE_CHECKING:
 API_VERSION = "2024-11-06"
 
 _USER_AGENT = f"livekit-plugins-runway-bridge/{__version__}"
+_NO_KEY = {"User-Agent": _USER_AGENT}
 _ANSWER_SECONDS: dict[Operation, float] = {
     "create": 30.0,
     "get": 5.0,
     "delete": 10.0,
     "consume": 15.0,
     "request": 30.0,
+    "upload": 30.0,
 }
 TRANSIENT = (502, 503, 504)
 """Statuses that Runway documents as transient."""
@@ -64,6 +70,8 @@ _LONGEST_BACKOFF = 8.0
 LAST_CHANCE = 1.0
 """Seconds that are kept for the last repeat of a call that is made in a hurry."""
 _MIB = 1024 * 1024
+_SLOWEST_SENDING = 64 * 1024
+"""Bytes in a second."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,15 @@ class ApiCall:
     hurry: asyncio.Event | None = None
     """Set by the caller, `LAST_CHANCE` seconds before its time is over: whatever wait there is ends
     then, for one last repeat. With it repeats are limited by time alone, and not by `max_retry`."""
+    repeatable: bool = False
+    """A request that has a body, and changes nothing."""
+    form: Callable[[], aiohttp.FormData] | None = None
+    """Of an upload: made anew for each attempt. `path` is then a whole address, of another host,
+    which is not told the key."""
+    form_length: int = 0
     body: _Body | None = None
+    attempts: int = 0
+    """How many were begun."""
     abandoned: bool = False
 
     @property
@@ -140,6 +156,12 @@ class ApiCall:
     def longest_answer(self) -> int:
         """Bytes of an answer that are read. Lists and documents are longer than sessions."""
         return 16 * _MIB if self.operation == "request" else _MIB
+
+    @property
+    def sending(self) -> float:
+        """Seconds that its body may take in addition."""
+        length = max(len(self.content or b""), self.form_length)
+        return max(0, length - _SLOWEST_SENDING) / _SLOWEST_SENDING
 
     async def pause(self, seconds: float) -> None:
         """Before a repeat."""
@@ -172,7 +194,7 @@ class ApiCall:
                 "The credentials of the Runway session may be spent, but the answer was lost: "
                 f"{why.message} End it and make a new one."
             )
-        elif self.operation == "request" and self.method != "GET":
+        elif self.operation == "request" and self.method != "GET" and not self.repeatable:
             text = f"Runway may have done what was asked, but the answer was lost: {why.message}"
         else:
             return why
@@ -227,7 +249,7 @@ class HttpCaller:
     async def perform(self, call: ApiCall) -> object:
         """All attempts of a call; the decoded JSON of its success, None for delete."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._call_timeout
+        deadline = loop.time() + self._call_timeout + call.sending
         attempt = 0
         while True:
             last = call.hurry is not None and (
@@ -278,9 +300,11 @@ class HttpCaller:
 
     async def _attempt(self, call: ApiCall, seconds: float) -> object:
         call.body = None if call.content is None else _Body(call.content, call.on_sent)
+        call.attempts += 1
         cause: BaseException | None = None
         try:
-            answer = await self._exchange(call, min(seconds, _ANSWER_SECONDS[call.operation]))
+            limit = _ANSWER_SECONDS[call.operation] + call.sending
+            answer = await self._exchange(call, min(seconds, limit))
         except TimeoutError as error:
             failure: RunwayException = TimedOutError()
             cause = error
@@ -307,9 +331,9 @@ class HttpCaller:
             asyncio.timeout(limit),
             self._http().request(
                 call.method,
-                self.base_url + call.path,
-                data=call.body,
-                headers=request_headers(call.bearer),
+                self.base_url + call.path if call.form is None else call.path,
+                data=call.body if call.form is None else call.form(),
+                headers=request_headers(call.bearer) if call.form is None else _NO_KEY,
                 timeout=timeout,
                 allow_redirects=False,
                 raise_for_status=False,
@@ -371,7 +395,7 @@ def _decode(call: ApiCall, answer: _Answer) -> object:
             retry_after=seconds_to_wait(answer.retry_after),
             request_id=one_line(answer.request_id) or None,
         )
-    if call.operation == "delete" or (call.operation == "request" and not answer.text):
+    if call.operation in ("delete", "upload") or (call.operation == "request" and not answer.text):
         return None
     payload, fault = parsed(answer.text)
     if not answer.whole:

@@ -84,7 +84,8 @@ def explain(error: ValidationError) -> str:
     fields are the sender's."""
     issues = error.errors(include_input=False, include_url=False, include_context=False)
     told = [
-        f"{'.'.join(map(str, issue['loc'][:_DEEPEST])) or 'value'}: {issue['msg']}"
+        f"{'.'.join(map(str, issue['loc'][:_DEEPEST])) or 'value'}: "
+        f"{issue['msg'].removeprefix('Value error, ')}"
         for issue in issues[:_MOST_ISSUES]
     ]
     if more := len(issues) - len(told):

@@ -30,9 +30,9 @@ from livekit_plugins_runway.runway.models import (
     Running,
     StringParameter,
     Unknown,
-    explain,
     parse_session,
 )
+from livekit_plugins_runway.runway.wire import explain
 from tests.support.published import REALTIME, REQUEST, VALIDATOR, strict
 from tests.support.schema_bodies import values_of
 

@@ -48,7 +48,7 @@ class ScriptedRunway:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[ScriptedRunway]:
-        app = web.Application()
+        app = web.Application(client_max_size=16 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(app, shutdown_timeout=0, access_log=None)
         await runner.setup()

@@ -1,0 +1,1 @@
+"""What the key's project holds beside its sessions: avatars, documents, voices, tasks, usage."""
