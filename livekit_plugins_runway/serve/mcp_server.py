@@ -33,7 +33,7 @@ from .. import __version__
 from .._common.tasks import cancel_and_wait
 from ..errors import RunwayException
 from ..log import logger
-from ..runway.models import explain
+from ..runway.wire import explain
 from .bodies import Bodies
 from .connections import BODY_SECONDS, Connections
 from .event_stream import EventStream, progress_token
