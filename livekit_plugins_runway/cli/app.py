@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,7 +15,10 @@ from typer.main import get_group
 
 from .. import __version__
 from ..errors import RunwayException
-from .exits import ExitCode, exit_code
+from .examples import EXAMPLES
+from .exits import ExitCode
+from .interrupts import as_exceptions
+from .misuse import MISUSE, global_first, tell, wants_json
 from .output import Output
 from .settings import (
     KEY_VARIABLES,
@@ -40,13 +45,11 @@ _COMMANDS = {
 }
 """Where each command is, in the order of the help: loaded when it is asked for, because HTTP and
 the models of requests take three times as long to load as all else that a command line needs."""
-_GLOBAL_FLAGS = {"--json", "--dry-run", "--stage"}
-_GLOBAL_VALUES = {"--base-url", "--env-file"}
 
 
 class _Root(TyperGroup):
     """Loads the command that is asked for, takes the global options before and after it, and turns
-    errors into one line."""
+    errors into one line, or with `--json` into an object."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
@@ -59,48 +62,48 @@ class _Root(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return list(super().parse_args(ctx, _global_first(args)))
+        ctx.meta[_ARGUMENTS] = args
+        front, rest = global_first(args)
+        return list(super().parse_args(ctx, [*front, *rest]))
 
     def invoke(self, ctx: Any) -> Any:
+        args = ctx.meta[_ARGUMENTS]
         try:
             return super().invoke(ctx)
-        except RunwayException as error:
-            code = exit_code(error)
+        except (RunwayException, KeyboardInterrupt, typer.Abort, MISUSE) as error:
             settings = ctx.find_object(Settings)
-            output = Output(as_json=False) if settings is None else settings.output
-            output.error(error.message, code, code.name.lower())
-            raise typer.Exit(code) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+            output = Output(wants_json(args)) if settings is None else settings.output
+            raise typer.Exit(tell(error, args, output)) from None
+
+    def main(self, args: Any = None, *rest: Any, **extra: Any) -> Any:
+        given = sys.argv[1:] if args is None else list(args)
+        try:
+            code = super().main(args, *rest, **{**extra, "standalone_mode": False})
+        except (typer.Abort, MISUSE) as error:  # before there was a command
+            code = tell(error, given, Output(wants_json(given)))
+        sys.exit(code or ExitCode.OK)
+
+
+_ARGUMENTS = f"{__name__}.arguments"
 
 
 def _load(name: str) -> Any:
     """A command, or a group of them, as Typer makes it of those that were added to an app."""
     module, _, attribute = _COMMANDS[name].partition(":")
     found = getattr(import_module(module, __package__), attribute)
-    holder = typer.Typer(rich_markup_mode=_MARKUP)
+    holder = typer.Typer(rich_markup_mode=None)
     if isinstance(found, typer.Typer):
         holder.add_typer(found, name=name)
     else:
         holder.command(name)(found)
-    return get_group(holder).commands[name]
+    loaded = get_group(holder).commands[name]
+    for below, command in getattr(loaded, "commands", {"": loaded}).items():
+        command.rich_markup_mode = None  # a group has its own
+        if example := EXAMPLES.get(f"{name} {below}".strip()):
+            command.epilog = f"Example: {example}"
+    return loaded
 
 
-def _global_first(args: list[str]) -> list[str]:
-    """`sessions list --json` as `--json sessions list`. What follows `--` stays where it is."""
-    end = args.index("--") if "--" in args else len(args)
-    front, rest = [], []
-    waiting = False
-    for arg in args[:end]:
-        if waiting or arg in _GLOBAL_FLAGS or arg.split("=")[0] in _GLOBAL_VALUES:
-            front.append(arg)
-            waiting = not waiting and arg in _GLOBAL_VALUES
-        else:
-            rest.append(arg)
-    return [*front, *rest, *args[end:]]
-
-
-_MARKUP: Literal["markdown"] = "markdown"  # paragraphs are wrapped anew
 _EPILOG = "Exit codes: " + ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
 
 app = typer.Typer(
@@ -109,7 +112,8 @@ app = typer.Typer(
     no_args_is_help=True,
     # A traceback with local variables would show keys.
     pretty_exceptions_enable=False,
-    rich_markup_mode=_MARKUP,
+    # Rich's tables cut off the names of options where a terminal is narrow.
+    rich_markup_mode=None,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -150,6 +154,7 @@ def _main(
     The key comes from RUNWAYML_API_SECRET (or RUNWAY_API_KEY), in the environment or in .env. The
     global options may stand before or after the command.
     """
+    as_exceptions()
     ctx.obj = Settings(Output(as_json), dry_run, "", {})
     variables = load_env_file(env_file)
     settings = Settings(
@@ -161,8 +166,8 @@ def _main(
     ctx.obj = Settings(Output(as_json, secrets), dry_run, settings.base_url, variables)
 
 
-def main() -> None:
-    """The entry point of the installed command."""
-    # The SDK and this package tell an operator much that is no news to somebody at a terminal.
-    logging.getLogger("livekit").setLevel(logging.ERROR)
-    app(prog_name="runway-avatar")
+def quiet_logs(args: Sequence[str]) -> None:
+    """The SDK and this package tell an operator much that is no news to somebody at a terminal. And
+    with `--json` the one thing on stderr is the error."""
+    level = logging.CRITICAL if wants_json(args) else logging.ERROR
+    logging.getLogger("livekit").setLevel(level)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -20,6 +20,10 @@ from .output import HIDDEN, masked
 from .settings import Settings
 
 _PAGE = 100
+_PATIENCE = 10.0
+"""Seconds for a call that only asks; and until somebody is told that one which changes something
+has had no answer yet."""
+_LONGEST = 45.0
 _T = TypeVar("_T")
 
 
@@ -53,13 +57,22 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 @asynccontextmanager
 async def runway(
-    settings: Settings, *, retries: int = 2, journal: Journal | None = None
+    settings: Settings,
+    *,
+    retries: int = 2,
+    patience: float = _LONGEST,
+    journal: Journal | None = None,
 ) -> AsyncIterator[RunwayClient]:
-    """A client with the settings' key; closed at the end."""
+    """A client with the settings' key; closed at the end.
+
+    Args:
+        patience: seconds for one call, with all its attempts.
+    """
     client = RunwayClient(
         settings.runway_key(),
         base_url=settings.base_url,
         conn_options=ConnectOptions(max_retry=retries, retry_interval=0.5, timeout=5.0),
+        call_timeout=patience,
         journal=journal,
     )
     try:
@@ -92,14 +105,35 @@ def preview(settings: Settings, *requests: Request) -> None:
 async def send(settings: Settings, request: Request) -> Any:
     """The decoded JSON of the answer."""
     preview(settings, request)
-    async with runway(settings) as client:
-        return await ask(client, request)
+    patience = _PATIENCE if request.method == "GET" else _LONGEST
+    async with runway(settings, patience=patience) as client:
+        with asking(settings, patience):
+            return await ask(client, request)
 
 
 async def ask(client: RunwayClient, request: Request) -> Any:
     return await client.request(
         request.method, request.path, query=request.query, body=request.body
     )
+
+
+@contextmanager
+def asking(settings: Settings, patience: float = _LONGEST) -> Iterator[None]:
+    """For the time of a call that has so many seconds. It may be longer than somebody who sees
+    nothing would wait: that it goes on is said once."""
+
+    def tell() -> None:
+        if patience > _PATIENCE:
+            settings.output.note(
+                f"Runway has not answered for {_PATIENCE:.0f} s; it gets {patience:.0f} s in all."
+            )
+
+    alarm = asyncio.get_running_loop().call_later(_PATIENCE, tell)
+    try:
+        with settings.output.busy("waiting for Runway's answer"):
+            yield
+    finally:
+        alarm.cancel()
 
 
 async def send_list(settings: Settings, request: Request, limit: int | None) -> list[Any]:
@@ -109,10 +143,11 @@ async def send_list(settings: Settings, request: Request, limit: int | None) -> 
     first = Request("GET", request.path, query)
     preview(settings, first)
     entries: list[Any] = []
-    async with runway(settings) as client:
+    async with runway(settings, patience=_PATIENCE) as client:
         cursors: set[str] = set()
         while True:
-            page = await ask(client, Request("GET", request.path, query))
+            with asking(settings, _PATIENCE):
+                page = await ask(client, Request("GET", request.path, query))
             if not isinstance(page, dict) or not isinstance(page.get("data"), list):
                 raise ProtocolError(f"Runway's answer to GET {request.path} is no list.")
             entries += page["data"]

@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 
 from .._common.checks import is_loopback, required
 from ..errors import ConfigurationError
+from ..runway.address import checked_base_url
 from .exits import CredentialsError
 from .output import Output
 
@@ -154,14 +155,14 @@ def choose_base_url(base_url: str | None, stage: bool, env_file: Mapping[str, st
     if stage:
         return STAGE_BASE_URL
     if given := base_url or os.environ.get("RUNWAYML_BASE_URL"):
-        return given.rstrip("/")
+        return checked_base_url(given)
     if given := env_file.get("RUNWAYML_BASE_URL"):
         if any(os.environ.get(name) for name in KEY_VARIABLES):
             raise ConfigurationError(
                 "RUNWAYML_BASE_URL is in .env, but the key is in the environment, and a key "
                 "belongs to one host: put both in the same place, or pass --base-url."
             )
-        return given.rstrip("/")
+        return checked_base_url(given)
     from ..runway.client import DEFAULT_BASE_URL  # with HTTP, which `--version` does without
 
     return DEFAULT_BASE_URL

@@ -8,6 +8,8 @@ from ..errors import ConfigurationError, ProtocolError
 
 
 def checked_base_url(base_url: str) -> str:
+    """Without a slash at the end, and without the `/v1` that each path begins with: others count it
+    to the address."""
     address = base_url.strip()
     if fault := _fault_of(address):
         # The value is not shown: a password may be in it.
@@ -15,7 +17,7 @@ def checked_base_url(base_url: str) -> str:
             f"The Runway base URL (api_url, RUNWAYML_BASE_URL) {fault}. It must be like "
             "https://api.dev.runwayml.com"
         )
-    return address.rstrip("/")
+    return address.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def checked_upload_url(address: str, base_url: str) -> str:

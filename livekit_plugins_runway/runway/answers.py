@@ -30,6 +30,7 @@ _LONGEST_TEXT = 500
 _DEEPEST = 64
 """Levels of JSON. What Runway sends has less than ten."""
 _NO_CREDITS = re.compile(r"(not|n't|insufficient|out of|no)\b.*\bcredits?\b", re.I | re.S)
+_TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.I)
 _DAILY_LIMIT = re.compile(r"\bdaily\b", re.I)
 
 
@@ -86,8 +87,8 @@ def error_from_response(
             "Check RUNWAYML_BASE_URL."
         )
     fields: Mapping[object, object] = payload if isinstance(payload, dict) else {}
-    text = payload if isinstance(payload, str) else fields.get("message") or fields.get("error")
-    runway_message = one_line(text)
+    said = fields.get("message") or fields.get("error")
+    runway_message = one_line(_told(payload) if isinstance(payload, str) else said)
     issues = _issues(fields.get("issues"))
     doc_url = fields.get("docUrl")
     kind = _kind(status, runway_message, bool(issues))
@@ -98,7 +99,9 @@ def error_from_response(
         issues=issues,
         doc_url=doc_url if isinstance(doc_url, str) else None,
         retry_after=retry_after,
-        hint=_hint(kind, status, operation),
+        hint=_hint_elsewhere(kind, status)
+        if isinstance(payload, str)
+        else _hint(kind, status, operation),
         request_id=request_id,
         body={
             "error": runway_message,
@@ -122,6 +125,8 @@ def _kind(status: int, text: str, has_issues: bool) -> type[RequestError]:
 def _hint(kind: type[RequestError], status: int, operation: Operation) -> str | None:
     if status == 408:
         return "Runway waited too long for the request: try again."
+    if status == 405:
+        return "Nothing at this path takes this method: check method, path and RUNWAYML_BASE_URL."
     if operation == "consume" and kind in (AuthenticationError, NotFoundError):
         return (
             "A session is consumed once, with its own session key, soon after READY: "
@@ -134,6 +139,23 @@ def _hint(kind: type[RequestError], status: int, operation: Operation) -> str | 
     if kind is NotFoundError and operation == "request":
         return "What belongs to another project is not visible to this key: check id and key."
     return None
+
+
+def _told(text: str) -> str:
+    """Of a page that has a title no more than that: all that a person can read of it."""
+    title = _TITLE.search(text) if text.lstrip().startswith("<") else None
+    return f"a page, {title[1].strip()!r}" if title else text
+
+
+def _hint_elsewhere(kind: type[RequestError], status: int) -> str | None:
+    """For an answer that is no JSON, as all of Runway's own are. What a gateway before Runway says
+    of its load (429, 5xx) is none either."""
+    if kind not in (RequestRejectedError, ForbiddenError, NotFoundError) and status != 501:
+        return None
+    return (
+        "That is no JSON, as an answer of Runway's API is: check the address (RUNWAYML_BASE_URL), "
+        "and what stands between here and Runway."
+    )
 
 
 def _issues(raw: object) -> tuple[Issue, ...]:

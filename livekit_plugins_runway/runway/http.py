@@ -249,7 +249,8 @@ class HttpCaller:
     async def perform(self, call: ApiCall) -> object:
         """All attempts of a call; the decoded JSON of its success, None for delete."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._call_timeout + call.sending
+        began = loop.time()
+        deadline = began + self._call_timeout + call.sending
         attempt = 0
         while True:
             last = call.hurry is not None and (
@@ -261,12 +262,13 @@ class HttpCaller:
                 if isinstance(error, ServerError) and not call.repeats(error):
                     raise
                 wait = self._wait_before_repeat(attempt, error)
+                given_up = last or call.abandoned
                 if call.hurry is not None:
                     wait = min(wait, max(0.0, deadline - LAST_CHANCE - loop.time()))
                 elif attempt >= self._conn_options.max_retry or loop.time() + wait >= deadline:
-                    raise
-                if last or call.abandoned:
-                    raise
+                    given_up = True
+                if given_up:
+                    raise _counted(error, attempt + 1, loop.time() - began) from error.__cause__
                 logger.debug(
                     "runway call failed, to be repeated",
                     extra={"operation": call.operation, "attempt": attempt + 1, "wait": wait},
@@ -364,6 +366,14 @@ class HttpCaller:
         return self._own_http
 
 
+def _counted(error: RunwayException, attempts: int, seconds: float) -> RunwayException:
+    """The error where no answer came, with what was done about it."""
+    if type(error) in (UnavailableError, TimedOutError):
+        tried = f"tried {'once' if attempts == 1 else f'{attempts} times'} in {seconds:.1f} s"
+        return type(error)(f"{error.message.rstrip('.')}; {tried}.")
+    return error
+
+
 def request_headers(bearer: str) -> dict[str, str]:
     """The headers of each call; those with a body are `application/json`."""
     return {
@@ -400,6 +410,8 @@ def _decode(call: ApiCall, answer: _Answer) -> object:
     payload, fault = parsed(answer.text)
     if not answer.whole:
         fault = f"is longer than {call.longest_answer // _MIB} MiB"
+    elif fault == "is not JSON":
+        fault += ", as all of its API's are: check the address (RUNWAYML_BASE_URL)"
     if fault:
         raise call.lost(ProtocolError(f"Runway's answer {fault}."))
     return payload

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -19,7 +16,7 @@ from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.cli.output import Output, json_text, masked
 from livekit_plugins_runway.cli.settings import Settings
 from livekit_plugins_runway.errors import ConfigurationError
-from tests.support.command_line import command_line
+from tests.support.command_line import command_line, serving
 
 SECRET = "secret-of-livekit-0123456789abcdef"
 ENVIRONMENT = {"LIVEKIT_API_KEY": "key", "LIVEKIT_API_SECRET": SECRET}
@@ -86,20 +83,6 @@ async def test_doctor_and_dispatch_send_it_nothing(tmp_path: Path) -> None:
 
 
 # -- what Runway answers
-
-
-@contextlib.asynccontextmanager
-async def serving(answer: Any) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def test_json_holds_nothing_that_a_terminal_obeys() -> None:

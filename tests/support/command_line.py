@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
 from typer.testing import CliRunner
 
 from livekit_plugins_runway.cli.app import app
@@ -92,3 +93,18 @@ async def command_line(
         yield run, simulator
         run.secrets += [session.session_key for session in simulator.sessions.values()]
         run.check_secrets()
+
+
+@asynccontextmanager
+async def serving(answer: Any) -> AsyncIterator[str]:
+    """A server of this machine that answers everything in this way; yields its address."""
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

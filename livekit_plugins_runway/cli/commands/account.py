@@ -11,6 +11,7 @@ from ...errors import ConfigurationError, ProtocolError
 from ...runway.billing import USD_PER_CREDIT
 from ..calls import Request, run, send
 from ..settings import KEY_VARIABLES, Settings, settings_of
+from .options import day
 
 ORGANIZATION = Request("GET", "/v1/organization")
 MODEL = "gwm1_avatars"
@@ -38,7 +39,10 @@ def summary(organization: Any) -> dict[str, object]:
         limits = organization["tier"]["models"].get(MODEL, {})
         used = organization["usage"]["models"].get(MODEL, {}).get("dailyGenerations", 0)
     except (KeyError, TypeError, AttributeError):
-        raise ProtocolError("Runway described the organization in an unknown way.") from None
+        raise ProtocolError(
+            "Runway described the organization in an unknown way: is the address "
+            "(RUNWAYML_BASE_URL) that of Runway's API?"
+        ) from None
     daily = limits.get("maxDailyGenerations", "unknown")
     return {
         "credits": f"{credits} (${credits * USD_PER_CREDIT:.2f})",
@@ -53,22 +57,22 @@ def _origin(settings: Settings) -> str:
     return f"accepted ({key.name} from {key.origin})" if key else "accepted"
 
 
-def _day(text: str) -> Any:
-    return typer.Option(formats=["%Y-%m-%d"], help=text)
-
-
 def usage(
     ctx: typer.Context,
-    since: Annotated[datetime | None, _day("First day, UTC. [default: 30 days ago]")] = None,
-    until: Annotated[datetime | None, _day("Last day, UTC. [default: today]")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(metavar="DAY", parser=day, help="First day, UTC. [default: 30 days ago]"),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(metavar="DAY", parser=day, help="Last day, UTC. [default: today]"),
+    ] = None,
 ) -> None:
     """How many avatar sessions there were, and how long, by day. At most 90 days."""
     settings = settings_of(ctx)
-    last = (until or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)).replace(
-        tzinfo=UTC
-    )
+    last = until or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     end = last + timedelta(days=1)
-    begin = since.replace(tzinfo=UTC) if since else end - timedelta(days=30)
+    begin = since or end - timedelta(days=30)
     if not timedelta(0) < end - begin <= _LONGEST_RANGE:
         raise ConfigurationError("--since to --until must be 1 to 90 days, in this order.")
     query = {"startDate": iso(begin), "endDate": iso(end)}

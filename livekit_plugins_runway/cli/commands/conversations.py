@@ -8,24 +8,24 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
 import aiohttp
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 from yarl import URL
 
 from ..._common.http import new_session
 from ...errors import ConfigurationError, ProtocolError, RunwayException, UnavailableError
 from ..calls import Request, run, send
 from ..output import printable
+from ..progress import transfer
 from ..settings import Settings, settings_of
 from .account import iso
 from .catalog import Limit, show_list
+from .options import Avatar, moment
 
 PATH = "/v1/avatar_conversations"
 _CHUNK = 256 * 1024
@@ -51,22 +51,27 @@ app = typer.Typer(
     "was ended by `sessions cancel` has neither.",
 )
 ConversationId = Annotated[str, typer.Argument(metavar="ID", help="Id of the session.")]
-Day = typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="UTC.")
+Moment = Annotated[
+    datetime | None,
+    typer.Option(metavar="TIME", parser=moment, help="UTC: 2026-08-31 or 2026-08-31T12:00:00."),
+]
 
 
 @app.command("list")
 def list_conversations(
     ctx: typer.Context,
-    avatar: Annotated[str | None, typer.Option(metavar="UUID", help="Of this avatar.")] = None,
-    since: Annotated[datetime | None, Day] = None,
-    until: Annotated[datetime | None, Day] = None,
+    avatar: Avatar = None,
+    since: Moment = None,
+    until: Moment = None,
     limit: Limit = None,
 ) -> None:
     """Conversations, with status and duration in seconds."""
+    if since and until and since > until:
+        raise ConfigurationError("--since is later than --until.")
     given = {
         "avatar": avatar,
-        "startDate": since and iso(since.replace(tzinfo=UTC)),
-        "endDate": until and iso(until.replace(tzinfo=UTC)),
+        "startDate": since and iso(since),
+        "endDate": until and iso(until),
     }
     show_list(
         ctx,
@@ -197,7 +202,7 @@ async def _save_recording(url: str, stem: Path, force: bool) -> Path:
                 raise _refused(response.status)
             path = stem.with_name(stem.name + _suffix(response.content_type))
             _check_free(path, force)
-            with _progress() as progress, _create(part) as file:
+            with transfer() as progress, _create(part) as file:
                 task = progress.add_task("recording", total=response.content_length)
                 async for chunk in response.content.iter_chunked(_CHUNK):
                     file.write(chunk)
@@ -238,18 +243,6 @@ def _refused(status: int) -> RunwayException:
 
 def _suffix(content_type: str) -> str:
     return _SUFFIXES.get(content_type, ".bin")
-
-
-def _progress() -> Progress:
-    return Progress(
-        "[progress.description]{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not Console(stderr=True).is_terminal,
-    )
 
 
 def _request(conversation_id: str) -> Request:

@@ -148,7 +148,15 @@ def refusal(error: api.TwirpError) -> RunwayException:
             f"The LiveKit server did not accept the key (HTTP {error.status}): check that "
             "LIVEKIT_API_KEY and LIVEKIT_API_SECRET belong to LIVEKIT_URL."
         )
-    return LiveKitRefusedError(f"The LiveKit server refused ({error.code}): {error.message}.")
+    # Where an answer holds no error of LiveKit's, its SDK takes it for an unknown one.
+    if error.code == "unknown" and not error.message.strip():
+        return UnavailableError(
+            f"What is at LIVEKIT_URL answered with HTTP {error.status}, and not as a LiveKit "
+            "server does: check the address."
+        )
+    return LiveKitRefusedError(
+        f"The LiveKit server refused ({error.code}): {error.message.rstrip('.')}."
+    )
 
 
 async def _dispatch(

@@ -14,6 +14,7 @@ from ...log import logger
 from ...serve.options import TOKEN_VARIABLE, Response, ServeOptions
 from ...serve.server import run
 from ..settings import Settings, settings_of
+from .options import said_of
 
 
 def serve(
@@ -21,9 +22,13 @@ def serve(
     host: Annotated[
         str, typer.Option(help=f"Address to listen on; a public one needs {TOKEN_VARIABLE}.")
     ] = ServeOptions.host,
-    port: Annotated[int, typer.Option(help="Port of the REST server; 0: any free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the REST server; 0: any free one.")
+    ] = 8080,
     mcp: Annotated[bool, typer.Option(help="Serve MCP clients, too (extra 'serve').")] = True,
-    mcp_port: Annotated[int, typer.Option(help="Port of the MCP server; 0: any free one.")] = 9090,
+    mcp_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the MCP server; 0: any free one.")
+    ] = 9090,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(help="Origin whose pages may call, like http://localhost:3000; repeatable."),
@@ -38,17 +43,18 @@ def serve(
     response: Annotated[
         Response,
         typer.Option(
-            help="What front ends get: the key to take the room's credentials with, or those."
+            case_sensitive=False,
+            help="What front ends get: the key to take the room's credentials with, or those.",
         ),
     ] = "session-key",
     rate: Annotated[
-        int, typer.Option(help="Sessions that one client may make per minute.")
+        int, typer.Option(min=1, max=1000, help="Sessions that one client may make per minute.")
     ] = ServeOptions.rate,
     max_sessions: Annotated[
-        int, typer.Option(help="Sessions that may be alive at once.")
+        int, typer.Option(min=1, max=1000, help="Sessions that may be alive at once.")
     ] = ServeOptions.max_sessions,
     max_duration: Annotated[
-        int, typer.Option(help="Seconds that a caller may ask for at most, 10 to 1800.")
+        int, typer.Option(min=10, max=1800, help="Seconds that a caller may ask for at most.")
     ] = ServeOptions.max_duration,
     ready_timeout: Annotated[
         float, typer.Option(help="Seconds for a session to become READY.")
@@ -68,21 +74,31 @@ def serve(
         raise ConfigurationError("serve sends nothing by itself: leave --dry-run out.")
     _log_to_stderr()
     token = settings.variable(TOKEN_VARIABLE)
-    options = ServeOptions(
-        host=host,
-        port=port,
-        mcp_port=mcp_port if mcp else None,
-        token=None if token is None else token.value,
-        allowed_origins=tuple(allow_origin or ()),
-        avatars=tuple(avatar or ()),
-        response=response,
-        rate=rate,
-        max_sessions=max_sessions,
-        max_duration=max_duration,
-        ready_timeout=ready_timeout,
-        trust_proxy=trust_proxy,
-    )
+    with said_of(_OPTIONS):
+        options = ServeOptions(
+            host=host,
+            port=port,
+            mcp_port=mcp_port if mcp else None,
+            token=None if token is None else token.value,
+            allowed_origins=tuple(allow_origin or ()),
+            avatars=tuple(avatar or ()),
+            response=response,
+            rate=rate,
+            max_sessions=max_sessions,
+            max_duration=max_duration,
+            ready_timeout=ready_timeout,
+            trust_proxy=trust_proxy,
+        )
     asyncio.run(_until_signalled(options, settings))
+
+
+_OPTIONS = {
+    "allowed origin": "--allow-origin",
+    "host": "--host",
+    "mcp_port": "--mcp-port",
+    "port": "--port",
+    "ready_timeout": "--ready-timeout",
+}
 
 
 async def _until_signalled(options: ServeOptions, settings: Settings) -> None:

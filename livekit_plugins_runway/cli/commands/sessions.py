@@ -6,8 +6,9 @@ import asyncio
 import enum
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -21,14 +22,17 @@ from ...runway.models import (
     TERMINAL_STATES,
     CreateRealtimeSession,
     Failed,
-    PresetId,
     RealtimeSessionState,
 )
 from ...runway.requests import realtime_request
 from ...runway.session import RealtimeSession
-from ..calls import Request, ask, json_argument, preview, run, runway, send
+from ..calls import Request, ask, asking, json_argument, preview, run, runway, send
 from ..exits import ExitCode, exit_code
 from ..settings import KEY_VARIABLES, Settings, settings_of
+from .options import Avatar, Preset, length, said_of
+
+if TYPE_CHECKING:
+    from ..progress import Busy
 
 PATH = "/v1/realtime_sessions"
 _END_POLL = 2.0
@@ -40,10 +44,6 @@ app = typer.Typer(
 )
 
 SessionId = Annotated[str, typer.Argument(metavar="ID", help="Id of the session.")]
-Preset = Annotated[
-    str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(get_args(PresetId))}.")
-]
-Avatar = Annotated[str | None, typer.Option(metavar="UUID", help="One of your own avatars.")]
 
 
 class Until(enum.StrEnum):
@@ -57,10 +57,17 @@ def create(
     preset: Preset = None,
     avatar: Avatar = None,
     max_duration: Annotated[
-        int | None, typer.Option(metavar="SECONDS", help="10 to 1800. [Runway's default: 300]")
+        int | None,
+        typer.Option(
+            metavar="SECONDS", min=10, max=1800, help="10 to 1800. [Runway's default: 300]"
+        ),
     ] = None,
-    personality: Annotated[str | None, typer.Option(help="Instead of the avatar's own.")] = None,
-    start_script: Annotated[str | None, typer.Option(help="What it says first.")] = None,
+    personality: Annotated[
+        str | None, typer.Option(callback=length(10_000), help="Instead of the avatar's own.")
+    ] = None,
+    start_script: Annotated[
+        str | None, typer.Option(callback=length(2_000), help="What it says first.")
+    ] = None,
     tools: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A JSON list of Runway tools.")
     ] = None,
@@ -81,9 +88,10 @@ def create(
     waiting or consuming fails, or you press Ctrl-C, it is ended here.
     """
     settings = settings_of(ctx)
-    request = realtime_request(
-        avatar, preset, max_duration, personality, start_script, _tools(tools)
-    )
+    with said_of({"avatar_id": "--avatar", "preset_id": "--preset", "tools": f"--tools {tools}"}):
+        request = realtime_request(
+            avatar, preset, max_duration, personality, start_script, _tools(tools)
+        )
     if wait or consume:
         follow = "; then GET until READY" + ("; then POST .../consume" if consume else "")
         if settings.dry_run:
@@ -98,13 +106,14 @@ async def _create(
 ) -> dict[str, Any]:
     async with runway(settings) as client:
         session = RealtimeSession(client, request)
-        await session.create()
+        with asking(settings):
+            await session.create()
         if not wait:
             return {"id": session.id}
         try:
             settings.output.note(f"session {session.id}")
-            with settings.output.busy("waiting for READY"):
-                ready = await session.wait_until_ready(timeout)
+            with settings.output.busy(_waits("NOT_READY")) as busy:
+                ready = await session.wait_until_ready(timeout, _tell_queued(busy))
             if not consume:
                 return {"id": session.id, "status": ready.status, "expiresAt": ready.expires_at}
             credentials = await session.consume(ready)
@@ -123,6 +132,17 @@ async def _create(
             "token": credentials.token.get_secret_value(),
             "roomName": credentials.room_name,
         }
+
+
+def _waits(state: str, until: Until = Until.READY) -> str:
+    return f"waiting until it is {until}; now it is {state}"
+
+
+def _tell_queued(busy: Busy) -> Callable[[bool], None]:
+    def tell(queued: bool) -> None:
+        busy.update(_waits("NOT_READY, queued for capacity" if queued else "NOT_READY"))
+
+    return tell
 
 
 def _tools(path: Path | None) -> list[Any] | None:
@@ -145,7 +165,9 @@ def get(ctx: typer.Context, session_id: SessionId) -> None:
 def wait(
     ctx: typer.Context,
     session_id: SessionId,
-    until: Annotated[Until, typer.Option("--for", help="What to wait for.")] = Until.READY,
+    until: Annotated[
+        Until, typer.Option("--for", case_sensitive=False, help="What to wait for.")
+    ] = Until.READY,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 60.0,
 ) -> None:
     """Wait until a session is READY, or has ended, and print its state."""
@@ -161,14 +183,16 @@ async def _wait(
     settings: Settings, session_id: str, until: Until, timeout: float
 ) -> RealtimeSessionState:
     async with runway(settings) as client:
-        with settings.output.busy(f"waiting until it is {until}"):
+        with settings.output.busy(f"waiting until it is {until}") as busy:
             if until is Until.READY:
-                return await client.wait_until_ready(session_id, timeout=timeout)
-            return await _until_ended(client, session_id, timeout)
+                return await client.wait_until_ready(
+                    session_id, timeout=timeout, on_queued=_tell_queued(busy)
+                )
+            return await _until_ended(client, session_id, timeout, busy)
 
 
 async def _until_ended(
-    client: RunwayClient, session_id: str, timeout: float
+    client: RunwayClient, session_id: str, timeout: float, busy: Busy
 ) -> RealtimeSessionState:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
@@ -176,6 +200,7 @@ async def _until_ended(
         state = await client.get(session_id)
         if isinstance(state, TERMINAL_STATES):
             return state
+        busy.update(_waits(state.status, Until.ENDED))
         if (left := deadline - loop.time()) <= 0:
             raise TimedOutError(
                 f"The session had not ended after {timeout:g} s; it is {state.status}. "
@@ -221,7 +246,7 @@ def cancel(
 async def _cancel(settings: Settings, ids: list[str]) -> list[tuple[str, RunwayException | None]]:
     outcomes: list[tuple[str, RunwayException | None]] = []
     async with runway(settings) as client:
-        with settings.output.busy(f"ending {len(ids)} sessions"):
+        with asking(settings):
             for session_id in ids:
                 try:
                     await ask(client, _end_request(session_id))

@@ -30,7 +30,8 @@ from ...runway.requests import realtime_request
 from ...transport.livekit_url import is_public
 from ..calls import Request, preview, run, runway
 from ..commands.account import ORGANIZATION
-from ..commands.sessions import PATH, Avatar, Preset
+from ..commands.options import Avatar, Preset
+from ..commands.sessions import PATH
 from ..exits import ExitCode
 from ..output import masked
 from ..settings import STAGE_BASE_URL, Settings, settings_of
@@ -222,6 +223,8 @@ def _ask(settings: Settings, failed: bool, yes: bool, invites: bool) -> None:
         settings.output.note("Some checks have failed, so it may well fail, too.")
     if yes:
         return
+    if settings.output.as_json:
+        raise ConfigurationError("With --json nobody is asked: pass --yes.")
     try:
         agreed = typer.confirm("Make it?", err=True)
     except typer.Abort:
