@@ -582,8 +582,10 @@ class _RunwayBridgePlugin(Plugin):
     """The entry of this package in the framework's list of plugins."""
 
     def __init__(self) -> None:
-        package = __name__.partition(".")[0]
-        super().__init__(package, __version__, package, logger)
+        # This module and not the package: a worker imports it once, in the process from which all
+        # of its jobs are forked. The package alone loads nothing there, so each job's first use
+        # would stop its event loop for some 350 ms.
+        super().__init__(__name__.partition(".")[0], __version__, __name__, logger)
 
 
 def _register_plugin() -> None:

@@ -188,7 +188,7 @@ def test_another_framework_is_imported_as_a_whole_and_is_right(kind: str, tmp_pa
 REGISTERED = """
 from livekit.agents import Plugin
 def registered():
-    return [p.package for p in Plugin.registered_plugins].count("livekit_plugins_runway")
+    return [p.title for p in Plugin.registered_plugins].count("livekit_plugins_runway")
 """
 
 
@@ -243,4 +243,24 @@ def test_a_second_import_finds_the_metrics_of_the_first() -> None:
             for name in names:
                 del sys.modules[name]
             del livekit_plugins_runway, telemetry
+    """)
+
+
+def test_a_worker_that_imports_the_plugin_beforehand_leaves_nothing_to_its_jobs() -> None:
+    """The framework imports `Plugin.package` once, in the process from which jobs are forked."""
+    run("""
+        import livekit.agents, livekit_plugins_runway, subprocess, sys
+        (plugin,) = (
+            p for p in livekit.agents.Plugin.registered_plugins
+            if p.title == "livekit_plugins_runway"
+        )
+        subprocess.run([sys.executable, "-c", f'''if True:
+            import importlib, sys
+            importlib.import_module({plugin.package!r})
+            before = set(sys.modules)
+            import livekit.agents, livekit_plugins_runway as runway
+            runway.AvatarSession, runway.RecoveryOptions, runway.RunwayException
+            late = {{name for name in set(sys.modules) - before if name.startswith("livekit")}}
+            assert not late, late
+        '''], check=True)
     """)

@@ -29,7 +29,7 @@ print(json.dumps({
     "ours": ours.__file__,
     "official": official.__file__,
     "version": metadata.version("livekit-plugins-runway-bridge"),
-    "plugins": sorted(plugin.package for plugin in Plugin.registered_plugins),
+    "plugins": sorted(plugin.title for plugin in Plugin.registered_plugins),
     "pytest": [e.value for e in metadata.entry_points(group="pytest11", name="runway_avatar")],
     "different": ours.AvatarSession is not official.AvatarSession,
 }))
