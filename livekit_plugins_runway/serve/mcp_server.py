@@ -35,9 +35,9 @@ from ..errors import RunwayException
 from ..log import logger
 from ..runway.wire import explain
 from .bodies import Bodies
-from .connections import BODY_SECONDS, Connections
-from .event_stream import EventStream, progress_token
 from .guard import MAX_BODY, Guard, joined
+from .http.connections import BODY_SECONDS, Connections
+from .http.event_stream import EventStream, progress_token
 from .options import MCP_PATH, Response, ServeOptions
 from .refusals import Refused, from_runway
 from .sessions import Caller, Sessions

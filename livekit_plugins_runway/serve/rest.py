@@ -16,8 +16,8 @@ from ..errors import RunwayException
 from ..log import logger
 from ..runway.models import Ready, RealtimeSessionState
 from .bodies import Bodies, parse_json
-from .connections import BODY_SECONDS, Connections
 from .guard import MAX_BODY, Guard, joined
+from .http.connections import BODY_SECONDS, Connections
 from .openapi import document
 from .options import Response
 from .refusals import Refused, from_runway

@@ -11,8 +11,8 @@ from ..errors import ConfigurationError
 from ..runway.client import DEFAULT_BASE_URL, RunwayClient
 from ..runway.journal.keeper import Keeper
 from .bodies import Bodies
-from .connections import Connections, most_connections
 from .guard import Guard
+from .http.connections import Connections, most_connections
 from .options import MCP_PATH, ServeOptions
 from .rest import rest_server
 from .sessions import Sessions

@@ -13,8 +13,8 @@ import pytest
 
 from livekit_plugins_runway.runway.models import CreateRealtimeSession, ObjectParameter
 from livekit_plugins_runway.serve.bodies import Bodies, parse_json
-from livekit_plugins_runway.serve.connections import Connections, most_connections
 from livekit_plugins_runway.serve.guard import MAX_BODY, Guard
+from livekit_plugins_runway.serve.http.connections import Connections, most_connections
 from livekit_plugins_runway.serve.options import ServeOptions
 from livekit_plugins_runway.serve.refusals import Refused
 from tests.support.serving import FRONT_END, SESSIONS, TOKEN, Served, served
