@@ -121,6 +121,7 @@ class Guard:
                 403,
                 f"This server has no token and answers only as localhost, not as {host[:200]!r}; "
                 f"set {TOKEN_VARIABLE} to serve it under another name.",
+                reason="host",
             )
 
 

@@ -38,6 +38,7 @@ from .bodies import Bodies
 from .guard import MAX_BODY, Guard, joined
 from .http.connections import BODY_SECONDS, Connections
 from .http.event_stream import EventStream, progress_token
+from .metrics import Metrics
 from .options import MCP_PATH, Response, ServeOptions
 from .refusals import Refused, from_runway
 from .sessions import Caller, Sessions
@@ -173,7 +174,7 @@ def _tools(sessions: Sessions, bodies: Bodies, options: ServeOptions) -> MCPServ
         It costs money once it is used."""
         caller = _caller_of(context)
         if body is not None:
-            with _errors():
+            with _errors(sessions.metrics):
                 return await sessions.create(bodies.as_for_runway(body), caller)
         fields = {
             "avatarId": avatar_id,
@@ -182,7 +183,7 @@ def _tools(sessions: Sessions, bodies: Bodies, options: ServeOptions) -> MCPServ
             "startScript": start_script,
         }
         given = {name: value for name, value in fields.items() if value is not None}
-        with _errors():
+        with _errors(sessions.metrics):
             request = bodies.for_front_end(given)
             async with _progress(context, options.ready_timeout) as on_queued:
                 return await sessions.make_ready(request, response, caller, on_queued)
@@ -195,7 +196,7 @@ def _tools(sessions: Sessions, bodies: Bodies, options: ServeOptions) -> MCPServ
     async def get(context: Context[Any, Request], session_id: _SessionId) -> dict[str, Any]:
         """The status of a session that this server made: NOT_READY, READY, RUNNING, COMPLETED,
         FAILED or CANCELLED, and what belongs to it."""
-        with _errors():
+        with _errors(sessions.metrics):
             state = await sessions.state(session_id)
         # Credentials come from the create tool alone, not whenever a model looks.
         return state.model_dump(by_alias=True, exclude={"session_key"})
@@ -209,7 +210,7 @@ def _tools(sessions: Sessions, bodies: Bodies, options: ServeOptions) -> MCPServ
     )
     async def cancel(context: Context[Any, Request], session_id: _SessionId) -> dict[str, Any]:
         """End a session that this server made; it costs nothing more from then on."""
-        with _errors():
+        with _errors(sessions.metrics):
             await sessions.cancel(session_id)
         return {"id": session_id, "status": "CANCELLED"}
 
@@ -217,14 +218,16 @@ def _tools(sessions: Sessions, bodies: Bodies, options: ServeOptions) -> MCPServ
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(metrics: Metrics) -> Iterator[None]:
     """Refusals as the tool's error, with a text for the model."""
     try:
         yield
     except Refused as refused:
+        metrics.refused("mcp", refused)
         raise ToolError(str(refused)) from None
     except RunwayException as error:
         answer = from_runway(error)
+        metrics.refused("mcp", answer)
         logger.warning("a tool call failed with %d: %s", answer.status, answer.for_log)
         raise ToolError(str(answer)) from None
 
@@ -329,6 +332,16 @@ class _Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        metrics = self._sessions.metrics
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                metrics.answered("mcp", message["status"])
+            await send(message)
+
+        await self._serve(scope, receive, counted)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         peer = request.client.host if request.client else None
         try:
@@ -344,6 +357,7 @@ class _Front:
             await wrong.answer(scope, receive, send)
             return
         except Refused as refused:
+            self._sessions.metrics.refused("mcp", refused)
             headers = {**refused.headers, "Connection": "close"}
             answer = JSONResponse(refused.body, refused.status, headers)
             await answer(scope, receive, send)

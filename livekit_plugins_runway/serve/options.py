@@ -36,7 +36,10 @@ class ServeOptions:
         max_sessions: sessions that may be alive at once.
         max_duration: seconds that a caller may ask for at most.
         ready_timeout: seconds for a session to become READY.
+        join_timeout: seconds from there until somebody has consumed it; then it is ended.
         trust_proxy: take the client's address from the last entry of `X-Forwarded-For`.
+        metrics: where to serve Prometheus' metrics, to everybody who can reach it: a port of
+            127.0.0.1, or an address as `host:port`; None: nowhere.
 
     Raises:
         ConfigurationError: a value that cannot work.
@@ -53,7 +56,14 @@ class ServeOptions:
     max_sessions: int = 5
     max_duration: int = 300
     ready_timeout: float = 30.0
+    join_timeout: float = 30.0
     trust_proxy: bool = False
+    metrics: str | None = None
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Host and port."""
+        return None if self.metrics is None else _address("metrics", self.metrics)
 
     def __post_init__(self) -> None:
         _check_token(self.token)
@@ -70,6 +80,13 @@ class ServeOptions:
             _check_port("mcp_port", self.mcp_port)
             if self.mcp_port == self.port != 0:
                 raise ConfigurationError(f"port and mcp_port are both {self.port}: change one.")
+        if (address := self.metrics_address) is not None and address[1] in {
+            self.port,
+            self.mcp_port,
+        } - {0, None}:
+            raise ConfigurationError(
+                f"metrics {self.metrics!r} is a port that callers use: choose one of its own."
+            )
         for origin in self.allowed_origins:
             _check_origin(origin, self.token)
         for avatar in self.avatars:
@@ -79,6 +96,7 @@ class ServeOptions:
         _check_range("max_sessions", self.max_sessions, 1, 1000)
         _check_range("max_duration", self.max_duration, 10, 1800)
         check_seconds("ready_timeout", self.ready_timeout)
+        check_seconds("join_timeout", self.join_timeout)
 
 
 def _check_token(token: str | None) -> None:
@@ -91,6 +109,15 @@ def _check_token(token: str | None) -> None:
         )
     if " " in token:
         raise ConfigurationError(f"{TOKEN_VARIABLE} must not contain spaces.")
+
+
+def _address(name: str, given: str) -> tuple[str, int]:
+    """Of `port` or `host:port`, as in 9464, 0.0.0.0:9464, [::1]:9464."""
+    host, _, port = given.rpartition(":")
+    if not port.isdecimal() or (host == "" and ":" in given):
+        raise ConfigurationError(f"{name} must be a port or host:port, not {given!r}.")
+    _check_port(name, int(port))
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _check_port(name: str, port: int) -> None:

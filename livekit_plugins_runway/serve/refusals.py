@@ -15,6 +15,21 @@ from ..errors import (
 )
 
 _LONGEST_LINE = 500
+_REASONS = {
+    400: "body",
+    401: "token",
+    403: "origin",
+    404: "not_found",
+    405: "method",
+    408: "slow_body",
+    413: "long_body",
+    415: "content_type",
+    429: "rate",
+    500: "session_failed",
+    502: "runway_unreachable",
+    503: "no_room",
+    504: "not_ready",
+}
 
 
 class Refused(Exception):
@@ -22,11 +37,19 @@ class Refused(Exception):
 
     Args:
         retry_after: seconds after which the same may succeed.
+        reason: for the metrics; None: what the status means mostly.
         details: further keys of the body; None is left out.
     """
 
     def __init__(
-        self, status: int, error: str, /, *, retry_after: float | None = None, **details: Any
+        self,
+        status: int,
+        error: str,
+        /,
+        *,
+        retry_after: float | None = None,
+        reason: str | None = None,
+        **details: Any,
     ) -> None:
         super().__init__(error)
         self.status = status
@@ -34,6 +57,7 @@ class Refused(Exception):
             "error": error,
             **{name: value for name, value in details.items() if value is not None},
         }
+        self.reason = reason or _REASONS.get(status, "other")
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["Retry-After"] = str(math.ceil(retry_after))
@@ -56,6 +80,7 @@ def from_runway(error: RunwayException) -> Refused:
                 error.status_code,
                 error.message,
                 retry_after=error.retry_after,
+                reason="runway",
                 source="runway",
                 issues=told.get("issues") or None,
                 docUrl=error.doc_url,

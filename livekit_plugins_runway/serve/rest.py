@@ -17,6 +17,7 @@ from ..log import logger
 from ..runway.models import Ready, RealtimeSessionState
 from .bodies import Bodies, parse_json
 from .guard import MAX_BODY, Guard, joined
+from .http.application import serving
 from .http.connections import BODY_SECONDS, Connections
 from .openapi import document
 from .options import Response
@@ -26,12 +27,6 @@ from .sessions import Caller, Sessions
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _OPEN_TO_ALL = ("/healthz",)
 """Without the token: whoever watches a container has none. Says nothing but that it is alive."""
-_SERVER = "runway-avatar"
-"""Instead of aiohttp's, which tells everybody its version and Python's."""
-_KEEP_ALIVE = 5.0
-"""Seconds for a caller's next request on the same connection."""
-_GRACE = 3.0
-"""Seconds for answers that are under way at shutdown."""
 
 
 @asynccontextmanager
@@ -39,49 +34,8 @@ async def rest_server(
     sock: socket, sessions: Sessions, bodies: Bodies, guard: Guard, connections: Connections
 ) -> AsyncIterator[None]:
     """Serve on a listening socket while the block runs."""
-    app = Rest(sessions, bodies, guard).app()
-    runner = web.AppRunner(
-        app,
-        # Without it a handler would go on, and make a session, for a caller that hung up.
-        handler_cancellation=True,
-        shutdown_timeout=_GRACE,
-    )
-    await runner.setup()
-    manager = runner.server
-    assert manager is not None  # set up
-    loop = asyncio.get_running_loop()
-
-    no_log = cast(logging.Logger, None)  # as documented; aiohttp 3.14's type is too narrow
-
-    def speak() -> asyncio.Protocol:
-        http = _Http(manager, loop=loop, access_log=no_log, keepalive_timeout=_KEEP_ALIVE)
-        return connections.guarded(http)
-
-    server = await loop.create_server(speak, sock=sock)
-    try:
+    async with serving(Rest(sessions, bodies, guard).app(), sock, connections):
         yield
-    finally:
-        server.close()
-        await runner.cleanup()
-
-
-class _Http(web.RequestHandler):
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is answered where no route was asked: as all else here, and without versions."""
-        super().handle_error(request, status, exc, message)
-        error = "The request is not valid HTTP." if status < 500 else "This server has failed."
-        headers = {hdrs.SERVER: _SERVER}
-        answer = web.json_response({"error": error}, status=status, headers=headers)
-        answer.force_close()
-        return answer
 
 
 class Rest:
@@ -94,7 +48,7 @@ class Rest:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._answer], client_max_size=MAX_BODY)
-        app.on_response_prepare.append(self._add_headers)
+        app.on_response_prepare.append(self._prepare)
         app.add_routes(
             [
                 web.post("/api/avatar/session", self._front_end),
@@ -161,26 +115,43 @@ class Rest:
             )
             return _preflight_answer() if preflight else await handler(request)
         except Refused as refused:
-            return _refusal(request, refused)
+            return self._refusal(request, refused)
         except RunwayException as error:
-            return _refusal(request, from_runway(error))
+            return self._refusal(request, from_runway(error))
         except web.HTTPRequestEntityTooLarge:
-            return _refusal(request, Refused(413, f"The body is longer than {MAX_BODY} bytes."))
+            return self._refusal(
+                request, Refused(413, f"The body is longer than {MAX_BODY} bytes.")
+            )
         except web.HTTPException as error:
             # Unknown paths and methods.
-            response = _refusal(request, Refused(error.status, error.reason))
+            response = self._refusal(request, Refused(error.status, error.reason))
             if hdrs.ALLOW in error.headers:
                 response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
             return response
 
-    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers[hdrs.SERVER] = _SERVER
+    async def _prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        self._sessions.metrics.answered("rest", response.status)
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None and self._guard.allows(origin):
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
             response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = hdrs.RETRY_AFTER
         response.headers[hdrs.VARY] = hdrs.ORIGIN
+
+    def _refusal(self, request: web.Request, refused: Refused) -> web.Response:
+        self._sessions.metrics.refused("rest", refused)
+        route = request.match_info.route.resource
+        logger.log(
+            logging.WARNING if refused.status >= 500 else logging.INFO,
+            "%s %s was answered with %d: %s",
+            request.method,
+            route.canonical if route else "(unknown path)",
+            refused.status,
+            refused.for_log,
+        )
+        answer = web.json_response(refused.body, status=refused.status, headers=refused.headers)
+        answer.force_close()  # who is refused keeps no connection from others
+        return answer
 
     def _caller(self, request: web.Request) -> Caller:
         return self._sessions.caller(
@@ -227,21 +198,6 @@ def _preflight_answer() -> web.Response:
             hdrs.ACCESS_CONTROL_MAX_AGE: "600",
         },
     )
-
-
-def _refusal(request: web.Request, refused: Refused) -> web.Response:
-    route = request.match_info.route.resource
-    logger.log(
-        logging.WARNING if refused.status >= 500 else logging.INFO,
-        "%s %s was answered with %d: %s",
-        request.method,
-        route.canonical if route else "(unknown path)",
-        refused.status,
-        refused.for_log,
-    )
-    answer = web.json_response(refused.body, status=refused.status, headers=refused.headers)
-    answer.force_close()  # who is refused keeps no connection from others
-    return answer
 
 
 def _view(state: RealtimeSessionState) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ..runway.journal.keeper import Keeper
 from .bodies import Bodies
 from .guard import Guard
 from .http.connections import Connections, most_connections
+from .metrics import Metrics, metrics_server
 from .options import MCP_PATH, ServeOptions
 from .rest import rest_server
 from .sessions import Sessions
@@ -21,6 +22,8 @@ _McpServer = Callable[
     [socket.socket, Sessions, Bodies, Guard, Connections, ServeOptions],
     AbstractAsyncContextManager[None],
 ]
+_SCRAPERS = 8
+"""Connections to the metrics."""
 _CREATE_SECONDS = 10.0
 """For calls that were under way at shutdown and may still make a session."""
 
@@ -30,7 +33,7 @@ async def run(
     api_secret: str,
     *,
     stop: asyncio.Event,
-    ready: Callable[[str, str | None], None],
+    ready: Callable[[str, str | None, str | None], None],
     base_url: str = DEFAULT_BASE_URL,
 ) -> None:
     """Serve until `stop` is set, or until cancelled; then end what was not handed over.
@@ -39,8 +42,8 @@ async def run(
         options: where and for whom.
         api_secret: Runway's; it never leaves this process except to Runway.
         stop: set it to end.
-        ready: called once, when callers may come, with the addresses of the REST server and of the
-            MCP server (None if there is none).
+        ready: called once, when callers may come, with the addresses of the REST server, of the
+            MCP server and of the metrics (None if there is none).
         base_url: where Runway is.
 
     Raises:
@@ -64,17 +67,33 @@ async def run(
         if serve_mcp is not None and options.mcp_port is not None:
             mcp_socket = stack.enter_context(_listen(options.host, options.mcp_port))
             mcp_url = _url(options.host, mcp_socket) + MCP_PATH
-            mcp = serve_mcp(mcp_socket, sessions, bodies, guard, Connections(most), options)
+            mcp_connections = Connections(most)
+            sessions.metrics.watch_connections("mcp", mcp_connections)
+            mcp = serve_mcp(mcp_socket, sessions, bodies, guard, mcp_connections, options)
             await stack.enter_async_context(mcp)
         rest_url = _url(options.host, rest_socket)
-        rest = rest_server(rest_socket, sessions, bodies, guard, Connections(most))
+        rest_connections = Connections(most)
+        sessions.metrics.watch_connections("rest", rest_connections)
+        rest = rest_server(rest_socket, sessions, bodies, guard, rest_connections)
         await stack.enter_async_context(rest)
+        metrics_url = await _serve_metrics(stack, sessions.metrics, options)
         keeper.sweep(client.delete)
-        ready(rest_url, mcp_url)
+        ready(rest_url, mcp_url, metrics_url)
         try:
             await stop.wait()
         finally:
             sessions.stop()
+
+
+async def _serve_metrics(
+    stack: AsyncExitStack, metrics: Metrics, options: ServeOptions
+) -> str | None:
+    if (address := options.metrics_address) is None:
+        return None
+    host, port = address
+    sock = stack.enter_context(_listen(host, port))
+    await stack.enter_async_context(metrics_server(sock, metrics, Connections(_SCRAPERS)))
+    return _url(host, sock) + "/metrics"
 
 
 def _mcp_server() -> _McpServer:
@@ -97,7 +116,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigurationError(
             f"Cannot listen on {host} port {port}: {error.strerror or error}. "
-            "Is another server running there? Choose another --host, --port or --mcp-port."
+            "Is another server running there? Choose another host or port."
         ) from None
 
 

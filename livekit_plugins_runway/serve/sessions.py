@@ -2,7 +2,7 @@
 
 A session belongs to its caller once an answer with its id has gone out. Until then it is this
 server's, and is ended whatever happens: not READY in time, a failed call, a caller that hung up,
-shutdown. After that it goes on without the server, and is only counted until it has ended.
+shutdown. After that it is looked after while this server runs (`made.py`).
 """
 
 from __future__ import annotations
@@ -10,36 +10,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import NotFoundError, RunwayException
+from .._common.tasks import cancel_and_wait, watched
 from ..log import logger
 from ..runway.client import DEFAULT_BASE_URL, RunwayClient
 from ..runway.models import (
-    TERMINAL_STATES,
     CreateRealtimeSession,
     Ready,
     RealtimeSessionState,
 )
 from ..runway.session import RealtimeSession, SessionState
 from .guard import RateLimit, too_many
+from .made import STARTUP_MARGIN, Made, Outcome, look_after
+from .metrics import Metrics
 from .options import Response, ServeOptions
 from .refusals import Refused
 
-_STARTUP_MARGIN = 120.0
-"""Seconds beyond its maximum duration after which a session cannot be alive any more."""
 _REMEMBERED = 3600.0
 """Seconds for which an ended session can still be asked about."""
-
-
-@dataclass(eq=False)
-class _Made:
-    session: RealtimeSession
-    alive_until: float
-    """Loop time: Runway has ended it by then."""
-    ended: bool = False
 
 
 class Caller:
@@ -53,7 +43,7 @@ class Caller:
         self.address = address
         self._sessions = sessions
         self._making: set[asyncio.Timeout] = set()
-        self._waiting: list[_Made] = []
+        self._waiting: list[Made] = []
         self._gone = False
 
     def __enter__(self) -> Self:
@@ -102,7 +92,7 @@ class Caller:
                 raise
             self._refuse_if_over()
 
-    def hold(self, made: _Made) -> None:
+    def hold(self, made: Made) -> None:
         """Made, and not yet handed over.
 
         Raises:
@@ -119,8 +109,9 @@ class Caller:
 
     def _refuse_if_over(self) -> None:
         if self._gone or self._sessions.stopping:
-            why = "The caller hung up." if self._gone else "This server is shutting down."
-            raise Refused(503, why)
+            if self._gone:
+                raise Refused(503, "The caller hung up.", reason="hung_up")
+            raise Refused(503, "This server is shutting down.", reason="shutdown")
 
 
 class Sessions:
@@ -130,12 +121,18 @@ class Sessions:
         client: not closed here.
     """
 
-    def __init__(self, client: RunwayClient, options: ServeOptions) -> None:
+    def __init__(
+        self, client: RunwayClient, options: ServeOptions, metrics: Metrics | None = None
+    ) -> None:
         self._client = client
         self._options = options
+        self.metrics = metrics or Metrics()
+        self.metrics.watch_sessions(lambda: self.alive, options.max_sessions)
         self._creates = RateLimit(options.rate)
-        self._made: list[_Made] = []
+        self._made: list[Made] = []
         self._ends: set[asyncio.Task[None]] = set()
+        self._watches: set[asyncio.Task[None]] = set()
+        """Of sessions that were handed over."""
         self.callers: set[Caller] = set()
         """Whose requests are under way."""
         self.stopping = False
@@ -201,7 +198,7 @@ class Sessions:
         """
         made = self._known(session_id)
         state = await self._client.get(session_id)
-        made.ended = isinstance(state, TERMINAL_STATES)
+        made.told(state)
         return state
 
     async def cancel(self, session_id: str) -> None:
@@ -213,7 +210,7 @@ class Sessions:
         """
         made = self._known(session_id)
         await self._client.delete(session_id)
-        made.ended = True
+        made.ended("cancelled")
         logger.info("a session was cancelled", extra={"lk.pii.session_id": session_id})
 
     def stop(self) -> None:
@@ -225,10 +222,11 @@ class Sessions:
     async def aclose(self) -> None:
         """Wait until the sessions that nobody got are seen to have ended (7 s at most)."""
         self.stop()
+        await cancel_and_wait(*self._watches)
         if self._ends:
             await asyncio.wait(self._ends)
-        if going_on := sum(self._is_alive(made) for made in self._made):
-            logger.info("sessions that were handed over go on without this server: %d", going_on)
+        if self.alive:
+            logger.info("sessions that were handed over go on without this server: %d", self.alive)
 
     # -- from create to the caller --
 
@@ -254,9 +252,9 @@ class Sessions:
         if self._has_room():
             return
         async with asyncio.TaskGroup() as looks:
-            for made in filter(self._is_alive, self._made):
-                if made.session.id:
-                    looks.create_task(self._look(made))
+            for made in self._made:
+                if made.is_alive and made.session.id:
+                    looks.create_task(made.look(self._client))
         if not self._has_room():
             raise Refused(
                 503,
@@ -268,7 +266,7 @@ class Sessions:
     @property
     def alive(self) -> int:
         """Sessions that have not ended, as far as is known."""
-        return sum(map(self._is_alive, self._made))
+        return sum(made.is_alive for made in self._made)
 
     @property
     def most(self) -> int:
@@ -278,23 +276,11 @@ class Sessions:
     def _has_room(self) -> bool:
         return self.alive < self.most
 
-    def _is_alive(self, made: _Made) -> bool:
-        return not made.ended and asyncio.get_running_loop().time() < made.alive_until
-
-    async def _look(self, made: _Made) -> None:
-        try:
-            state = await self._client.get(made.session.id)
-            made.ended = isinstance(state, TERMINAL_STATES)
-        except NotFoundError:
-            made.ended = True
-            self._client.forget(made.session.id)
-        except RunwayException as error:
-            logger.debug("no status of a session", extra={"error": type(error).__name__})
-
-    def _reserve(self, request: CreateRealtimeSession) -> _Made:
+    def _reserve(self, request: CreateRealtimeSession) -> Made:
         now = asyncio.get_running_loop().time()
-        lasts = (request.max_duration or self._options.max_duration) + _STARTUP_MARGIN
-        made = _Made(RealtimeSession(self._client, request), now + lasts)
+        lasts = (request.max_duration or self._options.max_duration) + STARTUP_MARGIN
+        session = RealtimeSession(self._client, request)
+        made = Made(session, lasts, now + lasts, self.metrics.session_ended)
         self._made.append(made)
         return made
 
@@ -302,7 +288,7 @@ class Sessions:
         now = asyncio.get_running_loop().time()
         self._made = [made for made in self._made if now < made.alive_until + _REMEMBERED]
 
-    def _known(self, session_id: str) -> _Made:
+    def _known(self, session_id: str) -> Made:
         for made in self._made:
             # One that is being made has no id yet.
             if session_id and made.session.id == session_id:
@@ -311,26 +297,27 @@ class Sessions:
 
     # -- what becomes of it --
 
-    def handed_over(self, made: _Made) -> None:
+    def handed_over(self, made: Made) -> None:
         """Its caller has got it, and ends it: that this server is killed is no reason to."""
         self._client.forget(made.session.id)
         logger.info("a session was handed over", extra={"lk.pii.session_id": made.session.id})
+        watch = watched(asyncio.create_task(self._watch(made), name="runway_serve_watch"))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
 
-    def take_back(self, made: _Made) -> None:
+    def take_back(self, made: Made) -> None:
         """Nobody has got it: end it, in the background."""
         if made.session.state is SessionState.NEW:
             # The client sees to a create whose answer nobody waits for any more.
             self._made.remove(made)
             return
-        ending = asyncio.create_task(self._end(made), name="runway_serve_end")
+        self._end(made, "not_handed_over")
+
+    async def _watch(self, made: Made) -> None:
+        if (reason := await look_after(made, self._client, self._options.join_timeout)) is not None:
+            self._end(made, reason)
+
+    def _end(self, made: Made, reason: Outcome) -> None:
+        ending = asyncio.create_task(made.end(reason), name="runway_serve_end")
         self._ends.add(ending)
         ending.add_done_callback(self._ends.discard)
-
-    async def _end(self, made: _Made) -> None:
-        end = await made.session.end()
-        # An unconfirmed end is in the log; it keeps its place until Runway must have ended it.
-        made.ended = end.confirmed
-        logger.info(
-            "a session that nobody got was ended",
-            extra={"lk.pii.session_id": made.session.id, "how": end.how},
-        )

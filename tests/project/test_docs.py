@@ -12,6 +12,7 @@ import pytest
 import livekit_plugins_runway as ours
 from livekit_plugins_runway.events import AvatarState
 from livekit_plugins_runway.lifecycle import state, supervisor, telemetry
+from livekit_plugins_runway.serve import metrics as serve_metrics
 from tools import docs_site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +63,7 @@ def test_the_import_line_of_the_migration_guide_works() -> None:
 
 
 def test_the_metrics_that_the_guides_name_exist() -> None:
-    source = inspect.getsource(telemetry)
+    source = inspect.getsource(telemetry) + inspect.getsource(serve_metrics)
     named = set(re.findall(r"`(runway_avatar_[a-z]\w*)`", "".join(g.read_text() for g in GUIDES)))
     assert named
     for name in named:

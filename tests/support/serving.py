@@ -39,6 +39,7 @@ class Served:
     runway: RunwaySimulator
     rest: str
     mcp: str
+    metrics: str
     http: aiohttp.ClientSession
     stop: asyncio.Event
     running: asyncio.Task[None]
@@ -76,7 +77,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """A running server; at the end nothing of what nobody got may be left at Runway."""
     stop = asyncio.Event()
-    ready: asyncio.Future[tuple[str, str | None]] = asyncio.get_running_loop().create_future()
+    ready: asyncio.Future[tuple[str | None, ...]] = asyncio.get_running_loop().create_future()
     settings = ServeOptions(port=0, mcp_port=0 if mcp else None, **options)
     async with (
         RunwaySimulator(options=simulator or quick()) as runway,
@@ -90,7 +91,7 @@ async def served(
                 runway.api_secret,
                 base_url=runway.url,
                 stop=stop,
-                ready=lambda rest, mcp: ready.set_result((rest, mcp)),
+                ready=lambda *urls: ready.set_result(urls),
             )
         )
         either: set[asyncio.Future[Any]] = {ready, running}
@@ -98,8 +99,8 @@ async def served(
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await running
-            rest, mcp_url = ready.result()
-            yield Served(runway, rest, mcp_url or "", http, stop, running)
+            rest, mcp_url, metrics = (url or "" for url in ready.result())
+            yield Served(runway, rest, mcp_url, metrics, http, stop, running)
         finally:
             stop.set()
             await running

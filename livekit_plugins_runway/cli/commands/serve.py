@@ -59,6 +59,17 @@ def serve(
     ready_timeout: Annotated[
         float, typer.Option(help="Seconds for a session to become READY.")
     ] = ServeOptions.ready_timeout,
+    join_timeout: Annotated[
+        float,
+        typer.Option(help="Seconds from READY for a user to come; then the session is ended."),
+    ] = ServeOptions.join_timeout,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Serve Prometheus' metrics there, without a token; HOST is 127.0.0.1 if left out.",
+        ),
+    ] = None,
     trust_proxy: Annotated[
         bool,
         typer.Option("--trust-proxy", help="Behind a proxy: client address from X-Forwarded-For."),
@@ -87,6 +98,8 @@ def serve(
             max_sessions=max_sessions,
             max_duration=max_duration,
             ready_timeout=ready_timeout,
+            join_timeout=join_timeout,
+            metrics=metrics,
             trust_proxy=trust_proxy,
         )
     asyncio.run(_until_signalled(options, settings))
@@ -95,7 +108,9 @@ def serve(
 _OPTIONS = {
     "allowed origin": "--allow-origin",
     "host": "--host",
+    "join_timeout": "--join-timeout",
     "mcp_port": "--mcp-port",
+    "metrics": "--metrics",
     "port": "--port",
     "ready_timeout": "--ready-timeout",
 }
@@ -110,10 +125,10 @@ async def _until_signalled(options: ServeOptions, settings: Settings) -> None:
     await run(options, secret, stop=stop, ready=_announce, base_url=base_url)
 
 
-def _announce(rest_url: str, mcp_url: str | None) -> None:
-    print(f"REST on {rest_url}", flush=True)
-    if mcp_url is not None:
-        print(f"MCP on {mcp_url}", flush=True)
+def _announce(rest_url: str, mcp_url: str | None, metrics_url: str | None) -> None:
+    for what, url in (("REST", rest_url), ("MCP", mcp_url), ("Metrics", metrics_url)):
+        if url is not None:
+            print(f"{what} on {url}", flush=True)
 
 
 def _log_to_stderr() -> None:

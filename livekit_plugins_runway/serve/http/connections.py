@@ -50,6 +50,11 @@ class Connections:
         """What speaks the protocol of one connection, behind this limit."""
         return _Guarded(cast(asyncio.Protocol, inner), self)
 
+    @property
+    def open(self) -> int:
+        """How many there are now."""
+        return self._open
+
     def admit(self, connection: _Guarded) -> asyncio.TimerHandle | None:
         """A connection begins. Returns what closes it if it stays silent; None: there is no place
         for it."""
