@@ -34,6 +34,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if (test := item.nodeid.partition("[")[0]) in sampled:
                 item.add_marker("slow")
             sampled.add(test)
+        if item.get_closest_marker("real_clients"):
+            item.add_marker("slow")
         if "livekit_server" in getattr(item, "fixturenames", ()):
             item.add_marker("server")
         if item.get_closest_marker("server"):
