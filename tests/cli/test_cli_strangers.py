@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from livekit_plugins_runway.cli import download, files
 from livekit_plugins_runway.cli.commands import conversations
 from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.cli.output import Output, json_text, masked
@@ -139,12 +140,12 @@ def test_files_are_their_owners_alone_and_go_through_no_link(tmp_path: Path) -> 
     link = tmp_path / "id.txt"
     link.symlink_to(precious)
     with pytest.raises(ConfigurationError, match="--force"):
-        conversations._write(link, "theirs", False)
+        files.write(link, "theirs", False)
     link.unlink()
     link.symlink_to(tmp_path / "nowhere")
     with pytest.raises(ConfigurationError, match="--force"):
-        conversations._write(link, "theirs", False)
-    written = conversations._write(link, "theirs", True)
+        files.write(link, "theirs", False)
+    written = files.write(link, "theirs", True)
     assert precious.read_text() == "mine"
     assert not (tmp_path / "nowhere").exists()
     assert stat.S_IMODE(os.lstat(written).st_mode) == 0o600
@@ -164,7 +165,7 @@ async def test_each_address_on_the_way_to_a_recording_is_looked_at(
         return web.Response(status=302, headers={"Location": leads_to})
 
     async with serving(answer) as address:
-        saving = conversations._save_recording(f"{address}/here", tmp_path / "id", False)
+        saving = download.save(f"{address}/here", tmp_path / "id", False)
         if kept:
             assert (await saving).read_bytes() == b"film"
         else:
@@ -175,4 +176,4 @@ async def test_each_address_on_the_way_to_a_recording_is_looked_at(
 
 @pytest.mark.parametrize("kind", ["video/py", "text/html", "video/json", "application/x-sh"])
 def test_the_type_of_a_recording_names_no_program(kind: str) -> None:
-    assert conversations._suffix(kind) == ".bin"
+    assert download.suffix(kind) == ".bin"

@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 from urllib.parse import quote
 
-import aiohttp
 import typer
-from yarl import URL
 
-from ..._common.http import new_session
-from ...errors import ConfigurationError, ProtocolError, RunwayException, UnavailableError
+from ...errors import ConfigurationError, ProtocolError
 from ..calls import Request, run, send
+from ..download import save
+from ..files import write
 from ..output import printable
-from ..progress import transfer
 from ..settings import Settings, settings_of
 from .account import iso
 from .catalog import Limit, show_list
 from .options import Avatar, moment
 
 PATH = "/v1/avatar_conversations"
-_CHUNK = 256 * 1024
-_MOST_REDIRECTS = 5
-_SUFFIXES = {
-    "video/mp4": ".mp4",
-    "video/webm": ".webm",
-    "video/quicktime": ".mov",
-    "audio/mpeg": ".mp3",
-    "audio/mp4": ".m4a",
-    "audio/wav": ".wav",
-    "audio/x-wav": ".wav",
-    "audio/ogg": ".ogg",
-    "audio/webm": ".weba",
-}
-"""By media type. Another type names no file: it is the server's."""
-_STALLED = 60.0
-"""Seconds without a byte after which a download is given up."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -143,7 +121,7 @@ async def _download(
     try:
         written = _write_texts(answer, stem, force)
         if url := answer.get("recordingUrl"):
-            written.append(await _save_recording(str(url), stem, force))
+            written.append(await save(str(url), stem, force))
         else:
             settings.output.note(f"No recording: the conversation is {answer.get('status')}.")
     except OSError as error:
@@ -157,92 +135,11 @@ def _write_texts(conversation: dict[str, Any], stem: Path, force: bool) -> list[
     stem.parent.mkdir(parents=True, exist_ok=True)
     described = {k: v for k, v in conversation.items() if k != "recordingUrl"}
     return [
-        _write(stem.with_name(f"{stem.name}.json"), json.dumps(described, indent=2) + "\n", force),
-        _write(
+        write(stem.with_name(f"{stem.name}.json"), json.dumps(described, indent=2) + "\n", force),
+        write(
             stem.with_name(f"{stem.name}.txt"), "\n".join(_transcript(conversation)) + "\n", force
         ),
     ]
-
-
-def _write(path: Path, text: str, force: bool) -> Path:
-    _check_free(path, force)
-    part = _part_of(path)
-    try:
-        with _create(part) as file:
-            file.write(text.encode())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
-
-
-def _check_free(path: Path, force: bool) -> None:
-    if os.path.lexists(path) and not force:
-        raise ConfigurationError(f"{path} exists: pass --force to replace it.")
-
-
-def _part_of(path: Path) -> Path:
-    """Beside it, under a name that nobody can have prepared."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-
-
-def _create(path: Path) -> BinaryIO:
-    """A new file for its owner alone: it holds what people have said. Through no link."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    return os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600), "wb")
-
-
-async def _save_recording(url: str, stem: Path, force: bool) -> Path:
-    """Without the key: the address itself opens the recording."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_STALLED)
-    part = _part_of(stem)
-    try:
-        async with new_session(timeout=timeout) as http, _get(http, url) as response:
-            if response.status != 200:
-                raise _refused(response.status)
-            path = stem.with_name(stem.name + _suffix(response.content_type))
-            _check_free(path, force)
-            with transfer() as progress, _create(part) as file:
-                task = progress.add_task("recording", total=response.content_length)
-                async for chunk in response.content.iter_chunked(_CHUNK):
-                    file.write(chunk)
-                    progress.advance(task, len(chunk))
-        os.replace(part, path)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        # Its text may hold the address.
-        raise UnavailableError(
-            f"The recording could not be fetched ({type(error).__name__}); try again."
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)
-    return path
-
-
-@asynccontextmanager
-async def _get(http: aiohttp.ClientSession, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Each address on the way has to be https; on this machine also http."""
-    for _ in range(_MOST_REDIRECTS):
-        address = URL(url)
-        local = address.scheme == "http" and address.host in ("127.0.0.1", "localhost")
-        if address.scheme != "https" and not local:
-            raise ProtocolError("The recording's address is not https; it is not fetched.")
-        async with http.get(address, allow_redirects=False) as response:
-            if response.status not in (301, 302, 303, 307, 308):
-                yield response
-                return
-            url = str(address.join(URL(response.headers.get("Location", ""))))
-    raise ProtocolError(f"The recording's address leads on more than {_MOST_REDIRECTS} times.")
-
-
-def _refused(status: int) -> RunwayException:
-    return UnavailableError(
-        f"The recording's server answered with HTTP {status}; its address may have expired: "
-        "try again, which asks for a new one."
-    )
-
-
-def _suffix(content_type: str) -> str:
-    return _SUFFIXES.get(content_type, ".bin")
 
 
 def _request(conversation_id: str) -> Request:
