@@ -55,8 +55,10 @@ def pytest_collection_finish() -> None:
 def _no_credentials_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own keys and hosts neither help a test nor are reached by one."""
     for name in list(os.environ):
-        if name.startswith(("RUNWAYML_", "LIVEKIT_")) and not name.startswith("LIVEKIT_SERVER_"):
+        ours = name.startswith(("RUNWAYML_", "RUNWAY_SKILLS_", "LIVEKIT_"))
+        if ours and not name.startswith("LIVEKIT_SERVER_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("RUNWAY_AVATAR_CREDENTIALS", "off")
 
 
 @pytest.fixture(autouse=True)

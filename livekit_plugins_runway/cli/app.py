@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from .. import __version__
-from ..errors import RunwayException
+from ..errors import ConfigurationError, RunwayException
 from .examples import EXAMPLES
 from .exits import ExitCode
 from .interrupts import as_exceptions
@@ -23,13 +25,15 @@ from .output import Output
 from .settings import (
     KEY_VARIABLES,
     LIVEKIT_VARIABLES,
+    STAGE_KEY_VARIABLES,
     Settings,
     choose_base_url,
     load_env_file,
 )
 
 _COMMANDS = {
-    "auth": ".commands.account:auth",
+    "auth": ".commands.auth:auth",
+    "account": ".commands.account:account",
     "avatars": ".commands.catalog:avatars",
     "presets": ".commands.catalog:presets",
     "voices": ".commands.catalog:voices",
@@ -137,13 +141,16 @@ def _main(
         ),
     ] = False,
     stage: Annotated[
-        bool, typer.Option("--stage", help="Runway's staging API; it has keys of its own.")
+        bool,
+        typer.Option(
+            "--stage", help="Runway's staging API. [key: RUNWAYML_API_SECRET_STAGE, else the usual]"
+        ),
     ] = False,
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Another Runway. [env: RUNWAYML_BASE_URL]")
     ] = None,
     env_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instead of .env in this folder.")
+        Path | None, typer.Option(metavar="FILE", help="Instead of the nearest .env.")
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -151,19 +158,23 @@ def _main(
 ) -> None:
     """Runway Characters for LiveKit agents: check the set-up, look at an account, end sessions.
 
-    The key comes from RUNWAYML_API_SECRET (or RUNWAY_API_KEY), in the environment or in .env. The
-    global options may stand before or after the command.
+    The key comes from RUNWAYML_API_SECRET (or RUNWAY_API_KEY), in the environment or in the nearest
+    .env, else from `auth set`. The global options may stand before or after the command.
     """
     as_exceptions()
     ctx.obj = Settings(Output(as_json), dry_run, "", {})
     variables = load_env_file(env_file)
-    settings = Settings(
-        Output(as_json), dry_run, choose_base_url(base_url, stage, variables), variables
-    )
-    secret_names = (*KEY_VARIABLES, *LIVEKIT_VARIABLES[2:])
-    found = [settings.variable(name) for name in secret_names]
-    secrets = tuple(variable.value for variable in found if variable is not None)
-    ctx.obj = Settings(Output(as_json, secrets), dry_run, settings.base_url, variables)
+    address, origin = choose_base_url(base_url, stage, variables)
+    settings = Settings(Output(as_json), dry_run, address, variables, origin)
+    ctx.obj = replace(settings, output=Output(as_json, _secrets(settings)))
+
+
+def _secrets(settings: Settings) -> tuple[str, ...]:
+    names = (*STAGE_KEY_VARIABLES, *KEY_VARIABLES, *LIVEKIT_VARIABLES[2:])
+    found = [settings.variable(name) for name in names]
+    with suppress(ConfigurationError):  # which is for the command that needs a kept key to tell
+        found.append(settings.key())
+    return tuple(variable.value for variable in found if variable is not None)
 
 
 def quiet_logs(args: Sequence[str]) -> None:

@@ -61,15 +61,17 @@ async def runway(
     *,
     retries: int = 2,
     patience: float = _LONGEST,
+    key: str | None = None,
     journal: Journal | None = None,
 ) -> AsyncIterator[RunwayClient]:
     """A client with the settings' key; closed at the end.
 
     Args:
         patience: seconds for one call, with all its attempts.
+        key: instead of that of the settings.
     """
     client = RunwayClient(
-        settings.runway_key(),
+        key or settings.runway_key(),
         base_url=settings.base_url,
         conn_options=ConnectOptions(max_retry=retries, retry_interval=0.5, timeout=5.0),
         call_timeout=patience,

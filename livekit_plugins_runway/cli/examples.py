@@ -4,6 +4,10 @@ from __future__ import annotations
 
 EXAMPLES = {
     "auth status": "runway-avatar auth status",
+    "auth set": "runway-avatar auth set --stage",
+    "auth show": "runway-avatar auth show",
+    "auth clear": "runway-avatar auth clear",
+    "account": "runway-avatar account",
     "avatars list": "runway-avatar avatars list",
     "avatars get": "runway-avatar avatars get ID",
     "presets": "runway-avatar presets",

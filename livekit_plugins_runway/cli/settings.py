@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,16 +16,22 @@ from dotenv import dotenv_values
 from .._common.checks import is_loopback, required
 from ..errors import ConfigurationError
 from ..runway.address import checked_base_url
+from .credentials import stored_keys
 from .exits import CredentialsError
 from .output import Output
 
 STAGE_BASE_URL = "https://api.dev-stage.runwayml.com"
-KEY_VARIABLES = ("RUNWAYML_API_SECRET", "RUNWAY_API_KEY")
-"""The first that is set counts; the second is another name that Runway's tools use."""
+KEY_VARIABLES = ("RUNWAYML_API_SECRET", "RUNWAY_API_KEY", "RUNWAY_SKILLS_API_SECRET")
+"""The first that is set counts; the others are the names that Runway's tools and its agent skills
+(runwayml/skills) use."""
+STAGE_KEY_VARIABLES = ("RUNWAYML_API_SECRET_STAGE", "RUNWAY_SKILLS_API_SECRET_STAGE")
+"""Of the staging API, before the others."""
+ADDRESS_VARIABLES = ("RUNWAYML_BASE_URL", "RUNWAY_SKILLS_BASE_URL")
 LIVEKIT_VARIABLES = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 _ENV_FILE = Path(".env")
 
-Origin = Literal["environment", ".env"]
+Origin = Literal["environment", ".env", "auth set"]
+AddressOrigin = Literal["option", "environment", ".env", "default"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Settings:
     dry_run: bool
     base_url: str
     env_file: Mapping[str, str] = field(repr=False)
+    address_origin: AddressOrigin = "default"
+    """Where `base_url` is from."""
 
     def variable(self, *names: str) -> Variable | None:
         """The first of them that is set; the environment goes before `.env`."""
@@ -62,13 +71,30 @@ class Settings:
                 return Variable(name, value, ".env")
         return None
 
+    def key(self) -> Variable | None:
+        """The key for `base_url`: what is meant for staging alone goes first there. What `auth set`
+        has kept is for the address that it was kept for, and no other.
+
+        Raises:
+            ConfigurationError: no variable is set, and the kept keys cannot be read.
+        """
+        is_stage = self.base_url == STAGE_BASE_URL
+        if is_stage and (found := self.variable(*STAGE_KEY_VARIABLES)):
+            return found
+        usual = self.variable(*KEY_VARIABLES)
+        if usual is not None and not is_stage:
+            return usual
+        if kept := stored_keys().get(self.base_url):
+            return Variable("kept key", kept, "auth set")
+        return usual
+
     def runway_key(self) -> str:
-        """Raises `CredentialsError`."""
-        key = self.variable(*KEY_VARIABLES)
+        """Raises `CredentialsError`, or what `key()` raises."""
+        key = self.key()
         if key is None:
             raise CredentialsError(
-                "There is no Runway key: set RUNWAYML_API_SECRET, or write it into .env. Keys are "
-                "made in Runway's developer portal."
+                "There is no Runway key: set RUNWAYML_API_SECRET, write it into .env, or keep it "
+                "with `runway-avatar auth set`. Keys are made in Runway's developer portal."
             )
         return key.value
 
@@ -126,15 +152,15 @@ def _check_livekit_url(address: str) -> None:
 
 
 def load_env_file(path: Path | None) -> dict[str, str]:
-    """The variables of `.env` in the working directory, or of another file.
+    """The variables of the nearest `.env`, or of another file.
 
     Raises:
         ConfigurationError: a file that was asked for cannot be read.
     """
-    chosen = path or _ENV_FILE
+    chosen = path or _nearest_env_file(Path.cwd())
+    if chosen is None:
+        return {}
     if not chosen.is_file():
-        if path is None:
-            return {}
         raise ConfigurationError(f"--env-file: there is no file {path}.")
     try:
         values = dotenv_values(chosen, interpolate=False)
@@ -143,8 +169,26 @@ def load_env_file(path: Path | None) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def choose_base_url(base_url: str | None, stage: bool, env_file: Mapping[str, str]) -> str:
-    """Where Runway is, without a slash at the end.
+def _nearest_env_file(folder: Path) -> Path | None:
+    """In this folder, else in the nearest one above it: there only one that is this user's own or
+    root's, for in a folder like /tmp anybody can have put one."""
+    if (here := folder / _ENV_FILE).is_file():
+        return here
+    for above in folder.parents:
+        found = above / _ENV_FILE
+        if found.is_file():
+            return found if _is_trusted(found) else None
+    return None
+
+
+def _is_trusted(path: Path) -> bool:
+    return sys.platform == "win32" or path.stat().st_uid in (os.getuid(), 0)
+
+
+def choose_base_url(
+    base_url: str | None, stage: bool, env_file: Mapping[str, str]
+) -> tuple[str, AddressOrigin]:
+    """Where Runway is, without a slash at the end, and who says so.
 
     Raises:
         ConfigurationError: contradicting options; or an address from `.env` that would be sent a
@@ -153,19 +197,25 @@ def choose_base_url(base_url: str | None, stage: bool, env_file: Mapping[str, st
     if base_url and stage:
         raise ConfigurationError("Pass either --stage or --base-url, and not both.")
     if stage:
-        return STAGE_BASE_URL
-    if given := base_url or os.environ.get("RUNWAYML_BASE_URL"):
-        return checked_base_url(given)
-    if given := env_file.get("RUNWAYML_BASE_URL"):
-        if any(os.environ.get(name) for name in KEY_VARIABLES):
+        return STAGE_BASE_URL, "option"
+    if base_url:
+        return checked_base_url(base_url), "option"
+    if given := _first(os.environ, ADDRESS_VARIABLES):
+        return checked_base_url(given), "environment"
+    if given := _first(env_file, ADDRESS_VARIABLES):
+        if _first(os.environ, (*STAGE_KEY_VARIABLES, *KEY_VARIABLES)):
             raise ConfigurationError(
                 "RUNWAYML_BASE_URL is in .env, but the key is in the environment, and a key "
                 "belongs to one host: put both in the same place, or pass --base-url."
             )
-        return checked_base_url(given)
+        return checked_base_url(given), ".env"
     from ..runway.client import DEFAULT_BASE_URL  # with HTTP, which `--version` does without
 
-    return DEFAULT_BASE_URL
+    return DEFAULT_BASE_URL, "default"
+
+
+def _first(values: Mapping[str, str], names: Sequence[str]) -> str | None:
+    return next((value for name in names if (value := values.get(name))), None)
 
 
 def settings_of(ctx: typer.Context) -> Settings:

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from livekit_plugins_runway.cli.app import app
-from livekit_plugins_runway.cli.commands import account as account_commands
+from livekit_plugins_runway.cli.commands import auth as auth_commands
 from livekit_plugins_runway.cli.commands import sessions as session_commands
 from livekit_plugins_runway.cli.exits import ExitCode
 from livekit_plugins_runway.cli.output import HIDDEN, Output, masked, printable
@@ -535,7 +535,7 @@ async def test_a_fault_of_ours_shows_no_key_in_its_traceback(
     def broken(_: object) -> dict[str, object]:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(account_commands, "summary", broken)
+    monkeypatch.setattr(auth_commands, "summary", broken)
     async with command_line() as (run, _):
         with pytest.raises(ZeroDivisionError) as caught:
             await run("auth", "status")

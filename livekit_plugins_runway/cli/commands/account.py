@@ -1,4 +1,4 @@
-"""`auth status` and `usage`: the organization behind the key."""
+"""`account` and `usage`: the organization behind the key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from ...errors import ConfigurationError, ProtocolError
 from ...runway.billing import USD_PER_CREDIT
 from ..calls import Request, run, send
-from ..settings import KEY_VARIABLES, Settings, settings_of
+from ..settings import settings_of
 from .options import day
 
 ORGANIZATION = Request("GET", "/v1/organization")
@@ -18,18 +18,33 @@ MODEL = "gwm1_avatars"
 """The model of Runway Characters, as limits and usage name it."""
 _LONGEST_RANGE = timedelta(days=90)
 
-auth = typer.Typer(no_args_is_help=True, help="The key and its organization.")
 
-
-@auth.command("status")
-def status(ctx: typer.Context) -> None:
-    """Whether the key is accepted, and what the organization has left. Free of charge."""
+def account(ctx: typer.Context) -> None:
+    """The organization behind the key: credits, limits, and what was used today. Free of charge."""
     settings = settings_of(ctx)
     answer = run(send(settings, ORGANIZATION))
     if settings.output.as_json:
         settings.output.json(answer)
         return
-    settings.output.fields({"key": _origin(settings), **summary(answer)})
+    settings.output.fields(
+        {name: value for name, value in summary(answer).items() if name in _OF_ALL_MODELS}
+    )
+    limits, used = answer["tier"]["models"], answer["usage"]["models"]
+    settings.output.table(
+        ["model", "at once", "today", "of"],
+        [
+            (
+                model,
+                limit.get("maxConcurrentGenerations"),
+                used.get(model, {}).get("dailyGenerations", 0),
+                limit.get("maxDailyGenerations"),
+            )
+            for model, limit in sorted(limits.items())
+        ],
+    )
+
+
+_OF_ALL_MODELS = ("credits", "monthly limit")
 
 
 def summary(organization: Any) -> dict[str, object]:
@@ -50,11 +65,6 @@ def summary(organization: Any) -> dict[str, object]:
         "sessions today": f"{used} of {daily}",
         "monthly limit": f"{organization['tier'].get('maxMonthlyCreditSpend', 'unknown')} credits",
     }
-
-
-def _origin(settings: Settings) -> str:
-    key = settings.variable(*KEY_VARIABLES)
-    return f"accepted ({key.name} from {key.origin})" if key else "accepted"
 
 
 def usage(

@@ -11,6 +11,7 @@ import typer
 from ...errors import ConfigurationError
 from ..calls import Request, json_argument, run, send
 from ..settings import settings_of
+from .checking import check_body
 
 
 class Method(enum.StrEnum):
@@ -25,8 +26,16 @@ def request(
     ctx: typer.Context,
     method: Annotated[Method, typer.Argument(case_sensitive=False)],
     path: Annotated[str, typer.Argument(help="From /v1/ on, with its query.")],
-    data: Annotated[str | None, typer.Option(metavar="JSON", help="The body.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", "--body", metavar="JSON", help="The body.")
+    ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="The body comes from stdin.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Send a body only if it is as Runway's schema has it for this path."
+        ),
+    ] = False,
 ) -> None:
     """Send any request with the key, and print the JSON of the answer, secrets masked.
 
@@ -46,6 +55,8 @@ def request(
         body = json_argument(data, "--data")
     if body is None and method in (Method.POST, Method.PUT, Method.PATCH):
         body = {}
+    if check:
+        check_body(method, path, body)
     answer = run(send(settings, Request(method.value, path, body=body)))
     if answer is None:
         settings.output.note("Done; Runway answered without a body.")

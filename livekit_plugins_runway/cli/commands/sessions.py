@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import typer
 
-from ...errors import ConfigurationError, RunwayException, TimedOutError
+from ...errors import ConfigurationError, RunwayException, SessionFailedError, TimedOutError
 from ...runway.client import RunwayClient
 from ...runway.journal.records import Entry, made_with, same_address
 from ...runway.journal.sweep import Sweep, Swept, look
@@ -28,7 +28,7 @@ from ...runway.requests import realtime_request
 from ...runway.session import RealtimeSession
 from ..calls import Request, ask, asking, json_argument, preview, run, runway, send
 from ..exits import ExitCode, exit_code
-from ..settings import KEY_VARIABLES, Settings, settings_of
+from ..settings import Settings, settings_of
 from .options import Avatar, Preset, length, said_of
 
 if TYPE_CHECKING:
@@ -81,6 +81,16 @@ def create(
         ),
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for READY.")] = 60.0,
+    again: Annotated[
+        int,
+        typer.Option(
+            "--retry-on-internal-error",
+            metavar="TIMES",
+            min=0,
+            max=5,
+            help="While waiting: make another where one FAILED by Runway's own fault (INTERNAL).",
+        ),
+    ] = 0,
 ) -> None:
     """Make a session and print it as JSON. It is yours to end: `sessions cancel ID`.
 
@@ -92,46 +102,67 @@ def create(
         request = realtime_request(
             avatar, preset, max_duration, personality, start_script, _tools(tools)
         )
+    if again and not (wait or consume):
+        raise ConfigurationError("--retry-on-internal-error is for --wait and --consume.")
     if wait or consume:
         follow = "; then GET until READY" + ("; then POST .../consume" if consume else "")
         if settings.dry_run:
             settings.output.note(f"First the create call{follow}.")
     preview(settings, Request("POST", PATH, body=request.wire()))
-    result = run(_create(settings, request, wait or consume, consume, timeout))
+    result = run(_create(settings, request, wait or consume, consume, timeout, again))
     settings.output.json(result, show_secrets=consume)
 
 
 async def _create(
-    settings: Settings, request: CreateRealtimeSession, wait: bool, consume: bool, timeout: float
+    settings: Settings,
+    request: CreateRealtimeSession,
+    wait: bool,
+    consume: bool,
+    timeout: float,
+    again: int = 0,
 ) -> dict[str, Any]:
+    """Makes up to `again` others where Runway's own fault ends one."""
     async with runway(settings) as client:
-        session = RealtimeSession(client, request)
-        with asking(settings):
-            await session.create()
-        if not wait:
-            return {"id": session.id}
-        try:
-            settings.output.note(f"session {session.id}")
-            with settings.output.busy(_waits("NOT_READY")) as busy:
-                ready = await session.wait_until_ready(timeout, _tell_queued(busy))
-            if not consume:
-                return {"id": session.id, "status": ready.status, "expiresAt": ready.expires_at}
-            credentials = await session.consume(ready)
-        except BaseException:
-            # Also when interrupted: nobody else would end it.
-            end = await session.end()
-            settings.output.note(
-                "The session was ended."
-                if end.confirmed
-                else f"It may still bill: runway-avatar sessions cancel {session.id}"
-            )
-            raise
-        return {
-            "id": session.id,
-            "url": credentials.url,
-            "token": credentials.token.get_secret_value(),
-            "roomName": credentials.room_name,
-        }
+        while True:
+            session = RealtimeSession(client, request)
+            try:
+                return await _try(settings, session, wait, consume, timeout)
+            except SessionFailedError as error:
+                if again == 0 or not error.failure_code.startswith("INTERNAL"):
+                    raise
+                again -= 1
+                settings.output.note(f"{error.message} Another one is made.")
+
+
+async def _try(
+    settings: Settings, session: RealtimeSession, wait: bool, consume: bool, timeout: float
+) -> dict[str, Any]:
+    with asking(settings):
+        await session.create()
+    if not wait:
+        return {"id": session.id}
+    try:
+        settings.output.note(f"session {session.id}")
+        with settings.output.busy(_waits("NOT_READY")) as busy:
+            ready = await session.wait_until_ready(timeout, _tell_queued(busy))
+        if not consume:
+            return {"id": session.id, "status": ready.status, "expiresAt": ready.expires_at}
+        credentials = await session.consume(ready)
+    except BaseException:
+        # Also when interrupted: nobody else would end it.
+        end = await session.end()
+        settings.output.note(
+            "The session was ended."
+            if end.confirmed
+            else f"It may still bill: runway-avatar sessions cancel {session.id}"
+        )
+        raise
+    return {
+        "id": session.id,
+        "url": credentials.url,
+        "token": credentials.token.get_secret_value(),
+        "roomName": credentials.room_name,
+    }
 
 
 def _waits(state: str, until: Until = Until.READY) -> str:
@@ -299,7 +330,7 @@ async def _sweep(settings: Settings, folder: Path) -> list[Swept]:
 
 def _sweepable(settings: Settings, folder: Path) -> list[Entry]:
     """What would be ended, as far as that can be told without a key."""
-    key = settings.variable(*KEY_VARIABLES)
+    key = settings.key()
     found = [entry for entry in look(folder) if entry.api == same_address(settings.base_url)]
     return [e for e in found if key is None or made_with(e, key.value, settings.base_url)]
 

@@ -116,13 +116,17 @@ def _packages() -> list[Check]:
 
 
 def _runway_key(settings: Settings) -> Check:
-    found = settings.variable(*KEY_VARIABLES)
+    try:
+        found = settings.key()
+    except ConfigurationError as error:
+        return Check("runway key", "fail", "not read", error.message)
     if found is None:
         return Check(
             "runway key",
             "fail",
             "not set",
-            "Make a key in Runway's developer portal, and set RUNWAYML_API_SECRET.",
+            "Make a key in Runway's developer portal, and set RUNWAYML_API_SECRET, or keep it with "
+            "`runway-avatar auth set`.",
         )
     where = f"{found.name} from {found.origin}"
     if found.name != KEY_VARIABLES[0]:
@@ -160,8 +164,11 @@ async def _runway(settings: Settings) -> list[Check]:
 
 
 async def _account(settings: Settings) -> list[Check]:
-    if settings.variable(*KEY_VARIABLES) is None:
-        return []
+    try:
+        if settings.key() is None:
+            return []
+    except ConfigurationError:
+        return []  # told of the key
     try:
         async with runway(settings, retries=0) as client:
             organization = await ask(client, ORGANIZATION)
