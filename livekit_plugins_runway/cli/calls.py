@@ -104,11 +104,11 @@ def preview(settings: Settings, *requests: Request) -> None:
     raise typer.Exit
 
 
-async def send(settings: Settings, request: Request) -> Any:
-    """The decoded JSON of the answer."""
+async def send(settings: Settings, request: Request, *, key: str | None = None) -> Any:
+    """The decoded JSON of the answer, to this key or to that of the settings."""
     preview(settings, request)
     patience = _PATIENCE if request.method == "GET" else _LONGEST
-    async with runway(settings, patience=patience) as client:
+    async with runway(settings, patience=patience, key=key) as client:
         with asking(settings, patience):
             return await ask(client, request)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ...errors import AuthenticationError, ConfigurationError
 from ...runway.client import RunwayClient
-from ..calls import asking, preview, run, runway
+from ..calls import preview, run, send
 from ..credentials import credentials_path, recognizable, store_keys, stored_keys
 from ..exits import CredentialsError
 from ..settings import Settings, Variable, settings_of
@@ -28,7 +28,7 @@ def status(ctx: typer.Context) -> None:
     settings = settings_of(ctx)
     preview(settings, ORGANIZATION)
     try:
-        answer = run(_ask(settings, None))
+        answer = run(send(settings, ORGANIZATION))
     except (CredentialsError, AuthenticationError):
         if settings.output.as_json:
             settings.output.json({"authenticated": False, "key": _origin(settings)})
@@ -66,7 +66,7 @@ def keep(
     kept = stored_keys()
     key = _typed(settings)
     if check:
-        run(_ask(settings, key))
+        run(send(settings, ORGANIZATION, key=key))
     path = store_keys({**kept, settings.base_url: key})
     _told(settings, {"address": settings.base_url, "key": recognizable(key), "file": str(path)})
 
@@ -110,13 +110,6 @@ def clear(
     if known and not settings.dry_run:
         store_keys(kept)
     _told(settings, {"address": None if everything else settings.base_url, "cleared": known})
-
-
-async def _ask(settings: Settings, key: str | None) -> Any:
-    """Runway's answer to the key of the settings, or to this one."""
-    async with runway(settings, key=key, patience=10.0) as client:
-        with asking(settings, 10.0):
-            return await client.request(ORGANIZATION.method, ORGANIZATION.path)
 
 
 def _typed(settings: Settings) -> str:
