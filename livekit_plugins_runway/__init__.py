@@ -1,8 +1,8 @@
 """Runway Characters as the face of a LiveKit voice agent.
 
-Importing this package loads nothing else: a name below is loaded when it is first asked for. The
-errors, the client and the command line so do without the framework and without media. Where
-`livekit.agents` is loaded already, all is loaded at once: in an agent's process.
+Importing this package loads nothing else; each name below is loaded when it is first used. So
+errors, client and command line need neither the framework nor media. If `livekit.agents` is loaded
+already, as in an agent's process, everything is loaded at once.
 """
 
 import sys
@@ -153,6 +153,6 @@ def __dir__() -> list[str]:
 
 
 if "livekit.agents" in sys.modules:
-    # Now rather than in mid-job: the plugin must register on the main thread, and whoever asks for
-    # `AvatarSession` first, inside a job, would hold up its event loop.
+    # Now, and not in a job: the plugin must register on the main thread, and loading it in a job
+    # would block that job's event loop.
     import_module(".avatar", __name__)

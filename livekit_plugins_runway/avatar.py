@@ -63,10 +63,11 @@ from .transport.worker_protocol import DeliveryKind, DeliveryOption
 CLOSE_BUDGET = 8.0
 """Seconds that `aclose()` may take; a job that is shut down has 10."""
 _LEAVE_PATIENCE = 3.0
-"""Seconds of them, at the end, in which rooms may still be left. One that is slower does not
-answer: it is left in the background."""
+"""The last seconds of them are for leaving rooms. A room that takes longer is left in the
+background.
+"""
 PlayoutOption = Literal["ear", "clock"]
-"""What tells how far the avatar is in what it says."""
+"""How the avatar's position in its speech is found."""
 _FrameworkEvent = Literal["metrics_collected"]
 """Emitted by the base class."""
 
@@ -74,76 +75,78 @@ _FrameworkEvent = Literal["metrics_collected"]
 class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Event]):
     """A Runway Characters avatar as the face of an `AgentSession`.
 
-    What is not given comes from the environment, under the names that the official plugin uses.
+    Defaults come from the same environment variables as with the official plugin.
 
     Args:
         avatar_id: id (UUID) of a custom avatar of the key's project. Either this or `preset_id`.
         preset_id: a Runway preset, e.g. "influencer".
-        max_duration: seconds after which Runway ends a session, 10 to 1800. It is known to end
-            sessions at about 300 s whatever was asked for. Less than `recovery.session_cap`, it is
-            a limit of the call: the sessions after the first one have what is left of it.
+        max_duration: seconds after which Runway ends a session, 10 to 1800. Sessions were seen to
+            end at about 300 s whatever was asked for. A value below `recovery.session_cap` limits
+            the whole call: later sessions get what is left of it.
         api_url: default `RUNWAYML_BASE_URL`, else Runway's production API.
         api_key: default `RUNWAYML_API_SECRET`.
         avatar_participant_identity: identity of the participant that the user sees; unique in the
-            room. The default, "runway-avatar-agent", gets a suffix where another agent's avatar has
-            it.
+            room. The default, "runway-avatar-agent", gets a suffix if another agent's avatar uses
+            it already.
         avatar_participant_name: its display name.
         conn_options: retries and connect timeout of the calls to Runway.
         personality: overrides the avatar's, 1 to 10,000 characters.
         start_script: what the avatar says by itself at the start, 1 to 2,000 characters.
-        tools: Runway tools of the session, at most 20; `tool_called` tells of each use.
-        tool_handlers: answer `backend_rpc` tools: by the tool's name a function, best a coroutine
-            function, that takes the arguments as a dict and returns what JSON can hold, in the
-            tool's `timeout_seconds`. A plain one must not block.
+        tools: Runway tools of the session, at most 20; each use emits `tool_called`.
+        tool_handlers: functions that answer `backend_rpc` tools, by tool name. Each takes the
+            arguments as a dict and returns JSON data within the tool's `timeout_seconds`. Use
+            coroutine functions; a plain function must not block.
         transport: "bridge": join the room that Runway hosts, and relay. "direct": Runway's worker
             joins the agent's room by itself, at the public address of your LiveKit server. "auto":
-            begins with "bridge", and goes over to "direct" once, in the same call, where Runway's
-            worker does not say the agent's words in the room that it hosts, or that room cannot be
-            used; only with a LiveKit URL that Runway may reach, and with `on_loss="restart"`. The
-            key and secret of your LiveKit server never leave this process; with "direct", and so
-            perhaps with "auto", a token does that admits one participant to the room.
-        learned: what the calls of a process find out for those that follow it; None: each call
-            finds it out for itself. With "auto".
-        check_first_words: with "auto" and nothing learned, hold back what the avatar says first
-            until it is known to be the agent's words. That takes 0.2 s of a call's first segment,
-            up to 0.4 s, and nobody hears words that the avatar makes up. Not where the worker
-            answers `lk.clear_buffer`, which only one does that is sent its words.
-        allow_private_livekit_url: do not check that address; for "direct" with a simulator.
+            begins with "bridge", and changes to "direct" once in a call, if Runway's worker does
+            not say the agent's words in the room that Runway hosts, or that room cannot be used.
+            This needs a LiveKit URL that Runway can reach, and `on_loss="restart"`. The key and
+            secret of your LiveKit server never leave this process. With "direct", and so perhaps
+            with "auto", Runway gets a token that admits one participant to the room.
+        learned: passes what one call has found out on to later calls; None: each call finds it out
+            for itself. With "auto".
+        check_first_words: with "auto" and nothing learned, hold back the avatar's first sound until
+            it is known to be the agent's words, so that the user hears no words of the avatar's
+            own. Delays a call's first segment by 0.2 s, at most 0.4 s. Not done if the worker
+            answers `lk.clear_buffer`: such a worker speaks what it is sent.
+        allow_private_livekit_url: with "direct", do not check that Runway can reach your LiveKit
+            URL; for a simulator.
         delivery: how speech reaches the avatar worker; "auto" asks the worker ("direct": always
             "datastream").
-        wait_for_avatar: seconds that the first speech waits for the face, and then does without.
-            0: voice first.
-        create_timeout: seconds for Runway to make one session, over all tries.
+        wait_for_avatar: seconds that the first speech waits for the avatar; after that the agent
+            speaks without it. 0: voice first.
+        create_timeout: seconds for Runway to make one session, all retries included.
         join_timeout: seconds for the avatar worker to join its room, and again for its first frame;
-            about 8 s are usual. Then it is given up.
-        stall_timeout: seconds without pictures, or without progress in speech, that are a loss.
-        playout: "ear": the avatar's voice is compared with what it was told, so what was heard is
-            known, and other words are noticed. "clock": time and the worker's reports are trusted
-            instead; for an avatar whose voice does not come back alike.
+            about 8 s are usual. After that the session is given up.
+        stall_timeout: the avatar counts as lost after so many seconds without pictures, or without
+            progress in speech.
+        playout: "ear": compare the avatar's voice with what it was sent. So it is known what the
+            user heard, and words of the avatar's own are noticed. "clock": trust time and the
+            worker's reports; for an avatar whose voice differs from what it is sent.
         allow_pause: let the framework pause and resume speech (`resume_false_interruption`). What
-            the avatar had in flight is spoken again, after its usual latency.
-        recovery: what happens when the face is lost, is about to end, or has no one to look at it;
-            None: `RecoveryOptions()`.
-        video: size, pace and encoding of the picture that the user gets; None: as Runway sends it.
-            With "bridge" only.
+            was sent and not heard yet is spoken again, after the avatar's usual latency.
+        recovery: what happens when the avatar is lost, its session is about to end, or nobody is in
+            the room; None: `RecoveryOptions()`.
+        video: size, frame rate and encoding of the picture that the user gets; None: as Runway
+            sends it. With "bridge" only.
         participant: attributes and metadata of the avatar participant, who may see and hear it, and
             who makes its token; None: `ParticipantOptions()`.
         room_options: of the avatar participant's connection to the agent's room: ICE servers, relay
             only, timeout, keys. Without `encryption` it takes the keys of the agent's own room.
             With "bridge" only.
-        allow_unencrypted: with "direct", do not refuse a room that is encrypted, in which Runway's
-            worker has no key.
-        guardian: start a small process beside this one that ends the Runway sessions at once when
-            this one is killed. Without it the next start on this machine does.
+        allow_unencrypted: with "direct", accept an encrypted room, although Runway's worker has no
+            key and sends unencrypted media.
+        guardian: run a small process that ends the Runway sessions at once if this process is
+            killed. Without it the next start on this machine ends them.
         http_session: an aiohttp session to use and not to close. None: that of the job, with the
-            worker's proxy; outside a job an own one, with the proxy that the environment names.
+            worker's proxy; outside a job an own one, with the proxy from the environment.
 
     Events (`on(name, callback)`): `state_changed` (`StateChanged`), `error` (`RunwayException`),
     `restarting` (`Restarting`), `gave_up` (`RunwayException`), `replaced` (`AvatarReplaced`),
     `session_ended` (`SessionEnd`), `usage_updated` (`CallUsage`), `stage_reached` (its name),
     `playout_forced` (`PlayoutForced`), `tool_called` (`ToolCall`), `transport_changed`
-    (`TransportChanged`), `metrics_collected` (`livekit.agents.metrics.AvatarMetrics`). What a
-    callback raises is logged, and stops nothing.
+    (`TransportChanged`), `metrics_collected` (`livekit.agents.metrics.AvatarMetrics`). An exception
+    in a callback is logged, and stops nothing.
 
     Raises:
         ConfigurationError: names the argument that is wrong.
@@ -246,7 +249,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             audience=self._participant.audience,
         )
 
-        # What becomes of it, all in the event loop's thread.
+        # State; used by the event loop's thread only.
         self._states = StateMachine(self._call_events)
         self._timings = StageTimings()
         self._call: AvatarCall | None = None
@@ -325,12 +328,13 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     # -- what it does ---------------------------------------------------------------------------
 
     def prewarm(self) -> None:
-        """Open the connection to Runway now, so that `start()` within the next 120 s need not.
+        """Open the connection to Runway now, to save that time in a `start()` within the next 120
+        s.
 
-        Returns at once; wants a running event loop. Nothing bills, and no key is sent unless a
-        killed process has left sessions, which are ended; that Runway cannot be reached is left to
-        `start()` to say. An avatar that is then never started must be closed. No effect the second
-        time, after `start()`, and in `console` mode.
+        Returns at once; needs a running event loop. Nothing bills, and no key is sent unless a
+        killed process has left sessions, which are ended; if Runway cannot be reached, `start()`
+        raises that. An avatar that is then never started must be closed. No effect the second time,
+        after `start()`, and in `console` mode.
         """
         if self.state is AvatarState.NEW and self._warming_task is None and not _in_console():
             self._warming_task = asyncio.create_task(self._client.prewarm(), name="runway_prewarm")
@@ -348,11 +352,11 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         """Give the agent its face. Before or after `agent_session.start()`.
 
         Returns when Runway has accepted the session and the avatar participant is in the room; the
-        face follows. From now on everything that the agent says is kept and spoken in order. If it
+        video follows. From now on everything that the agent says is kept and spoken in order. If it
         raises, or is cancelled, the agent's audio output is as it was before, and nothing bills.
 
         With `on_user_left="pause"` and nobody in the room, it makes no session yet: it returns when
-        the avatar participant is there, and what Runway refuses later is told as `error`. With
+        the avatar participant is there, and a later refusal by Runway is emitted as `error`. With
         "direct", a start that failed may leave handlers in the room until the worker's token has
         expired (150 s), to send that worker away.
 
@@ -386,7 +390,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             agent_session.on("close", self._on_agent_session_close)
             await call.open(agent_session)
         except BaseException:
-            # Cancelled, refused or closed: nothing may stay behind, and the caller must see why.
+            # Cancelled, refused or closed: undo everything, then raise the reason.
             await self.aclose()
             raise
 
@@ -402,8 +406,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
 
         The present face stays until the new one has pictures, and until the end of what it says
         (for `SWAP_PATIENCE` seconds at most; then the voice says the rest). Returns when the user
-        sees the new one. Later sessions of this call use it, too. Calls wait for one another;
-        cancelled, the swap may still come about.
+        sees the new one. Later sessions of this call use it, too. Concurrent calls run one after
+        the other. If a call is cancelled, its swap may still happen.
 
         Raises:
             ConfigurationError: the avatar is not started, is closed, or an argument is wrong.
@@ -469,7 +473,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         livekit_api_key: NotGivenOr[str],
         livekit_api_secret: NotGivenOr[str],
     ) -> RoomCredentials:
-        """Raises `ConfigurationError` for what is missing, or where the avatar has no place."""
+        """Raises `ConfigurationError` if credentials are missing, or the room is not one for an
+        avatar.
+        """
         job = get_job_context(required=False)
         url = required("The LiveKit URL", "livekit_url", livekit_url, "LIVEKIT_URL")
         key = secret = ""
@@ -551,7 +557,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         await self._background.settle(min(deadline, loop.time() + _LEAVE_PATIENCE))
 
     def _on_swept(self, swept: Swept) -> None:
-        """Told, but not counted in `usage`: it was another call's."""
+        """Emitted, but not counted in `usage`: the session was of another call."""
         self._call_events.session_ended(swept.session_end())
 
     async def _close_base(self) -> None:
@@ -566,7 +572,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
 
 
 def _http_session_of_job() -> aiohttp.ClientSession | None:
-    """To be asked once: the framework would make another one where the job has closed its own."""
+    """Call it once: if the job has closed its own session, the framework would make another one."""
     try:
         return http_context.http_session()
     except RuntimeError:  # not in a job
@@ -592,7 +598,7 @@ def _register_plugin() -> None:
     if threading.current_thread() is threading.main_thread():
         Plugin.register_plugin(_RunwayBridgePlugin())
     else:
-        # The framework refuses, and an avatar works without: the list is for its command line.
+        # The framework refuses this. Avatars work without it: the list is for its command line.
         logger.debug("not listed as a plugin: this module was first imported in a thread")
 
 

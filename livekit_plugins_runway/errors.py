@@ -55,7 +55,7 @@ _BASES = ("APIConnectionError", "APIError", "APIStatusError", "APITimeoutError")
 
 
 class _SharedErrors(MetaPathFinder, Loader):
-    """Hands the framework, when it is imported later, the module of errors that is here already."""
+    """If the framework is imported later, it gets the module of errors that is loaded already."""
 
     def __init__(self, module: ModuleType) -> None:
         self.livekit_agents_errors = module
@@ -71,7 +71,7 @@ class _SharedErrors(MetaPathFinder, Loader):
         return self.livekit_agents_errors
 
     def exec_module(self, module: ModuleType) -> None:
-        """It was done when it was loaded alone."""
+        """Nothing to execute: the module was executed when it was loaded alone."""
 
 
 def _framework_bases() -> tuple[type[Exception], ...]:
@@ -79,8 +79,9 @@ def _framework_bases() -> tuple[type[Exception], ...]:
 
     They are in a file of its own that imports nothing, while `import livekit.agents` takes seconds:
     too long for a command line or a server that makes no media. So that file is loaded alone, and
-    given to the framework when somebody imports it later: there is one `APIError` in a process,
-    whoever comes first. If anything is not as expected, the framework is imported: slow and right.
+    given to the framework if it is imported later: there is only one `APIError` in a process, in
+    either order. If anything is not as expected, the whole framework is imported, which is slow but
+    correct.
     """
     module = None if _FRAMEWORK in sys.modules else _errors_alone()
     if module is None:
@@ -95,9 +96,9 @@ def _errors_alone() -> ModuleType | None:
             return known
     try:
         module = _load_errors()
-    except Exception:  # noqa: BLE001  whatever another version of the framework may do here
+    except Exception:  # noqa: BLE001  another version of the framework may raise anything
         return None
-    # What it imports may have brought the whole framework, with a module of errors of its own.
+    # Its imports may have loaded the whole framework, with its own module of errors.
     if module is None or _FRAMEWORK in sys.modules:
         return None
     sys.meta_path.insert(0, _SharedErrors(module))
@@ -134,7 +135,7 @@ upload of a file, which goes to another host."""
 
 
 class LossReason(enum.StrEnum):
-    """Why an avatar that was there is no longer."""
+    """Why a live avatar was lost."""
 
     WORKER_LEFT = "worker_left"
     ROOM_LOST = "room_lost"
@@ -172,14 +173,14 @@ class ConfigurationError(RunwayException, ValueError):
 
 
 class AvatarClosedError(RunwayException):
-    """The avatar was closed before what was asked for had come about: the call is over."""
+    """The avatar was closed before the requested step was done: the call is over."""
 
     def __init__(self, message: str = "The avatar was closed before it had started.") -> None:
         super().__init__(message)
 
 
 class CallLimitError(RunwayException):
-    """The call has used what it may: no more Runway sessions are made in it.
+    """The call has reached a limit: no more Runway sessions are made in it.
 
     Attributes:
         limit: the option that says so: "max_sessions", "max_billed_seconds", or "max_duration",
@@ -368,18 +369,18 @@ class TimedOutError(RunwayException, APITimeoutError):
 
 
 class LostAnswerError(RunwayException, APIConnectionError):
-    """A call that must not be repeated blindly was sent, and its answer was lost.
+    """A request that must not be repeated blindly was sent, and its response was lost.
 
-    `create`: a session may exist whose id nobody knows. If it waits to be consumed, it dies by
-    itself, unbilled, about 21 seconds after READY, so a new create is safe. If its worker joins a
-    room by itself (`integration: livekit`), it bills until its maximum duration.
+    `create`: a session may exist whose id is not known. If it must be consumed, it expires by
+        itself, unbilled, about 21 seconds after READY, so a new create is safe. If its worker joins
+        a room by itself (`integration: livekit`), it bills until its maximum duration.
     `consume`: the one-time credentials may be spent; end this session and make a new one.
-    `request`: what was asked for may have been done.
+    `request`: Runway may have done what was requested.
 
     Attributes:
         operation: "create", "consume" or "request".
         session_id: known for "consume" only.
-        answered: an answer came, but made no sense: another one will hardly make more.
+        answered: an answer came but could not be understood; a repeat will hardly help.
     """
 
     def __init__(
@@ -463,11 +464,11 @@ class SessionNotReadyError(RunwayException, APITimeoutError):
 
 
 ProcessedKind = Literal["avatar", "voice", "task"]
-"""What Runway works on for a while before it is there."""
+"""A resource that Runway processes for a while before it can be used."""
 
 
 class ProcessingFailedError(RunwayException, APIError):
-    """Runway could not make the avatar, the voice, or what the task is about.
+    """Runway could not make the avatar, the voice, or the result of the task.
 
     Attributes:
         kind: "avatar", "voice" or "task".
@@ -578,14 +579,14 @@ def _not_joined(missing: str, waited: float, reason: str) -> str:
 
 
 class AvatarLostError(RunwayException, APIConnectionError):
-    """The avatar was there and is gone; the agent goes on by voice.
+    """The avatar was live and is lost; the agent goes on by voice.
 
     Attributes:
-        reason: what was noticed: "worker_left", "room_lost", "tracks_unpublished", "session_ended"
-            (Runway says so), "media_failed" (its picture or voice could not be passed on),
-            "video_stalled", "speech_stalled", "speech_foreign" (it says words of its own) or
-            "speech_failed".
-        way_out: what to change so that it does not come again; "" where nothing is known.
+        reason: how the loss was noticed: "worker_left", "room_lost", "tracks_unpublished",
+            "session_ended" (Runway says so), "media_failed" (its picture or voice could not be
+            relayed), "video_stalled", "speech_stalled", "speech_foreign" (it says words of its own)
+            or "speech_failed".
+        way_out: what to change so that it does not happen again; "" if nothing is known.
     """
 
     def __init__(
@@ -598,14 +599,14 @@ class AvatarLostError(RunwayException, APIConnectionError):
 
 
 class AvatarEvictedError(RunwayException, APIConnectionError):
-    """The avatar participant was put out of the agent's room. What left through it, and could not
-    arrive any more, does not count as heard.
+    """The avatar participant was removed from the agent's room. Speech that was sent through it and
+    may not have arrived does not count as heard.
 
     Attributes:
-        reason: "replaced": somebody has joined with its identity; it joins again with another one,
-            and the face goes on. "removed": by a moderator, or the server's API; the face ends, and
-            the agent goes on by a track of its own participant. (A room that is deleted is no
-            error: the avatar closes.)
+        reason: "replaced": another participant joined with its identity. It joins again with
+            another identity, and the avatar goes on. "removed": by a moderator, or the server's
+            API. The avatar ends, and the agent goes on by a track of its own participant. (If the
+            room is deleted, the avatar closes without an error.)
         identity: the one that it had.
     """
 
@@ -654,7 +655,7 @@ class RoomTokenError(RunwayException):
 
 
 class TransportsFailedError(RunwayException, APIConnectionError):
-    """Neither transport gives a face (`transport="auto"`); the agent goes on by voice.
+    """Neither transport gives an avatar (`transport="auto"`); the agent goes on by voice.
 
     Attributes:
         bridge: why the bridge did not.

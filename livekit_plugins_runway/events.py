@@ -1,4 +1,4 @@
-"""What an `AvatarSession` tells: its states, and the payloads of its events."""
+"""The states of an `AvatarSession`, and the payloads of its events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Event = Literal[
     "tool_called",
     "transport_changed",
 ]
-"""Names of the events of an `AvatarSession`, beside those of the framework."""
+"""Names of the events of an `AvatarSession`, besides those of the framework."""
 
 Cause = Literal["restart", "renewal", "swap", "resume"]
 """Why another Runway session has become the face."""
@@ -49,7 +49,7 @@ class AvatarState(enum.StrEnum):
     STARTING = "starting"
     LIVE = "live"
     VOICE_ONLY = "voice_only"
-    """No face, for now or for good; the agent speaks by voice."""
+    """No avatar, for now or to the end of the call; the agent speaks by voice."""
     RENEWING = "renewing"
     """The next session is being made, before the cap or for a swap."""
     PAUSED = "paused"
@@ -72,7 +72,7 @@ class Restarting:
 
     Attributes:
         attempt: 1 for the first restart in a row.
-        error: why the face is gone, or did not come.
+        error: why the avatar was lost, or did not come.
     """
 
     attempt: int
@@ -86,9 +86,9 @@ class AvatarReplaced:
 
     Attributes:
         freeze: seconds from the last picture of the former session to the first of this one; None
-            where one of the two is not known.
+            if one of the two is not known.
         overlap: seconds for which both were billed.
-        by_voice: the voice spoke, or would have, between the two.
+        by_voice: between the two sessions there was no avatar: speech was by voice.
     """
 
     cause: Cause
@@ -103,14 +103,15 @@ class SessionEnd:
     """How a Runway session ended.
 
     Attributes:
-        status: Runway's terminal status, or None where it had not settled or was not asked.
-        how: what ended it. "swept": it was not of this call; a process that was killed had left it.
+        status: Runway's terminal status; None if Runway had not given one yet, or was not asked.
+        how: what ended it. "swept": the session was not of this call, but left by a process that
+            was killed.
         confirmed: False if it may still bill; the log says how to end it by hand.
         created_at, ready_at, consumed_at, started_at, ended_at: Unix times in seconds, by the
-            machine's clock, which may have been set in between; None for what was not reached. It
-            is billed from `started_at`, when the worker came.
-        billed_seconds: Runway's own figure where it gave one, else estimated by a clock that
-            nobody sets. 0 or more.
+            machine's clock, which may have been set in between; None for stages that were not
+            reached. It is billed from `started_at`, when the worker came.
+        billed_seconds: Runway's own figure where it gave one, else estimated by a monotonic clock.
+            0 or more.
     """
 
     session_id: str
@@ -174,7 +175,7 @@ class TransportChanged:
     """Payload of the `transport_changed` event: `transport="auto"` has gone over to the other one.
 
     Attributes:
-        error: why the former gave no face. To begin with the new one, pass `transport=new`.
+        error: why the former gave no avatar. To begin with the new one, pass `transport=new`.
     """
 
     old: TransportKind
@@ -191,7 +192,7 @@ class PlayoutForced:
 
 
 class CallEvents:
-    """Tells of one call: a method for each event, so that each has its own payload.
+    """Emits the events of one call: one method for each, so that each has a typed payload.
 
     Args:
         emit: takes the event's name and its payload; does not raise.

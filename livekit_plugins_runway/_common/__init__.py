@@ -1,1 +1,1 @@
-"""What several rooms need and none owns: checks of arguments, and the end of tasks."""
+"""Shared by several rooms: checks of arguments, tasks, text, versions."""

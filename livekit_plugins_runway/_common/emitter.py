@@ -1,4 +1,4 @@
-"""Telling listeners, who are others' code, so that none of them stops who tells."""
+"""An event emitter whose listeners cannot stop the code that emits."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ Name = TypeVar("Name", contravariant=True)
 
 
 class SafeEmitter(rtc.EventEmitter[Name]):
-    """An emitter whose `emit()` does not raise: the SDK's lets a `TypeError` of a listener through
-    (livekit 1.1.21), which ends whatever was about to be done, and keeps the news from the
-    listeners after it.
+    """An emitter whose `emit()` does not raise. The SDK's raises a listener's `TypeError` (livekit
+    1.1.21), which ends the emitting code and skips the remaining listeners.
 
-    To be named before the base whose events it is to tell, so that those which that base emits go
-    through it, too: `class Ours(SafeEmitter[Names], TheirEmitter)`.
+    Name it before the other emitter base, so that what that base emits goes through it, too: `class
+    Ours(SafeEmitter[Names], TheirEmitter)`.
     """
 
     def emit(self, event: Name, *args: Any) -> None:
@@ -28,20 +27,20 @@ class SafeEmitter(rtc.EventEmitter[Name]):
         `args` as it takes.
 
         What one raises is logged with the event's name. A `CancelledError` as well: nothing is
-        awaited here, so it is of a task that the listener has looked at, and not of the caller's.
+        awaited here, so it comes from a task that the listener inspected, and not from the caller.
         """
         for listener in list(self._events.get(event, ())):
             try:
                 listener(*_taken_by(listener, args))
-            except (Exception, asyncio.CancelledError):  # noqa: BLE001  it is others' code
+            except (Exception, asyncio.CancelledError):  # noqa: BLE001  a listener is not our code
                 logger.exception("a listener of an event failed", extra={"event": event})
 
 
 def _taken_by(listener: Callable[..., object], args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """As many of `args` as `listener` takes by position; all, where that cannot be told."""
+    """As many of `args` as `listener` takes by position; all, if that cannot be found out."""
     try:
         parameters = inspect.signature(listener).parameters.values()
-    except ValueError:  # of a builtin that has none
+    except ValueError:  # a builtin without a signature
         return args
     kinds = [parameter.kind for parameter in parameters]
     if inspect.Parameter.VAR_POSITIONAL in kinds:

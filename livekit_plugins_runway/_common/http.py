@@ -1,4 +1,4 @@
-"""HTTP sessions of this package, for where there is no job whose session could be used."""
+"""HTTP sessions of this package, used outside a job."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _KEEP_ALIVE = 120.0
 
 
 def new_session(**options: Any) -> aiohttp.ClientSession:
-    """One that goes through the proxy that the environment names (`HTTPS_PROXY`, `HTTP_PROXY`,
-    `NO_PROXY`), and trusts certifi's authorities where the system has none (slim images). Made in
-    an event loop, and closed by the caller.
+    """A session that uses the proxy from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`),
+    and trusts certifi's authorities where the system has none (slim images). Made in an event loop,
+    and closed by the caller.
 
     Args:
         options: of `aiohttp.ClientSession`.

@@ -1,4 +1,4 @@
-"""Races between things that are waited for, and the end of tasks that are no longer wanted."""
+"""Waiting for the first of several tasks, and cancelling tasks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ async def first_of(
     A coroutine runs as a task of this call: it is cancelled when the race is over, whatever ends
     the race, and has ended when this returns or raises. A future or task is only watched: it
     belongs to the caller, who alone cancels it. Those that end in the same step of the event loop
-    are all first. What becomes of the others is not the caller's: their errors are logged at debug.
+    are all first. Errors of the others are logged at debug.
 
     Args:
-        ways: None stands for one that is not wanted this time; one at least must be.
+        ways: None is ignored; at least one must not be None.
         timeout: seconds; None: no limit.
 
     Returns:
-        The place of the first in `ways`, the lowest if there are several; None after `timeout`.
+        The index of the first in `ways`, the lowest if there are several; None after `timeout`.
 
     Raises:
-        What one of the first has raised. The caller's own cancellation.
+        The exception of one of the first; the caller's own cancellation.
     """
     entries: list[tuple[int, asyncio.Future[Any]]] = []
     ours: list[asyncio.Future[Any]] = []
@@ -55,8 +55,9 @@ async def first_of(
 
 
 def watched(task: asyncio.Task[None]) -> asyncio.Task[None]:
-    """For a task that nobody awaits before its end is asked for: an error that ends it is logged
-    as it happens, with the task's name."""
+    """For a task that is not awaited until it is cancelled: an error that ends it is logged at
+    once, with the task's name.
+    """
     task.add_done_callback(_log_failure)
     return task
 
@@ -86,11 +87,9 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
 
 
 class BackgroundTasks:
-    """Owns work that may outlive whoever has begun it: rooms that are being left, answers that
-    nobody waits for any more. An error that ends it is logged, with the task's name.
-
-    What waits for a timer or for the SDK is referenced by those, so nothing here is lost when the
-    one who made this object is gone.
+    """Owns tasks that may outlive their starter, such as leaving a room. An error that ends one is
+    logged, with the task's name. A task that waits for a timer or the SDK is referenced by these,
+    so it survives the owner of this object.
     """
 
     def __init__(self) -> None:
@@ -105,7 +104,7 @@ class BackgroundTasks:
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run it as a task that nobody has to await."""
+        """Run it as a task that need not be awaited."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -113,8 +112,9 @@ class BackgroundTasks:
         return task
 
     async def settle(self, deadline: float) -> bool:
-        """Wait until all has ended, also what is begun meanwhile. False if `deadline`, a loop time
-        in seconds, came first; then the rest goes on."""
+        """Wait until all tasks have ended, also those that are started meanwhile. False if
+        `deadline`, a loop time in seconds, came first; then the rest goes on.
+        """
         loop = asyncio.get_running_loop()
         while self._tasks:
             if (left := deadline - loop.time()) <= 0:

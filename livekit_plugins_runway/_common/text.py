@@ -1,8 +1,10 @@
-"""Text that came from elsewhere, for a terminal or a log."""
+"""Makes foreign text safe for a terminal or a log."""
 
 from __future__ import annotations
 
 
 def one_line(text: str) -> str:
-    """Each control character as a space: none can end the line or give a terminal an order."""
+    """Replaces each control character by a space, so that none can end a line or control a
+    terminal.
+    """
     return "".join(c if c.isprintable() else " " for c in text)

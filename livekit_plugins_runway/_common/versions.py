@@ -1,5 +1,5 @@
-"""The versions of LiveKit's packages that the tests ran with. Others work, too, until they do not:
-they are warned of, and never refused.
+"""The versions of LiveKit's packages that the tests ran with. Other versions are not refused; they
+cause a warning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def untested_versions() -> list[str]:
     for name, tested in _TESTED.items():
         try:
             installed = version(name)
-        except PackageNotFoundError:  # as in a program that was frozen without its metadata
+        except PackageNotFoundError:  # a frozen program without its metadata
             installed = "of an unknown version"
         if installed not in tested:
             found.append(f"{name} {installed} (tested: {', '.join(tested)})")
