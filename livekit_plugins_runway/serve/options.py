@@ -85,7 +85,7 @@ class ServeOptions:
             self.mcp_port,
         } - {0, None}:
             raise ConfigurationError(
-                f"metrics {self.metrics!r} is a port that callers use: choose one of its own."
+                f"metrics {self.metrics!r} is where callers come: choose another number."
             )
         for origin in self.allowed_origins:
             _check_origin(origin, self.token)
@@ -115,7 +115,9 @@ def _address(name: str, given: str) -> tuple[str, int]:
     """Of `port` or `host:port`, as in 9464, 0.0.0.0:9464, [::1]:9464."""
     host, _, port = given.rpartition(":")
     if not port.isdecimal() or (host == "" and ":" in given):
-        raise ConfigurationError(f"{name} must be a port or host:port, not {given!r}.")
+        raise ConfigurationError(
+            f"{name} must be like 9464, or like 0.0.0.0:9464, and not {given!r}."
+        )
     _check_port(name, int(port))
     return host.strip("[]") or "127.0.0.1", int(port)
 
