@@ -13,13 +13,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 Stage = Literal["before_effect", "after_effect"]
 """Where a REST call goes wrong: before what it asks for is done, or after, when only the answer
 is lost."""
 
 CallName = Literal["create", "get", "delete", "consume", "connect_backend"]
+_STRICT = {"extra": "forbid"}
+"""For pydantic, which makes them of what was ordered in JSON: a misspelled name is refused."""
 
 
 class Speech(enum.StrEnum):
@@ -38,6 +40,8 @@ class Speech(enum.StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class CallFault:
     """What goes wrong with one REST call. Delays are in seconds of wall clock, never scaled."""
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
 
     status: int | None = None
     """Answer this HTTP status and do nothing else."""
@@ -71,6 +75,8 @@ class Faults:
     a bare number means a `CallFault` with that status. `create` counts from the first create call
     until one succeeds, so a retried create meets the second entry."""
 
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
+
     create: Sequence[int | CallFault] = ()
     get: Sequence[int | CallFault] = ()
     delete: Sequence[int | CallFault] = ()
@@ -95,6 +101,8 @@ class WorkerManners:
     """How the avatar worker behaves in one kind of room, in ways that nobody outside of Runway
     knows. The defaults are those for which there is evidence. Seconds of wall clock.
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
 
     speech: Speech | None = None
     """`None`: as `SimulatorOptions.speech`."""

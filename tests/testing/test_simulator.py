@@ -627,7 +627,7 @@ async def test_process_says_where_it_is_and_ends_on_a_signal(how: signal.Signals
     assert process.stdout is not None
     async with asyncio.timeout(30):
         ready = json.loads(await process.stdout.readline())
-        assert set(ready) == {"url", "api_secret"}
+        assert set(ready) == {"url", "api_secret", "control"}
         assert ready["api_secret"] == "key_x"
         headers = {"Authorization": "Bearer key_x", "X-Runway-Version": "2024-11-06"}
         async with (

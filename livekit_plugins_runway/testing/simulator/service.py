@@ -80,6 +80,8 @@ class RunwaySimulator:
         self.sessions: dict[str, SimulatedSession] = {}
         """By id, in order of creation; those that ended stay."""
         self.account = SimulatedAccount()
+        self.unrecorded: list[web.RouteDef] = []
+        """Further routes, which are none of Runway's: to be added before `start()`."""
         self._port = port
         self._tls = tls
         self._has_livekit = all(livekit)
@@ -116,6 +118,7 @@ class RunwaySimulator:
                 await asyncio.to_thread(self._face.prepare, *sizes)
                 await stack.enter_async_context(self._rooms)
             app = web.Application(middlewares=[self._answer])
+            app.add_routes(self.unrecorded)
             app.add_routes(
                 [
                     web.post("/v1/realtime_sessions", self._create),
@@ -218,6 +221,8 @@ class RunwaySimulator:
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
+        if any(request.match_info.handler is route.handler for route in self.unrecorded):
+            return await handler(request)
         record = await self._record(request)
         response: web.StreamResponse
         try:
