@@ -1,1 +1,1 @@
-"""Which Runway session is the avatar, from the first to the last of a call."""
+"""Which Runway session is the avatar, throughout a call."""

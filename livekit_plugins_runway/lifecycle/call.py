@@ -1,4 +1,4 @@
-"""What an avatar has from `start()` on, and the one place that says in which order it is closed."""
+"""Everything an avatar has from `start()` on, and the order in which it is closed."""
 
 from __future__ import annotations
 
@@ -38,27 +38,25 @@ from .telemetry import Telemetry
 from .timings import StageClock, StageTimings
 
 _UNWIND_TIMEOUT = 0.3
-"""Seconds in which what is cancelled at the close may end by itself, before the sessions are ended
-all the same. Usually it takes a few turns of the event loop."""
+"""Seconds that a close waits for cancelled tasks before it ends the sessions anyway. They usually
+take a few turns of the event loop.
+"""
 _MARGIN = 1.0
-"""Seconds of the close that are kept for what comes after the sessions' ends."""
+"""Seconds of the close that are reserved for the steps after the sessions' ends."""
 _LAST_ANSWERS = 45.0
-"""Seconds for which the answers to abandoned creates are waited for, in the background once the
-close is over."""
+"""Seconds to wait for responses to abandoned creates; in the background once the close is over."""
 
 
 class ClosingStack:
-    """What is to be closed, the last one first.
-
-    A step that raises is logged, one that takes too long goes on in the background: neither keeps
-    the next from its turn.
+    """Steps of closing, run in reverse order. One that raises is logged, one that takes too long
+    goes on in the background; the next one runs in either case.
     """
 
     def __init__(self, background: BackgroundTasks) -> None:
         self._background = background
         self._steps = AsyncExitStack()
         self.deadline = float("inf")
-        """Loop time in seconds after which no step is waited for. Set as the closing begins."""
+        """Loop time in seconds after which no step is waited for. Set when the closing begins."""
 
     def push(self, name: str, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._steps.push_async_callback(self._run, name, step)
@@ -77,7 +75,7 @@ class ClosingStack:
 
 @dataclass(frozen=True)
 class CallOptions:
-    """What the `AvatarSession` was asked for, as far as it concerns a call. Times in seconds."""
+    """The options of the `AvatarSession` that concern a call. Times in seconds."""
 
     request: CreateRealtimeSession
     instance: InstanceOptions
@@ -87,7 +85,7 @@ class CallOptions:
     allow_pause: bool
     by_clock: bool
     audience: Audience = None
-    """Who is a reason for a face; None: every user in the room."""
+    """Identities of the users for whom a session is paid; None: every user in the room."""
 
 
 class AvatarCall:
@@ -95,7 +93,7 @@ class AvatarCall:
 
     Args:
         client: closed here.
-        on_over: called when the call ends by itself, as the options say; is to close it.
+        on_over: called when the call ends by itself, as the options say; must close it.
     """
 
     def __init__(
@@ -165,13 +163,14 @@ class AvatarCall:
             go_over=transport.go_over,
         )
         self._opening: asyncio.Task[None] | None = None
-        """The one `_open()`."""
+        """The task of `_open()`; it runs once."""
         self._run_task: asyncio.Task[None] | None = None
-        """The supervisor's run, from when the start has succeeded."""
+        """The task of the supervisor's `run()`, once the start has succeeded."""
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Set when the sessions are being ended: nothing that is cancelled is waited for then."""
-        # The last one is the first to be closed: END_CALL and DELETE go out before any room is
-        # left, and are waited for after that.
+        """Set once the sessions are being ended; from then on cancelled tasks are not waited for.
+        """
+        # Closed in reverse order: END_CALL and DELETE are sent before any room is left, and are
+        # waited for after that.
         closing.push("client", self._close_client)
         closing.push("sessions", self._endings.ended)
         closing.push("transport", self._leave)
@@ -187,7 +186,7 @@ class AvatarCall:
 
     @property
     def running(self) -> bool:
-        """It was started, and keeps a face."""
+        """True once it was started, until it is closed."""
         return self._run_task is not None and not self._run_task.done()
 
     # -- start ----------------------------------------------------------------------------------
@@ -216,12 +215,14 @@ class AvatarCall:
         else:
             await self._create_and_join()
         if self._states.state is AvatarState.CLOSED:
-            return  # what was waited for has swallowed the cancellation
+            return  # the awaited task has swallowed the cancellation
         self._run_task = asyncio.create_task(self.supervisor.run(), name="runway_avatar")
         self._run_task.add_done_callback(self._on_run_done)
 
     async def _create_and_join(self) -> None:
-        """Side by side, but the request leaves first: the avatar's start hangs on it."""
+        """Both concurrently, but the request is sent first, because the avatar's start depends on
+        it.
+        """
         sent = asyncio.Event()
 
         async def join() -> None:
@@ -236,17 +237,17 @@ class AvatarCall:
             await cancel_and_wait(joining)
 
     async def _create(self, on_sent: Callable[[], None]) -> None:
-        """The first session, by another way if Runway refuses this one."""
+        """Make the first session; by the other transport if Runway refuses this one."""
         try:
             await self.supervisor.create(on_sent)
         except RunwayException as error:
-            on_sent()  # to join is what another way waits for
+            on_sent()  # the other transport waits for the join
             if (left := await self.transport.go_over(error)) is not None:
                 raise left from None
             await self.supervisor.create(on_sent)
 
     def _on_run_done(self, task: asyncio.Task[None]) -> None:
-        """A fault of ours must not cost the user the agent's voice."""
+        """A bug here must not take the agent's voice away."""
         if task.cancelled():
             return
         if (error := task.exception()) is None:
@@ -293,7 +294,7 @@ class AvatarCall:
         self._background.start(self.transport.aclose(), "runway_leave_agent_room")
 
     async def _close_client(self) -> None:
-        """After the last session's end. Sessions that nobody waited for are accounted for, too."""
+        """After the last session's end. Accounts for the sessions of abandoned creates as well."""
         try:
             for session_id in await self._client.aclose(_LAST_ANSWERS):
                 self._endings.account_for(abandoned(session_id))

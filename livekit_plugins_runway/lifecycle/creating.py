@@ -1,4 +1,6 @@
-"""Making a Runway session: what is tried again, and what becomes of the tries that were lost."""
+"""Makes a Runway session: which tries are repeated, and what becomes of sessions whose response was
+lost.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,10 @@ _LONGEST_BACKOFF = 8.0
 
 @dataclass(frozen=True)
 class CreateOptions:
-    """How often, and for how long, one session is asked for."""
+    """How often, and for how long, the create of one session is tried."""
 
     connect: APIConnectOptions
-    """The retries, and the first wait between them."""
+    """Number of retries, and the first wait between them."""
     timeout: float = 45.0
     """Seconds for all tries together."""
 
@@ -43,11 +45,11 @@ class _Try:
     connection: AvatarConnection
     instance: AvatarInstance
     sent: bool = False
-    """The request has left: a session may come of it."""
+    """The request was sent: it may create a session."""
 
 
 class SessionMaker:
-    """Makes the sessions of a call. `endings` answers for each from its creation on."""
+    """Makes the sessions of a call. `endings` owns each from its creation on."""
 
     def __init__(
         self,
@@ -74,18 +76,18 @@ class SessionMaker:
     async def make(
         self, request: CreateRealtimeSession, on_sent: Callable[[], None] | None = None
     ) -> AvatarInstance:
-        """One more session, not opened yet. Cancelled, it leaves none behind.
+        """Make one more session, not opened yet. If it is cancelled, no session is left.
 
-        Repeated are tries whose outcome is not known: no answer came, or a 502, 503 or 504. Each is
-        another session with a connection of its own, and so, where the worker joins the agent's
-        room, another identity and token. The orphan is never consumed: over the bridge it dies
-        unbilled about 21 s after READY, else its worker is evicted.
+        A try is repeated if its outcome is unknown: no response, or a 502, 503 or 504. Each try is
+        another session with a connection of its own, so with "direct" it has another identity and
+        token. The orphaned session is never consumed: with "bridge" it expires unbilled about 21 s
+        after READY, with "direct" its worker is evicted.
 
         Args:
             on_sent: called when the request leaves, in each attempt.
 
         Raises:
-            CallLimitError: the call has used what it may; nothing was sent.
+            CallLimitError: the call has reached a limit; nothing was sent.
             TimedOutError: all tries together took too long.
             RunwayException: as Runway says.
         """
@@ -151,7 +153,7 @@ class SessionMaker:
         return _Try(connection, instance)
 
     def _wait(self, tries: int, error: RunwayException) -> float:
-        """Seconds before the next try. After a lost answer none: that took long enough."""
+        """Seconds before the next try. 0 after a lost response: waiting for it took long enough."""
         if not isinstance(error, ServerError):
             return 0.0
         base = min(self._options.connect.retry_interval * 2.0**tries, _LONGEST_BACKOFF)
@@ -159,15 +161,16 @@ class SessionMaker:
 
 
 def _may_pass(error: LostAnswerError | ServerError) -> bool:
-    """Whether another try may do better; each may leave a session that nobody can end."""
+    """True if another try may succeed. Each try may leave a session whose id is not known."""
     if isinstance(error, LostAnswerError):
         return not error.answered
     return error.status_code in TRANSIENT
 
 
 def _may_exist(error: BaseException) -> bool:
-    """Whether a session may come of a create that ended so. A cancelled one is ended as soon as its
-    id is known, but its worker may be quicker."""
+    """True if a create with this outcome may still make a session. The session of a cancelled
+    create is ended as soon as its id is known, but its worker may join before that.
+    """
     return not isinstance(error, RunwayException) or isinstance(
         error, LostAnswerError | ServerError
     )

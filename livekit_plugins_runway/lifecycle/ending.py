@@ -31,21 +31,22 @@ class Endings:
         background: BackgroundTasks,
         on_own_end: Callable[[float], None],
     ) -> None:
-        # All of it is of the event loop's thread.
+        # Used by the event loop's thread only.
         self._events = events
         self._background = background
         self._on_own_end = on_own_end
         self._held: set[AvatarInstance] = set()
-        """Every session that was created and is not accounted for."""
+        """Sessions that were created and are not accounted for yet."""
         self._ending: set[asyncio.Task[None]] = set()
-        """One for each that is being ended."""
+        """A task for each session that is being ended."""
         self._settling: set[asyncio.Task[None]] = set()
-        """They ask what ended sessions have cost. `aclose()` cancels them."""
+        """Tasks that ask Runway what ended sessions have cost. `aclose()` cancels them."""
         self._deadline: float | None = None
         """Loop time at which all must have ended, from `close()` on; None before."""
         self.usage = CallUsage()
-        """Of the sessions that have ended. Replaced as a whole, so whoever has read it keeps what
-        was read."""
+        """Sums of the sessions that have ended. Replaced as a whole, never changed, so a caller may
+        keep it.
+        """
 
     def __repr__(self) -> str:
         return f"Endings(held={len(self._held)}, ending={len(self._ending)})"
@@ -56,7 +57,7 @@ class Endings:
         return self.usage.billed_seconds + sum(instance.billed for instance in self._held)
 
     def hold(self, instance: AvatarInstance) -> None:
-        """Answer for a session from now on: called as soon as it was created.
+        """Own a session from now on; called as soon as it was created.
 
         Raises:
             AvatarClosedError: the call is over; the session is being ended.
@@ -77,7 +78,7 @@ class Endings:
         ending.add_done_callback(self._ending.discard)
 
     def close(self, deadline: float) -> None:
-        """End all at once, those under way and whatever is still created. Idempotent.
+        """Begin to end all sessions, including those that are created later. Idempotent.
 
         Args:
             deadline: loop time in seconds at which the ends must be confirmed.
@@ -88,19 +89,19 @@ class Endings:
             self.retire(instance)
 
     async def ended(self) -> None:
-        """Until all that is being ended has ended, and is accounted for. After `close()`."""
+        """Wait until all sessions have ended and are accounted for. Call it after `close()`."""
         while self._ending:
             await asyncio.wait(set(self._ending))
         await cancel_and_wait(*self._settling)
 
     def account_for(self, end: SessionEnd) -> None:
-        """Count a session that has ended, and tell of it."""
+        """Count a session that has ended, and emit the events."""
         self.usage = with_session(self.usage, end)
         self._events.session_ended(end)
         self._events.usage_updated(self.usage)
 
     def count(self, replaced: AvatarReplaced) -> None:
-        """Another session has become the face."""
+        """Count that another session has become the avatar."""
         usage, cause = self.usage, replaced.cause
         self.usage = replace(
             usage,
@@ -115,7 +116,7 @@ class Endings:
     async def _end(self, instance: AvatarInstance, age: float) -> None:
         try:
             end = await instance.close(budget=self._budget())
-        except Exception:  # noqa: BLE001  a fault of ours: the session is accounted for all the same
+        except Exception:  # noqa: BLE001  a bug here: account for the session anyway
             logger.exception("the end of a Runway session has failed")
             end = abandoned(instance.session.id)
         finally:
@@ -139,7 +140,7 @@ class Endings:
         return max(0.5, self._deadline - asyncio.get_running_loop().time())
 
     async def _settle(self, instance: AvatarInstance, end: SessionEnd) -> None:
-        """Runway needs a while to say what a session has cost."""
+        """Runway's figures for a session come some time after its end."""
         settled = await instance.session.settled(end, _SETTLE_TIMEOUT)
         if settled is not None:
             self.usage = corrected(self.usage, end, settled)

@@ -1,6 +1,6 @@
-"""Which instance is the face, and how the next one takes its place.
+"""Which instance is shown as the avatar ("the face"), and how the next one takes over.
 
-Everything here happens behind one avatar participant: its tracks stay, whoever feeds them.
+With the bridge, the avatar participant and its tracks stay the same throughout.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _QUEUE_PATIENCE = 3.0
 """Seconds; `queued` is normal for about one (measured by others on the live service)."""
 _SHOWN_TIMEOUT = 2.0
 _SCRIPT_PACE = 8.0
-"""Characters a second: slow speech."""
+"""Characters spoken per second; the rate of slow speech."""
 _SCRIPT_MARGIN = 5.0
-"""Seconds that the agent waits for the start script beside its own length."""
+"""Seconds that the agent waits for the start script, in addition to its estimated length."""
 
 
 class FaceSlot:
@@ -38,27 +38,28 @@ class FaceSlot:
         events: CallEvents,
         states: StateMachine,
     ) -> None:
-        # All of it is of the event loop's thread. What is taken out of `instance` or `_next` is
-        # retired in the same step, or by whoever has it as `old`.
+        # Used by the event loop's thread only. An instance that is taken out of `instance` or
+        # `_next` is retired in the same step, or by the method that holds it as `old`.
         self._transport = transport
         self._output = output
         self._endings = endings
         self._events = events
         self._states = states
         self.instance: AvatarInstance | None = None
-        """The one that is, or is about to be, the face. None while the voice is alone: between two
-        sessions, in a pause, and for good once it was given up."""
+        """The current avatar, or the one that is being opened as such. None while the agent speaks
+        by voice: between two sessions, in a pause, and after it was given up.
+        """
         self._next: AvatarInstance | None = None
-        """The one that is made beside it in a renewal or a swap, until it takes over."""
+        """In a renewal or a swap: the one that will take over."""
         self._seen = False
-        """A face was there before: the next one takes over by a hand-over."""
+        """An avatar was live before, so the next one takes over by a hand-over."""
         self._last_frame: float | None = None
-        """Loop time of the last picture of the face that is gone, until the freeze was told."""
+        """Loop time of the last picture of the former avatar, until `freeze` was reported."""
         self._one_at_a_time = False
-        """The account was seen to have no place for a second session. Never reset."""
+        """The account allows no second session at a time, as was seen in this call. Never reset."""
 
     def is_seated(self, instance: AvatarInstance) -> bool:
-        """The sink gives it the agent's words."""
+        """The sink sends it the agent's speech."""
         return self._output.avatar is instance
 
     def retire_all(self) -> None:
@@ -68,7 +69,7 @@ class FaceSlot:
         self._next = self.instance = None
 
     def to_voice(self, instance: AvatarInstance | None, error: RunwayException, why: str) -> None:
-        """Its face is gone, or will not come: the voice goes on, and its session ends."""
+        """The avatar is lost, or will not come: go on by voice, and end its session."""
         if instance is not None:
             instance.hide()
             self._last_frame = instance.last_frame or self._last_frame
@@ -81,23 +82,24 @@ class FaceSlot:
         self._endings.retire(instance)
 
     def leave_to_voice(self) -> None:
-        """The voice is alone from now on, whoever had the face: without a fault."""
+        """Go on by voice, without an avatar; nothing has failed."""
         self._output.detach_avatar()
         self._transport.hide_face()
 
     async def change_to_voice(self, patience: float) -> None:
-        """Let the voice go on, in a gap of the speech or after `patience` seconds at most. Returns
-        earlier if the face is lost."""
+        """Change to the voice in a gap of the speech, after `patience` seconds at most. Returns
+        earlier if the avatar is lost.
+        """
         if self.instance is not None:
             await self._until_changed(None, patience, self.instance.lost)
 
     # -- one that comes while there is none ------------------------------------------------------
 
     async def bring(self, instance: AvatarInstance, cause: Cause, script: str | None) -> None:
-        """Open it, and make it the face. Raises what keeps it from coming.
+        """Open the instance, and make it the avatar. Raises if it does not come.
 
         Args:
-            script: what it says by itself, if it is the first face of the call.
+            script: the start script, if it is the first avatar of the call.
         """
         self.instance = instance
         if self._seen:
@@ -125,13 +127,13 @@ class FaceSlot:
         force_at: float | None,
     ) -> None:
         """Make the next session while the old one speaks, and change over in a gap of the speech.
-
-        Raises what keeps the next one from coming. Then the old one is still the face, unless it
-        was lost meanwhile (`instance` is None).
+        Raises if the next one does not come. Then the old one is still the avatar, unless it was
+        lost meanwhile (`instance` is None).
 
         Args:
             make: makes the next session.
-            force_at: age of the old one in seconds at which it cannot wait for a gap; None: never.
+            force_at: age of the old one in seconds at which the change is made without waiting for
+                a gap; None: never.
         """
         watching = asyncio.create_task(self._to_voice_when_lost(old), name="runway_old_face")
         opening: asyncio.Task[None] | None = None
@@ -160,15 +162,14 @@ class FaceSlot:
             self._events.error(error)
 
     async def _is_stuck_in_queue(self, new: AvatarInstance, opening: asyncio.Task[None]) -> bool:
-        """Whether the account has no place for a second session beside the first."""
+        """True if the account allows no second session beside the first."""
         await first_of(new.queued.wait(), opening)
         if not opening.done():
             await asyncio.wait({opening}, timeout=0.0 if self._one_at_a_time else _QUEUE_PATIENCE)
         return not opening.done() and new.queued.is_set()
 
     async def _make_room(self, old: AvatarInstance, force_at: float | None) -> None:
-        """End the old session first, in a gap of the speech; the voice speaks until the next one
-        is there."""
+        """End the old session first, in a gap of the speech; then by voice until the next one."""
         logger.info("the account allows one session at a time: the old one is ended first")
         await self._until_changed(None, _seconds_until(old, force_at))
         if self.instance is old:
@@ -194,7 +195,7 @@ class FaceSlot:
         force_in: float | None,
         lost: asyncio.Future[LossReason] | None = None,
     ) -> None:
-        """Until the sink has changed over to `new`, or who is waited with is lost."""
+        """Wait until the sink has changed over to `new`, or one of the two is lost."""
         loop, output = asyncio.get_running_loop(), self._output
         forcing = None if force_in is None else loop.call_later(force_in, output.force_hand_over)
         try:

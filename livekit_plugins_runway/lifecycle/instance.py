@@ -1,4 +1,4 @@
-"""One Runway session as the avatar's face: the session, its connection to the user, its end."""
+"""One Runway session as the avatar: the session, its connection to the user, its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from .tools import SessionTools, ToolDispatcher
 _GOODBYE_TIMEOUT = 0.5
 """Seconds for END_CALL to be sent; then the session is ended without it."""
 _LEAVING = 0.25
-"""Seconds within which a worker leaves whose tracks have gone because it leaves."""
+"""Seconds to wait for a worker to leave after its tracks have gone: if it leaves, that is the
+reason.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,25 @@ class InstanceOptions:
     """For the worker to join, and again for its first frame; about 8 s are usual."""
     stall_timeout: float = 1.5
     tools: ToolDispatcher | None = None
-    """Where the calls of the session's tools arrive; None: nobody listens."""
+    """Handles the session's tool calls; None: they are ignored."""
 
 
 @dataclass(frozen=True)
 class _Face:
-    """What is seen and heard of the worker, once its tracks are there."""
+    """The worker's video and voice, once its tracks are there."""
 
     media: AvatarMedia
     running: asyncio.Task[None]
-    """`AvatarInstance._run_media()`: it has ended when the instance is lost or closed."""
+    """The task of `AvatarInstance._run_media()`; ends when the instance is lost or closed."""
 
 
 class AvatarInstance:
-    """Opened once, closed once. `lost` resolves when the avatar that was there is no longer.
+    """Opened once, closed once. `lost` resolves when the avatar is lost.
 
     Args:
         on_stage: called with each stage as it is reached.
-        background: leaves the room when the session has ended; None: one of its own.
+        background: owns the task that leaves the room after the session has ended; None: an own
+            one.
     """
 
     def __init__(
@@ -60,69 +63,68 @@ class AvatarInstance:
         on_stage: Callable[[Stage], None],
         background: BackgroundTasks | None = None,
     ) -> None:
-        # All of it is of the event loop's thread. Times are loop times in seconds, set once each,
-        # in this order, as `open()` comes that far: `_began`, `_capped_from`, `_worker_joined_at`,
-        # `_live_at`.
+        # Used by the event loop's thread only. Times are loop times in seconds, each set once by
+        # `open()`, in this order: `_began`, `_capped_from`, `_worker_joined_at`, `_live_at`.
         self.session = session
-        """From before its creation to its end."""
+        """The Runway session, from before its creation to its end."""
         self.connection = connection
-        """Opened by `open()`; left after `close()`, however far that has come."""
+        """Opened by `open()`; left after `close()`, even if `open()` has not finished."""
         self._options = options
         self._on_stage = on_stage
         self._background = background or BackgroundTasks()
         self._tools: SessionTools | None = None
-        """From the connection's opening on, if the session has tools."""
+        """Set when the connection is open, if the session has tools."""
         self._face: _Face | None = None
-        """From when the worker's tracks are there. Stopped by `close()`, and kept for
-        `last_frame`."""
+        """Set when the worker's tracks are there. Stopped by `close()`, and kept for `last_frame`.
+        """
         self._status_task: asyncio.Task[None] | None = None
         """Asks Runway whether the session has ended, once the avatar is there."""
         self._first_frame = asyncio.Event()
         """Set by the media with the worker's first picture."""
         self._began = asyncio.get_running_loop().time()
         self._capped_from: float | None = None
-        """From here on Runway's cap counts."""
+        """Runway's cap counts from this time."""
         self._worker_joined_at: float | None = None
-        """From here on it is billed."""
+        """It is billed from this time."""
         self._live_at: float | None = None
-        """From here on it has a face and takes speech."""
+        """It has video and takes speech from this time."""
         self.retired = False
-        """Set by `Endings` as it begins to end it: that happens once."""
+        """Set by `Endings` when it begins to end the session, which happens once."""
         self.queued = asyncio.Event()
         """Set while Runway says that the session waits for capacity."""
         self.lost: asyncio.Future[LossReason] = asyncio.get_running_loop().create_future()
-        """Set once, by `report_loss()`; whoever waits for it must not cancel it."""
+        """Set once, by `report_loss()`. Waiting code must not cancel it."""
         self.delivery_kind: DeliveryKind | None = None
-        """None until `open()` has found out how the worker takes speech."""
+        """Set when `open()` has found out how the worker takes speech."""
         self._delivery: SpeechDelivery | None = None
         """Set with `delivery_kind`."""
 
     @property
     def _media(self) -> AvatarMedia:
         if self._face is None:
-            raise RuntimeError("open() has not come as far as the worker's tracks")
+            raise RuntimeError("open() has not reached the worker's tracks yet")
         return self._face.media
 
     @property
     def delivery(self) -> SpeechDelivery:
-        """The way of speech to it. Only once `open()` has come so far."""
+        """The delivery of speech to it. Only once `open()` has chosen one."""
         if self._delivery is None:
-            raise RuntimeError("open() has not come as far as a way for speech")
+            raise RuntimeError("open() has not chosen a delivery yet")
         return self._delivery
 
     @property
     def last_frame(self) -> float | None:
-        """Loop time in seconds of the avatar's last picture; None where that is not known."""
+        """Loop time in seconds of the avatar's last picture; None if not known."""
         return None if self._face is None else self._face.media.last_frame
 
     @property
     def startup(self) -> float:
-        """Seconds from the create call to an avatar that takes speech; 0 before."""
+        """Seconds from the create call until the avatar took speech; 0 before."""
         return 0.0 if self._live_at is None else self._live_at - self._began
 
     @property
     def lived(self) -> float:
-        """Seconds since the avatar takes speech; 0 before."""
+        """Seconds since the avatar first took speech; 0 before."""
         return self._seconds_since(self._live_at)
 
     @property
@@ -132,18 +134,18 @@ class AvatarInstance:
 
     @property
     def billed(self) -> float:
-        """Seconds since the worker is there; 0 before."""
+        """Seconds since the worker joined; 0 before."""
         return self._seconds_since(self._worker_joined_at)
 
     def _seconds_since(self, then: float | None) -> float:
         return 0.0 if then is None else asyncio.get_running_loop().time() - then
 
     async def open(self, *, standby: bool, on_ready: Callable[[bool], None] | None = None) -> None:
-        """From a created session to an avatar that has a face and takes speech.
+        """Bring a created session to an avatar that has video and takes speech.
 
         Args:
-            standby: nothing of it is shown before `show()`; else its face is, at once.
-            on_ready: called as soon as it may be given speech, with whether its face was seen.
+            standby: nothing of it is shown before `show()`; otherwise its video is shown at once.
+            on_ready: called as soon as it may be sent speech, with True if its video was seen.
 
         Raises:
             AvatarLostError: it was lost before its first picture.
@@ -178,11 +180,13 @@ class AvatarInstance:
         self._live_at = asyncio.get_running_loop().time()
 
     async def _run_media(self, media: AvatarMedia) -> None:
-        """Until the avatar is lost, whoever notices it: a track that has gone may be given the
-        sound of another one (livekit 1.1.21). That the media fails is a loss as well."""
+        """Run the media until the avatar is lost. Then stop at once, because the stream of a track
+        that has gone may be given the sound of another one (livekit 1.1.21). A failure of the media
+        is a loss as well.
+        """
         try:
             await first_of(media.run(), self.lost)
-        except Exception as error:  # noqa: BLE001  whatever it is, the face is gone
+        except Exception as error:  # noqa: BLE001  whatever the error is, the avatar is lost
             logger.error("the avatar's picture and voice have failed", exc_info=error)
             self.report_loss(LossReason.MEDIA_FAILED)
 
@@ -203,7 +207,7 @@ class AvatarInstance:
         raise AvatarJoinError(session_id=self.session.id, missing="video", waited=timeout)
 
     def loss(self) -> AvatarLostError:
-        """The error that says why it was lost."""
+        """The error with the reason of the loss."""
         reason = self.lost.result() if self.lost.done() else LossReason.WORKER_LEFT
         return AvatarLostError(reason=reason.value, way_out=self.connection.way_out(reason))
 
@@ -216,17 +220,20 @@ class AvatarInstance:
             )
 
     def show(self) -> None:
-        """From now on the user sees and hears this avatar. Only after `open()`."""
+        """Let the user see and hear this avatar from now on. Only after `open()`."""
         self._media.activate()
 
     def hide(self) -> None:
-        """From now on the user sees and hears nothing of it, as far as that is in our hands."""
+        """Let the user see and hear nothing of it from now on; with "direct" as far as the worker
+        obeys.
+        """
         if self._face is not None:
             self._face.media.deactivate()
 
     async def wait_until_shown(self, timeout: float) -> float | None:
-        """The loop time of the first picture that the user saw; None if none came in time, or
-        nobody here can tell."""
+        """The loop time of the first picture that the user saw; None if none came in time, or it
+        cannot be known here.
+        """
         media = self._media
         try:
             async with asyncio.timeout(timeout):
@@ -240,7 +247,7 @@ class AvatarInstance:
         return self.connection.doubts_first_words
 
     def report_loss(self, loss: LossReason) -> None:
-        """The avatar is gone; the first reason counts."""
+        """The avatar is lost; only the first reason counts."""
         if not self.lost.done():
             self.lost.set_result(loss)
 
@@ -257,18 +264,19 @@ class AvatarInstance:
             self.queued.set()
         else:
             self.queued.clear()
-        logger.info("the Runway session is queued" if queued else "it is no longer queued")
+        logger.info(
+            "the Runway session is queued" if queued else "the Runway session left the queue"
+        )
 
     async def _stop(self) -> None:
-        """Let nothing more of the avatar reach the user. Idempotent."""
+        """Stop relaying the avatar. Idempotent."""
         running = None if self._face is None else self._face.running
         await cancel_and_wait(running, self._status_task)
 
     async def close(self, *, budget: float) -> SessionEnd:
-        """End the session, and see that it has ended, in at most about `budget` seconds.
-
-        Nothing more of it is shown from now on. The media and the room are left beside that, in the
-        background: whatever they do holds up no end. Raises only if it is cancelled.
+        """End the session and confirm the end, in at most about `budget` seconds. Nothing more of
+        it is shown from now on. The media are stopped and the room is left in the background, so
+        that neither delays the end. Raises only if it is cancelled.
         """
         patience = 0.0 if self.lost.done() else PATIENCE
         stopping = self._background.start(self._stop(), "runway_stop_instance")
@@ -283,20 +291,21 @@ class AvatarInstance:
             self._background.start(self._leave(stopping, going), "runway_leave_instance")
 
     async def _say_goodbye(self) -> bool:
-        """Send END_CALL. False if it could not be sent, be it that the room does not answer, or if
-        the worker has left by itself: so a session that has ended is not taken for one that was
-        told to."""
+        """Send END_CALL. False if it could not be sent, for example because the room does not
+        answer, or if the worker had left by itself. So a session that ended by itself is not
+        counted as ended by END_CALL.
+        """
         try:
             async with asyncio.timeout(_GOODBYE_TIMEOUT):
                 if await self._is_leaving():
                     return False
                 return await self.connection.send_end_call()
-        except Exception as error:  # noqa: BLE001  DELETE follows, whatever it is
+        except Exception as error:  # noqa: BLE001  DELETE follows in any case
             logger.warning("END_CALL was not sent", extra={"error": type(error).__name__})
             return False
 
     async def _is_leaving(self) -> bool:
-        """Whether the worker leaves by itself. Of one that does, the tracks go first."""
+        """True if the worker leaves by itself. The tracks of a leaving worker go first."""
         if not self.lost.done() or self.lost.result() is not LossReason.TRACKS_UNPUBLISHED:
             return False
         gone = self.connection.worker_gone
@@ -304,7 +313,7 @@ class AvatarInstance:
         return gone.is_set()
 
     async def _leave(self, *before: asyncio.Task[None]) -> None:
-        """The worker's room, once nothing of the session is passed on any more."""
+        """Leave the worker's room, once nothing of the session is relayed any more."""
         await asyncio.wait(before)
         try:
             if self._tools is not None:

@@ -1,5 +1,6 @@
-"""What happens when the face is lost, is about to end, or has no one to look at it: the user's
-options, and when to try again."""
+"""`RecoveryOptions`, and the rules behind them: when to try again, when to renew, what a call may
+spend.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +30,19 @@ OnLoss = Literal["restart", "audio", "close"]
 OnUserLeft = Literal["keep", "pause", "close"]
 
 STABLE_AFTER = 120.0
-"""Seconds after which a face counts as steady, and earlier failures as forgotten. Whatever each of
-them lasts, ten minutes of faces that are lost make six sessions at most."""
+"""Seconds after which an avatar counts as stable, and earlier failures are forgotten. So ten
+minutes of avatars that are lost again make six sessions at most.
+"""
 SHORTEST_SESSION = 10.0
-"""Seconds; Runway's shortest `maxDuration` (published schema). None is made for less."""
+"""Seconds; Runway's shortest `maxDuration` (published schema). A session is not made if less is
+left.
+"""
 MIN_CAP = 60.0
-"""Seconds. A session that ends by itself earlier was ended for another reason, such as an idle
-limit or moderation: that is a loss, and counts as one."""
+"""Seconds. A session that ends by itself earlier did so for another reason than the cap, such as an
+idle limit or moderation, and counts as lost.
+"""
 _ALIKE = 0.1
-"""Share by which two ends may differ that are of the same cap."""
+"""Two ends whose ages differ by at most this share are of the same cap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +52,21 @@ class RecoveryOptions:
     Args:
         on_loss: "restart": the voice goes on, and a new session brings the face back; "audio": the
             voice goes on for the rest of the call; "close": the `AvatarSession` closes itself.
-        max_restarts: how many sessions in a row may fail before it is left at the voice. One that
-            lasted `STABLE_AFTER` (120) seconds starts the count anew. So many renewals of one
-            session may fail as well.
+        max_restarts: how many sessions in a row may fail before the call goes on by voice only. One
+            that lasted `STABLE_AFTER` (120) seconds resets the count. As many renewals of one
+            session may fail.
         backoff: wait before the second restart in a row, doubled with each further one; the first
             is made at once. Each wait is shortened by up to half at random, so that many agents do
-            not come back in step.
+            not retry at the same time.
         backoff_max: the longest wait.
-        max_sessions: how many Runway sessions a call may make, whatever for; then the agent goes on
-            by voice, and `gave_up` tells a `CallLimitError`. None: no limit.
-        max_billed_seconds: how many seconds a call may be billed, likewise. A change from one
-            session to the next is not broken off for it, so it may be exceeded by some seconds. A
-            `max_duration` that is less than `session_cap` is such a limit, too. None: no limit.
-        session_cap: age at which Runway is expected to end a session. A session that was 60 s old
-            or more as it ended by itself lowers it, for good once two have ended at about the same
-            age, and until one has become older. None: sessions are not renewed.
+        max_sessions: how many Runway sessions a call may make, for any reason; then the agent goes
+            on by voice, and `gave_up` carries a `CallLimitError`. None: no limit.
+        max_billed_seconds: how many seconds a call may be billed, likewise. It may be exceeded by
+            some seconds, because a change from one session to the next is completed. A
+            `max_duration` below `session_cap` is such a limit, too. None: no limit.
+        session_cap: age at which Runway is expected to end a session. A session that ended by
+            itself at 60 s or later lowers it. The lower value stays once two have ended at about
+            the same age, until one has become older. None: sessions are not renewed.
         renew_before: how long before the cap the next session is made; None: 1.5 x the start-up
             time of the present one and 10 more, at most half of the cap.
         on_user_left: when the last user has left the agent room for `user_left_grace`. "keep": go
@@ -115,8 +120,9 @@ def _check_at_least(option: str, value: float | None) -> None:
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether another session would fail in the same way: key, credits, quota, what was asked for,
-    or an avatar that does not speak what it is told. Only a change from outside helps."""
+    """True if another session would fail in the same way: key, credits, quota, a refused request,
+    or an avatar that does not speak what it is sent.
+    """
     if isinstance(error, AvatarLostError):
         return error.reason == LossReason.SPEECH_FOREIGN
     if isinstance(error, SessionFailedError):
@@ -146,14 +152,16 @@ class Restarts:
         self.in_a_row = 0
 
     def begin_anew(self) -> int:
-        """What has failed does not count against another way. Returns which restart in a row the
-        next one is."""
+        """Forget the failures, because the other transport is tried next. Returns the number of the
+        next restart in a row.
+        """
         self.in_a_row = 1
         return self.in_a_row
 
     def next_delay(self, lived: float) -> float | None:
         """Seconds to wait after a session that was live for `lived` seconds was lost or did not
-        come; None if it was one too many."""
+        come; None if no more tries are allowed.
+        """
         if lived >= STABLE_AFTER:
             self.in_a_row = 0
         if self.in_a_row >= self._options.max_restarts:
@@ -166,12 +174,12 @@ class Restarts:
 
 
 class Cap:
-    """How old a session may become, as far as is known; learns from those that ended by
+    """The age at which Runway ends sessions, as far as is known. Learns from sessions that ended by
     themselves.
 
-    What was learned from one end is believed for one session. The next one is left to outlive it:
-    either it ends at about the same age, and the cap is certain, or it does not, and the cap is
-    forgotten.
+    What was learned from one end is used for one session. The next session is not renewed at that
+    age: either it ends at about the same age, and the cap is confirmed, or it does not, and the cap
+    is forgotten.
     """
 
     def __init__(self, options: RecoveryOptions) -> None:
@@ -182,19 +190,19 @@ class Cap:
         self._certain = False
         """Two sessions have ended at about that age."""
         self._believed = False
-        """A session was renewed by what one end has taught."""
+        """One session was renewed at the learned age."""
         self._probing = False
-        """The present session is left to outlive it."""
+        """The present session is not renewed at the learned age, to test it."""
 
     @property
     def seconds(self) -> float | None:
-        """For the present session; None: it is not renewed."""
+        """The cap of the present session; None: it is not renewed."""
         if self._expected is None or self._learned is None or self._probing:
             return self._expected
         return self._learned
 
     def next_session(self) -> None:
-        """Another session is the face."""
+        """Another session has become the avatar."""
         uncertain = self._learned is not None and not self._certain
         self._probing = uncertain and self._believed
         self._believed = uncertain
@@ -230,7 +238,7 @@ class Cap:
 
 
 class Spending:
-    """What a call may spend, and how many sessions it has made."""
+    """The limits of a call, and how many sessions it has made."""
 
     def __init__(self, options: RecoveryOptions, max_duration: int | None) -> None:
         self._max_sessions = options.max_sessions
@@ -241,7 +249,9 @@ class Spending:
         if limits and max_duration is not None and (longest is None or max_duration < longest):
             self._max_seconds, self._limit = float(max_duration), "max_duration"
         self.sessions = 0
-        """Made so far, those included of which it is not known. Counted by who makes them."""
+        """Sessions made so far, including creates whose outcome is unknown. Counted by
+        `SessionMaker`.
+        """
 
     def seconds_left(self, billed: float) -> float:
         """That may still be billed, if so many were."""
@@ -257,5 +267,5 @@ class Spending:
             raise self.used_up(billed)
 
     def used_up(self, billed: float) -> CallLimitError:
-        """What is told when no second is left."""
+        """The error for a call that has no billed seconds left."""
         return CallLimitError(limit=self._limit, allowed=self._max_seconds or 0.0, used=billed)

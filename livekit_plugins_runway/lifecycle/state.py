@@ -18,7 +18,7 @@ ALLOWED = {
 
 
 class StateMachine:
-    """Of the event loop's thread. `state` is written by `move_to()` alone."""
+    """Used by the event loop's thread only. `state` is written by `move_to()` only."""
 
     def __init__(self, events: CallEvents) -> None:
         self._events = events

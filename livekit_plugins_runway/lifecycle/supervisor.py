@@ -1,4 +1,6 @@
-"""Keeps a face on the agent: after a loss, before the cap, on demand, and when a user is back."""
+"""Keeps an avatar live: makes the next session after a loss, before the cap, on demand, and when a
+user is back.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,14 @@ from .state import StateMachine
 from .swaps import Swap, SwapRequests
 
 SWAP_PATIENCE = 15.0
-"""Seconds for which a swap waits for the end of what is being said."""
+"""Seconds that a swap waits for the end of the current speech."""
 _RENEW_AGAIN = 5.0
 _NEARLY = 0.001
-"""Seconds: a timer may be early by what a float cannot hold."""
+"""Seconds; a timer may fire early by a rounding error."""
 
 
 class Phase(enum.Enum):
-    """What the supervisor does, or waits for."""
+    """What the supervisor is doing, or waiting for."""
 
     NEW = "new"  # not run yet
     PAUSED = "paused"  # until a user is there
@@ -57,15 +59,16 @@ _ALLOWED = {
 
 @dataclass(frozen=True)
 class _Gone:
-    """A face that is gone, or did not come."""
+    """An avatar that was lost, or did not come."""
 
     error: RunwayException
     lived: float = 0.0
-    """Seconds for which it was there."""
+    """Seconds for which it was live."""
 
 
 class Supervisor:
-    """Decides which session comes next, and when. What it makes, `maker` and `faces` answer for.
+    """Decides when the next session is made, and which. `maker` creates it, `faces` opens and shows
+    it.
 
     Args:
         go_over: see `Transport.go_over`.
@@ -88,10 +91,11 @@ class Supervisor:
         on_stage: Callable[[Stage], None],
         go_over: Callable[[RunwayException], Awaitable[RunwayException | None]],
     ) -> None:
-        # All of it is of the event loop's thread.
+        # Used by the event loop's thread only.
         self._request = request
-        """What sessions are made of from now on. Changed by a swap that succeeds, and when the
-        first face is there, which has said the start script."""
+        """The request for further sessions. Changed by a swap that succeeds, and when the first
+        avatar is live, which speaks the start script.
+        """
         self._recovery = recovery
         self._cap = cap
         self._spending = spending
@@ -105,17 +109,19 @@ class Supervisor:
         self._on_stage = on_stage
         self._go_over = go_over
         self._made: AvatarInstance | None = None
-        """By `create()`, until `run()` opens it."""
+        """Set by `create()`, until `run()` opens it."""
         self._removed: asyncio.Future[RunwayException] = asyncio.get_running_loop().create_future()
         """Set once, by `remove_face()`."""
         self._switch = FaceSwitch()
-        """Turned by `_turn()` alone."""
+        """Changed by `_turn()` only."""
         self._given_up_for: RunwayException | None = None
-        """Why there is no face, in the phase AT_VOICE."""
+        """In the phase AT_VOICE: why there is no avatar."""
         self.phase = Phase.NEW
-        """Written by `_enter()` alone."""
+        """Written by `_enter()` only."""
         self._changed = asyncio.Event()
-        """Set once, by `_tell_of_a_change()`, of the phase or the switch: the next has another."""
+        """Set by `_tell_of_a_change()` when the phase or the switch changes; then replaced by a new
+        one.
+        """
 
     def __repr__(self) -> str:
         return f"Supervisor(phase={self.phase.value!r})"
@@ -141,13 +147,14 @@ class Supervisor:
 
     @property
     def instance(self) -> AvatarInstance | None:
-        """The session that is, or is about to be, the face; None while there is none."""
+        """The session of the current or next avatar; None while there is none."""
         return self._faces.instance or self._made
 
     @property
     def waits_for_a_user(self) -> bool:
-        """Nobody is there whom a session would be paid for: `run()` makes the first one once
-        somebody is."""
+        """Make no session yet, because nobody is in the room; `run()` makes the first one once
+        somebody is.
+        """
         return self._recovery.on_user_left == "pause" and not self._presence.present
 
     async def create(self, on_sent: Callable[[], None]) -> None:
@@ -160,22 +167,23 @@ class Supervisor:
         self._made = await self._maker.make(self._request, on_sent)
 
     async def pause(self) -> None:
-        """Switch the face off. Returns when the voice is alone and the session is being ended.
+        """Switch the avatar off. Returns when the agent speaks by voice and the session is being
+        ended.
 
         Raises:
             AvatarClosedError: the call is over.
         """
         if self._removed.done():
-            return  # and there will be none
+            return  # and none will be made
         self._turn(on=False)
         await self._until(Phase.PAUSED)
 
     async def resume(self) -> None:
-        """Switch it on again. Returns when it is there.
+        """Switch the avatar on again. Returns when it is live.
 
         Raises:
             AvatarClosedError: the call is over, or it was switched off again.
-            RunwayException: it was given up, for this.
+            RunwayException: it was given up, for this reason.
         """
         if self._removed.done():
             raise self._removed.result()
@@ -195,12 +203,14 @@ class Supervisor:
             await self._changed.wait()
 
     def remove_face(self, error: RunwayException) -> None:
-        """There is no participant any more that could show one. The first error counts."""
+        """The avatar participant was removed, so no avatar can be shown any more. Only the first
+        error counts.
+        """
         if not self._removed.done():
             self._removed.set_result(error)
 
     async def run(self) -> None:
-        """Keep a face behind the participant; returns if the options say that this is to end."""
+        """Keep an avatar live. Returns if the options say that the avatar is to close."""
         try:
             if await first_of(self._run(), self._removed) == 1:
                 await self._go_on_without(self._removed.result())
@@ -209,7 +219,9 @@ class Supervisor:
             self._enter(Phase.OVER)
 
     async def _go_on_without(self, error: RunwayException) -> None:
-        """By voice, for the rest of the call. Returns if that is to end it."""
+        """Go on by voice for the rest of the call. Returns if the options say that the avatar is to
+        close.
+        """
         self._faces.retire_all()
         self._leave_to_voice()
         self._swaps.close()
@@ -246,19 +258,23 @@ class Supervisor:
             cause = "resume"
 
     def _leave_to_voice(self) -> None:
-        """Without a fault. What was made and not opened yet is not needed."""
+        """End the sessions, although nothing has failed; one that was made and not opened yet is
+        not needed.
+        """
         self._faces.leave_to_voice()
         self._endings.retire(self._made)
         self._made = None
 
     async def _switched_off(self) -> None:
-        """Until the face is, in a phase that does not leave off by itself, as HOLDING does."""
+        """Wait until the avatar is not wanted any more, in a phase that does not end by itself, as
+        HOLDING does.
+        """
         await self._switch.wait_until_off()
         while self.phase is Phase.HOLDING:
             await self._changed.wait()
 
     async def _pause(self, reason: str) -> None:
-        """Until a face is wanted. Nothing bills meanwhile."""
+        """Wait until an avatar is wanted. Nothing bills meanwhile."""
         self._enter(Phase.PAUSED)
         self._states.move_to(AvatarState.PAUSED, reason)
         await self._switch.wait_until_on()
@@ -270,7 +286,9 @@ class Supervisor:
     # -- one face after the other ---------------------------------------------------------------
 
     async def _keep_a_face(self, cause: Cause) -> bool:
-        """Returns True if it was switched off, and False if all is to end with the face."""
+        """Returns True if the avatar was switched off, False if the options say that it is to
+        close.
+        """
         restarts = Restarts(self._recovery)
         try:
             while True:
@@ -290,7 +308,7 @@ class Supervisor:
             self._faces.retire_all()
 
     async def _what_follows(self, gone: _Gone, restarts: Restarts) -> Restarting | RunwayException:
-        """An error: the voice, for this."""
+        """Emit the error, and go on by voice."""
         if self._recovery.on_loss != "restart":
             return gone.error
         self._enter(Phase.WAITING)
@@ -307,7 +325,7 @@ class Supervisor:
         await asyncio.sleep(restarting.delay)
 
     async def _left_at_voice(self, error: RunwayException) -> bool:
-        """No more sessions by itself. True once a swap asks for one."""
+        """Make no more sessions automatically. Returns True once a swap asks for one."""
         self._given_up_for = error
         self._enter(Phase.AT_VOICE)
         self._events.gave_up(error)
@@ -318,10 +336,12 @@ class Supervisor:
         return True
 
     async def _one_face(self, cause: Cause) -> _Gone | None:
-        """Bring a face and keep it; returns when it is gone, or did not come. None: it was switched
-        off."""
+        """Open an avatar and keep it. Returns when it is lost, or did not come; None: it was
+        switched off.
+        """
         self._enter(Phase.OPENING)
-        # The one that was made already is not what a swap asks for: that waits for the face.
+        # The session was made before the swap was asked for; the swap waits until the avatar is
+        # live.
         swap = None if self._made is not None else self._swaps.take()
         try:
             if swap is None:
@@ -333,7 +353,7 @@ class Supervisor:
         except RunwayException as error:
             self._faces.to_voice(self._faces.instance, error, "the avatar did not come")
             return _Gone(error)
-        # Said once in a call, not by each of its sessions.
+        # The start script is said once in a call, not by each session.
         self._request = self._request.model_copy(update={"start_script": None})
         self._on_stage("live")
         self._states.move_to(AvatarState.LIVE, "the avatar is there")
@@ -346,7 +366,7 @@ class Supervisor:
         await self._faces.bring(instance, cause, request.start_script)
 
     async def _hold(self) -> _Gone | None:
-        """Until the face is lost, or (None) switched off; renewed and swapped meanwhile."""
+        """Keep the avatar until it is lost, or switched off (None); renew and swap it."""
         renewals, not_before = Restarts(self._recovery), 0.0
         self._cap.next_session()
         while (instance := self._faces.instance) is not None:
@@ -378,10 +398,10 @@ class Supervisor:
                 self._cap.outlived(instance.age)
                 self._cap.next_session()
                 self._states.move_to(AvatarState.LIVE, "the next session is the face")
-        raise AssertionError("a replacement that succeeds leaves an instance")
+        raise AssertionError("after a successful replacement there is an instance")
 
     def _is_gone(self, instance: AvatarInstance) -> _Gone | None:
-        """None: the face is there, and may stay."""
+        """None: the avatar is live, and may stay."""
         if instance.lost.done():
             error = instance.loss()
             self._cap.outlived(instance.age)
@@ -392,13 +412,14 @@ class Supervisor:
         return self._lose(instance, self._spending.used_up(billed), "the call has used what it may")
 
     def _renewal_due(self, instance: AvatarInstance, not_before: float) -> float:
-        """Age in seconds at which the next session is to be made."""
+        """Age in seconds at which the next session must be made."""
         renew_at = self._cap.renew_at(instance.startup)
         return math.inf if renew_at is None else max(renew_at, not_before)
 
     async def _something_happens(self, instance: AvatarInstance, due: float) -> None:
-        """Until the face is lost, a swap is asked for, it is switched off, its age is `due`, or the
-        call has used what it may."""
+        """Wait until the avatar is lost or switched off, a swap is asked for, the session's age is
+        `due`, or the call has reached a limit.
+        """
         left = self._spending.seconds_left(self._endings.billed)
         timeout = max(0.0, min(due - instance.age, left))
         finite = None if timeout == math.inf else timeout
@@ -407,7 +428,7 @@ class Supervisor:
         )
 
     async def _replace(self, old: AvatarInstance, swap: Swap | None) -> None:
-        """As `FaceSlot.replace()`; whoever has asked for a swap is told how it went."""
+        """As `FaceSlot.replace()`; the caller of a swap gets the outcome."""
         self._enter(Phase.REPLACING)
         force_at = self._cap.force_at()
         if swap is None:
@@ -424,7 +445,7 @@ class Supervisor:
             self._request = swap.request
 
     def _after_a_failure(self, old: AvatarInstance, error: RunwayException) -> _Gone | None:
-        """The next session did not come. None: the former one stays."""
+        """The next session did not come. Returns None if the former one stays."""
         if self._faces.instance is None:
             self._states.move_to(AvatarState.VOICE_ONLY, str(error))
             return _Gone(error, old.lived)
@@ -440,7 +461,7 @@ class Supervisor:
 
 
 def _until_next_renewal(renewals: Restarts, error: RunwayException) -> float:
-    """Seconds to wait after a renewal that has failed; for ever if it was one too many."""
+    """Seconds to wait after a failed renewal; infinite if no more tries are allowed."""
     delay = None if is_final(error) else renewals.next_delay(0.0)
     if delay is None:
         logger.warning("the session is not renewed any more", extra={"detail": str(error)})

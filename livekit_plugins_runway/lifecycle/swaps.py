@@ -13,7 +13,7 @@ from ..runway.models import CreateRealtimeSession
 
 @dataclass(frozen=True, eq=False)
 class Swap:
-    """What was asked for, and whom to answer."""
+    """One request, and the future for its answer."""
 
     request: CreateRealtimeSession
     done: asyncio.Future[None]
@@ -23,13 +23,13 @@ class Swap:
             self.done.set_result(None)
 
     def fail(self, error: RunwayException) -> None:
-        """No effect on one that was answered, or that nobody waits for any more."""
+        """No effect if it was answered already, or was cancelled."""
         if not self.done.done():
             self.done.set_exception(error)
 
     @contextlib.contextmanager
     def answered(self) -> Iterator[None]:
-        """Whatever becomes of the block, whoever has asked is told."""
+        """The request is answered in any case: with the block's exception, or with success."""
         try:
             yield
         except RunwayException as error:
@@ -42,7 +42,7 @@ class Swap:
 
 
 class SwapRequests:
-    """The way from `swap_avatar()` to the supervisor, which takes a swap up when it can."""
+    """Passes requests from `swap_avatar()` to the supervisor, which takes one up when it can."""
 
     def __init__(self) -> None:
         self._wanted: Swap | None = None
@@ -52,11 +52,11 @@ class SwapRequests:
         self._closed = False
 
     async def ask(self, request: CreateRealtimeSession) -> None:
-        """Returns when the user sees the avatar. One at a time; cancelled before it was taken up,
-        it does not come about.
+        """Returns when the user sees the avatar. One request at a time. If it is cancelled before
+        it was taken up, no swap is made.
 
         Raises:
-            RunwayException: it did not come about.
+            RunwayException: the swap was not made.
         """
         if self._closed:
             raise _over()
@@ -71,19 +71,19 @@ class SwapRequests:
                 self._asked.clear()
 
     async def wait(self) -> None:
-        """Until a swap is asked for, which `take()` gives in the same step."""
+        """Wait for a request; `take()` returns it in the same step of the event loop."""
         while self._wanted is None:
             self._asked.clear()
             await self._asked.wait()
 
     def take(self) -> Swap | None:
-        """The swap that is wanted, for whoever will answer it."""
+        """Return the pending request; the caller must answer it."""
         swap, self._wanted = self._wanted, None
         self._asked.clear()
         return None if swap is None or swap.done.done() else swap
 
     def close(self) -> None:
-        """Turn down what was not taken up, and whatever comes. Idempotent."""
+        """Refuse the pending request and all later ones. Idempotent."""
         self._closed = True
         if (swap := self.take()) is not None:
             swap.fail(_over())

@@ -1,4 +1,4 @@
-"""What a worker tells its monitoring of the avatars in it: Prometheus metrics, OpenTelemetry spans.
+"""Prometheus metrics and OpenTelemetry spans of the avatars in this process.
 
 Prometheus: in the process's default registry, which the worker serves at its `prometheus_port`; for
 jobs in processes of their own set `prometheus_multiproc_dir` (livekit-agents `WorkerOptions`), as
@@ -34,7 +34,7 @@ _KEPT = "runway_avatar_metrics"
 
 
 class _Metrics:
-    """Registered when they are made, which is possible once in a process."""
+    """The metrics. Making them registers them, which is possible once in a process."""
 
     def __init__(self) -> None:
         self.live = Gauge(
@@ -87,8 +87,9 @@ class _Metrics:
 
 
 def _metrics() -> _Metrics:
-    """Those of this process. They are kept at the registry, which lives as long as they do, so that
-    a second import of this package (a reload, a test that empties `sys.modules`) finds them."""
+    """The metrics of this process. They are stored on the registry, so that a second import of this
+    package (a reload, a test that empties `sys.modules`) finds them.
+    """
     kept: dict[str, _Metrics] = vars(REGISTRY)
     if _KEPT not in kept:
         kept[_KEPT] = _Metrics()

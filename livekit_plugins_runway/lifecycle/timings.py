@@ -1,4 +1,4 @@
-"""What is measured of one avatar's start."""
+"""Times of the stages of one avatar's start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StageTimings:
     first_frame: float | None = None
     """The first picture was handed to the user's track."""
     live: float | None = None
-    """The avatar can speak: its face is there, and the delivery of speech is open."""
+    """The avatar can speak: it has video, and the delivery of speech is open."""
     first_speech: float | None = None
     """The avatar was heard for the first time."""
 
@@ -32,7 +32,7 @@ class StageTimings:
         return seconds
 
     def note(self, stage: Stage, seconds: float) -> bool:
-        """Keep the time of a stage that was not reached before. False if it was."""
+        """Record the time of a stage. False if it was reached before."""
         if self.of(stage) is not None:
             return False
         vars(self)[stage] = seconds
@@ -40,7 +40,7 @@ class StageTimings:
 
 
 class StageClock:
-    """Times the stages from its making on, and tells of each the first time."""
+    """Times the stages from the creation of this object, and emits each one once."""
 
     def __init__(self, timings: StageTimings, events: CallEvents) -> None:
         self._timings = timings

@@ -1,9 +1,9 @@
-"""The avatar uses a tool of its session: client events are told, backend calls are answered.
+"""Tools that the avatar uses: client events are emitted, backend calls are answered.
 
 A client event is a data message of the avatar worker (runwayml/avatars-sdk-react). A backend call
 is an RPC that the worker makes to a hidden participant, `rpc-handler:<session id>`, whose
-credentials `connect_backend` gives (runwayml/avatars-node-rpc); Runway allows one of it a session.
-Where that participant loses its room while the session goes on, it joins once more.
+credentials `connect_backend` gives (runwayml/avatars-node-rpc); Runway allows one of them per
+session. If it loses its room while the session goes on, it joins once more.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ from ..runway.client import RunwayClient
 from ..runway.models import BackendRpcTool, Tool
 
 ToolHandler = Callable[[dict[str, Any]], Awaitable[object] | object]
-"""Takes the arguments by name, returns what JSON can hold, or something to await that does. As with
-the framework's function tools: a plain function runs in the event loop, and must not block it."""
+"""Takes the arguments as a dict; returns JSON data, or an awaitable of it. As with the framework's
+function tools: a plain function runs in the event loop, and must not block it.
+"""
 
 LONGEST_ANSWER = 15 * 1024
 """Bytes of UTF-8 that an answer may have (LiveKit's limit for RPC)."""
 _SENT = "event_sent"
 """`args.status` of a message that only confirms another one."""
 _SESSION_ENDS = (rtc.DisconnectReason.ROOM_DELETED, rtc.DisconnectReason.ROOM_CLOSED)
-"""Runway closes the room of a session that is over: who watches the session tells of that."""
+"""Runway closes the room when the session has ended; the end is reported elsewhere."""
 _FOR_GOOD = (*_SESSION_ENDS, rtc.DisconnectReason.DUPLICATE_IDENTITY)
-"""Whoever else answers the tools of the session would be put out by our coming again."""
+"""Another participant answers the session's tools; joining again would remove it."""
 _BEFORE_AGAIN = 1.0
 
 
 @dataclass(frozen=True)
 class ToolDispatcher:
-    """Where the calls of all sessions of a call arrive.
+    """Handles the tool calls of all sessions of a call.
 
     Args:
-        handlers: by the name of the `backend_rpc` tool that each answers.
-        on_called: told of each call.
-        on_error: told why the calls of a session cannot be answered.
+        handlers: the handlers of `backend_rpc` tools, by tool name.
+        on_called: called with each tool call.
+        on_error: called with the reason if the calls of a session cannot be answered.
     """
 
     client: RunwayClient
@@ -62,8 +63,9 @@ class ToolDispatcher:
         room: rtc.Room,
         is_worker: Callable[[str], bool],
     ) -> SessionTools:
-        """Attend to one session, in whose room we are; `is_worker` knows its avatar worker by the
-        identity."""
+        """Handle the tools of one session, in its room; `is_worker` tells its avatar worker by the
+        identity.
+        """
         return SessionTools(self, session_id, tools, room, is_worker)
 
 
@@ -124,7 +126,7 @@ class SessionTools:
     # -- backend calls --------------------------------------------------------------------------
 
     async def _answer_calls(self) -> None:
-        """The face does not wait for it, and does not go with it."""
+        """Runs beside the start of the avatar; a failure here does not affect the avatar."""
         try:
             reason = await self._stay()
             if reason not in _FOR_GOOD:
@@ -132,7 +134,7 @@ class SessionTools:
                     "the room of the avatar's backend tools was lost; joining it once more",
                     extra={"reason": rtc.DisconnectReason.Name(reason)},
                 )
-                # So that the end of the session, if that is the reason, is told first.
+                # If the session has ended, let that be reported first.
                 await asyncio.sleep(_BEFORE_AGAIN)
                 reason = await self._stay()
             if reason not in _SESSION_ENDS:
@@ -149,7 +151,7 @@ class SessionTools:
             self._dispatcher.on_error(error)
 
     async def _stay(self) -> rtc.DisconnectReason.ValueType:
-        """Answer calls until the room is lost; why it was."""
+        """Answer calls until the room is lost. Returns the reason."""
         credentials = await self._dispatcher.client.connect_backend(self._session_id)
         room = rtc.Room()
         lost: asyncio.Future[rtc.DisconnectReason.ValueType] = (
@@ -196,12 +198,13 @@ class SessionTools:
 
 
 def answer_of(tool: str, result: object) -> str:
-    """What a handler has returned, as JSON. Raises `rtc.RpcError` for what cannot be sent, in words
-    that tell the avatar's model that the tool itself has run."""
+    """The handler's result as JSON. Raises `rtc.RpcError` if it cannot be sent; the text tells the
+    avatar's model that the tool itself has run.
+    """
     code = rtc.RpcError.ErrorCode.APPLICATION_ERROR
     cause: Exception | None = None
     try:
-        # Half of a character (a lone surrogate) is nothing that UTF-8 has.
+        # UTF-8 cannot encode half of a character (a lone surrogate).
         text = json.dumps(result, ensure_ascii=False, allow_nan=False)
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
@@ -218,7 +221,7 @@ def answer_of(tool: str, result: object) -> str:
 def checked_handlers(
     handlers: Mapping[str, ToolHandler] | None, tools: tuple[Tool, ...] | None
 ) -> Mapping[str, ToolHandler]:
-    """Raises `ConfigurationError` for a handler that would never be called, or cannot be."""
+    """Raises `ConfigurationError` for a handler without a tool, or one that is not callable."""
     answered = {tool.name for tool in tools or () if isinstance(tool, BackendRpcTool)}
     if unknown := sorted(set(handlers or {}) - answered):
         raise ConfigurationError(
@@ -235,8 +238,9 @@ def checked_handlers(
 
 
 def arguments_of(payload: str, tool: BackendRpcTool) -> dict[str, Any]:
-    """The arguments in a call's payload, which comes as `{"args": {...}}` or bare (avatars-node-rpc
-    takes both). Raises `rtc.RpcError` for what is neither."""
+    """The arguments in a call's payload, which is `{"args": {...}}` or the arguments themselves
+    (avatars-node-rpc accepts both). Raises `rtc.RpcError` for anything else.
+    """
     try:
         message = json.loads(payload or "{}")
     except (ValueError, RecursionError):

@@ -165,7 +165,7 @@ async def test_closed_it_reads_no_more_and_has_lost_nothing() -> None:
 @timers_only
 async def test_before_it_is_open_it_has_no_way_of_speech_and_no_face() -> None:
     instance = instance_with(Media())
-    with pytest.raises(RuntimeError, match="way for speech"):
+    with pytest.raises(RuntimeError, match="delivery"):
         _ = instance.delivery
     with pytest.raises(RuntimeError, match="tracks"):
         instance.show()

@@ -1,4 +1,6 @@
-"""The agent session's chain of audio outputs: taken for the time of a call, and given back."""
+"""Puts the sink at the end of the agent session's chain of audio outputs, and restores the former
+output.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,9 @@ from ...playout.output import AvatarAudioOutput
 
 
 class AgentVoice(AvatarAudioOutput):
-    """Speaks by the agent's own participant, without an avatar: what is left when one was closed
-    in a session that has no output of its own. Its track is published with its first words.
-
-    Closed with the agent session, or by the next avatar that has started in its place.
+    """An audio output on the agent's own participant, without an avatar. Installed when an avatar
+    is closed in a session that has no output of its own. Its track is published with the first
+    words. Closed with the agent session, or by the next avatar that has started.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class AgentVoice(AvatarAudioOutput):
         self._agent_session = agent_session
         self._background = background
         self._is_published = False
-        """It was, or is being."""
+        """True once closing has begun."""
         agent_session.on("close", self.close_soon)
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
@@ -57,7 +58,7 @@ class AgentVoice(AvatarAudioOutput):
 
 
 class OutputSlot:
-    """The end of an agent session's chain of audio outputs, taken for the time of a call.
+    """The place at the end of an agent session's chain of audio outputs.
 
     Args:
         room: the agent's. Its own participant speaks in it once the avatar is closed, if the
@@ -72,11 +73,13 @@ class OutputSlot:
         self._room = room
         self._background = background
         self._former = _tail(agent_session.output.audio)
-        """What was there before; None: nothing was, but perhaps a voice that an avatar has left."""
+        """The former output; None: there was none, except perhaps an `AgentVoice` of a former
+        avatar.
+        """
         self._spare: AgentVoice | None = None
-        """That voice, silent: put back if the avatar does not start."""
+        """That `AgentVoice`, muted; restored if the avatar does not start."""
         self._is_over = False
-        """The session was closed while the slot was taken."""
+        """The agent session was closed meanwhile."""
 
     def install(self, output: AvatarAudioOutput) -> None:
         if self._former is None and _is_running(self._agent_session):
@@ -92,24 +95,24 @@ class OutputSlot:
             self._spare.clear_buffer()
 
     def keep(self) -> None:
-        """The avatar has started: the voice that one before it has left is not needed any more."""
+        """Close the `AgentVoice` of a former avatar: this avatar has started."""
         if self._spare is not None:
             self._spare.close_soon()
             self._spare = None
 
     def restore(self, output: AvatarAudioOutput) -> None:
-        """Does not raise: what stands there is somebody else's."""
+        """Does not raise, because the output may be another library's."""
         self._agent_session.off("close", self._on_close)
         try:
             self._restore(output)
-        except Exception:  # noqa: BLE001  of an output that is somebody else's
+        except Exception:  # noqa: BLE001  the output may be another library's
             logger.exception("the agent's former audio output was not restored")
         self.keep()
 
     def _restore(self, output: AvatarAudioOutput) -> None:
         outputs = self._agent_session.output
         if _tail(outputs.audio) is not output:
-            return  # the framework has taken it off already, or somebody else has replaced it
+            return  # the framework has removed it already, or other code has replaced it
         if self._former is not None:
             outputs.replace_audio_tail(self._former)
         elif self._is_over or not _is_running(self._agent_session):

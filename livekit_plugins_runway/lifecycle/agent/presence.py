@@ -1,4 +1,4 @@
-"""Whether a face is wanted: by who is in the agent room, and by the application."""
+"""Whether an avatar is wanted: depends on who is in the agent's room, and on pause and resume."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _EVENTS: tuple[rtc.room.EventTypes, ...] = (
 
 
 class UserPresence:
-    """Counts people, not agents, egress or ingress. Nobody has left before somebody was there.
-
-    It looks at the room's participants at each event instead of counting events: a reconnect may
-    swallow those.
+    """Counts people, not agents, egress or ingress. "Left" needs somebody who was there before. It
+    reads the list of participants at each event instead of counting events, because events may be
+    lost in a reconnect.
 
     Args:
         audience: who counts.
@@ -44,7 +43,7 @@ class UserPresence:
         return is_user(participant) and is_in(self._audience, participant)
 
     def _on_change(self, participant: object = None) -> None:
-        # Who was there when this room was joined is announced only by leaving.
+        # For participants that were there when this room was joined, only the leaving is announced.
         came_or_left = isinstance(participant, rtc.Participant) and self._counts(participant)
         self._seen = self._seen or came_or_left or self.present
         self._changed.set()
@@ -55,7 +54,7 @@ class UserPresence:
             await self._changed.wait()
 
     async def wait_until_left(self, grace: float) -> None:
-        """Until somebody had been there and nobody is any more, for `grace` seconds in a row."""
+        """Wait until somebody was there, and then nobody for `grace` seconds in a row."""
         while True:
             while not self._seen or self.present:
                 self._changed.clear()
@@ -72,7 +71,7 @@ class UserPresence:
 
 
 class FaceSwitch:
-    """Whether the application wants a face: at first it does. Of the event loop's thread."""
+    """True while the application wants an avatar. Used by the event loop's thread only."""
 
     def __init__(self) -> None:
         self._on, self._off = asyncio.Event(), asyncio.Event()
