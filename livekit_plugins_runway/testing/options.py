@@ -11,7 +11,7 @@ Every default has a source, named in brackets:
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -167,8 +167,18 @@ class SimulatorOptions:
     allow_private_livekit_url: bool = True
     """Accept `ws://` and private hosts in `integration.url`, which the real service refuses
     (documented: wss or https, and a public host). Local: the worker must reach a local server."""
-    custom_avatars: frozenset[str] | None = None
-    """Ids of custom avatars that the key may use; others are a 404. `None`: any (local)."""
+    custom_avatars: Collection[str] | None = ()
+    """Ids of avatars that are in `RunwaySimulator.account` from the start, READY. What is not in
+    the account is a 404 (measured), what is not READY a 400 (inferred). `None`: an id that is not
+    there is taken for one that is READY (local)."""
+    avatar_processing_delay: float = 0.5
+    """From the creation of an avatar, or a new picture, to READY (one project measured some 30)."""
+    voice_processing_delay: float = 0.5
+    """From the creation of a voice to READY (local)."""
+    task_delay: float = 1.0
+    """From the creation of an avatar video to its end (local)."""
+    avatar_video_credits: int = 2
+    """What an avatar video costs (local: the price goes by its length)."""
 
     # From create to READY.
     create_delay: float = 0.0
@@ -272,6 +282,7 @@ class SimulatorOptions:
             worker_join_delay=5.0,
             first_frame_delay=2.5 * time_scale,
             end_call_settle=9.0,
+            avatar_processing_delay=30.0,
         )
 
     def scaled(self, seconds: float) -> float:

@@ -203,3 +203,75 @@ async def test_conversations_usage_and_credits_are_read(opened: OpenSdk) -> None
         assert usage["totalSeconds"] == round(session.billed_seconds)
         organization = await sdk.call("organization.retrieve")
         assert organization["creditBalance"] == runway.credit_balance
+
+
+async def test_avatars_documents_and_voices_are_made_changed_and_deleted(opened: OpenSdk) -> None:
+    prompt = {"prompt": "A warm voice with a friendly tone", "model": "eleven_ttv_v3"}
+    async with RunwaySimulator(options=quick(time_scale=0.01)) as runway, opened(runway) as sdk:
+        account = runway.account
+        upload = await sdk.call("uploads.create_ephemeral", {"file": b"a picture"})
+        assert account.uploads[upload["uri"]].content == b"a picture"
+        document = await sdk.call("documents.create", {"name": "FAQ", "content": "Tea: 2"})
+        assert (await sdk.call("voices.preview", prompt))["url"]
+        voice = await sdk.call("voices.create", {"name": "V", "from": {"type": "text", **prompt}})
+        assert (await sdk.call("voices.retrieve", voice["id"]))["name"] == "V"
+        face = {
+            "name": "Ada",
+            "personality": "Kind.",
+            "referenceImage": upload["uri"],
+            "voice": {"type": "custom", "id": voice["id"]},
+            "documentIds": [document["id"]],
+        }
+        avatar = await sdk.call("avatars.create", face)
+        assert avatar["status"] == "PROCESSING"
+        await runway.wait_until(lambda: account.avatars[0]["status"] == "READY")
+        change = {"personality": "Kinder.", "startScript": "Hi"}
+        changed = await sdk.call("avatars.update", avatar["id"], change)
+        assert (changed["status"], changed["personality"]) == ("READY", "Kinder.")
+        await sdk.call("documents.update", document["id"], {"content": "Tea: 3"})
+        known = await sdk.call("documents.retrieve", document["id"])
+        assert (known["content"], known["usedBy"][0]["id"]) == ("Tea: 3", avatar["id"])
+        for kind, entry in (("avatars", avatar), ("documents", document), ("voices", voice)):
+            await sdk.call(f"{kind}.delete", entry["id"])
+            assert not getattr(account, kind)
+
+
+async def test_a_video_is_a_task_and_costs_credits(opened: OpenSdk) -> None:
+    speech = {"type": "text", "text": "Hi"}
+    video = {"model": "gwm1_avatars", "avatar": BODY["avatar"], "speech": speech}
+    async with RunwaySimulator(options=quick(time_scale=0.01)) as runway, opened(runway) as sdk:
+        task = await sdk.call("avatar_videos.create", video)
+        await runway.wait_until(lambda: runway.account.tasks[0]["status"] == "SUCCEEDED")
+        done = await sdk.call("tasks.retrieve", task["id"])
+        assert (done["status"], len(done["output"])) == ("SUCCEEDED", 1)
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        usage = await sdk.call("organization.retrieve_usage", {"startDate": today})
+        assert usage["results"][0]["usedCredits"][0]["amount"] == done["cost"]["credits"]
+        await sdk.call("tasks.delete", task["id"])
+        with pytest.raises(SdkError) as gone:
+            await sdk.call("tasks.retrieve", task["id"])
+        assert gone.value.status == 404
+
+
+async def test_an_avatar_that_is_not_ready_is_neither_shown_nor_given_another_picture(
+    opened: OpenSdk,
+) -> None:
+    async with RunwaySimulator(options=quick()) as runway, opened(runway) as sdk:
+        avatar = runway.account.add_avatar("Ada", status="PROCESSING")
+        custom = {"type": "custom", "avatarId": avatar["id"]}
+        with pytest.raises(SdkError) as refused:
+            await sdk.call("realtime_sessions.create", {**BODY, "avatar": custom})
+        assert refused.value.kind == "BadRequestError"
+        picture = {"referenceImage": "https://example.com/face.png"}
+        with pytest.raises(SdkError) as locked:
+            await sdk.call("avatars.update", avatar["id"], picture)
+        assert locked.value.kind == "ConflictError"
+
+
+async def test_a_conversation_is_deleted(opened: OpenSdk) -> None:
+    options = quick(consumed_running_delay=0.0)
+    async with RunwaySimulator(options=options) as runway, opened(runway) as sdk:
+        session = runway.sessions[(await sdk.call("realtime_sessions.create", BODY))["id"]]
+        await reach(runway, sdk, session, SessionStatus.COMPLETED)
+        await sdk.call("avatar_conversations.delete", session.id)
+        assert await sdk.call("avatar_conversations.list", {"limit": 1}, every_page=True) == []

@@ -121,7 +121,8 @@ def _json(answer: Any) -> Any:
 def _snake(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            re.sub(r"[A-Z]", lambda c: "_" + c[0].lower(), k): _snake(v) for k, v in value.items()
+            "from_" if k == "from" else re.sub(r"[A-Z]", lambda c: "_" + c[0].lower(), k): _snake(v)
+            for k, v in value.items()
         }
     return [_snake(entry) for entry in value] if isinstance(value, list) else value
 

@@ -22,6 +22,7 @@ from livekit_plugins_runway.testing import (
     SimulatorOptions,
 )
 
+CUSTOM = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 BODY: dict[str, Any] = {
     "model": "gwm1_avatars",
     "avatar": {"type": "runway-preset", "presetId": "influencer"},
@@ -93,7 +94,7 @@ async def simulated(**options: Any) -> AsyncIterator[Caller]:
 
 @pytest.fixture
 async def runway() -> AsyncIterator[Caller]:
-    async with simulated() as caller:
+    async with simulated(custom_avatars={CUSTOM}) as caller:
         yield caller
 
 
@@ -239,7 +240,7 @@ async def test_body_that_uses_everything_is_accepted(runway: Caller) -> None:
         {**ITEM, "type": "object", "properties": [{**ITEM, "type": "integer"}]},
     ]
     await runway.create(
-        avatar={"type": "custom", "avatarId": "6F9619FF-8B86-4011-B42D-00C04FC964FF"},
+        avatar={"type": "custom", "avatarId": CUSTOM.upper()},
         maxDuration=1800,
         personality="x" * 10_000,
         startScript="Hello",
@@ -268,12 +269,24 @@ async def test_private_livekit_url_is_refused_on_request(url: str) -> None:
 
 
 async def test_avatar_of_another_project_is_not_found() -> None:
-    mine = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
-    async with simulated(custom_avatars=frozenset({mine})) as runway:
-        await runway.create(avatar={"type": "custom", "avatarId": mine})
-        theirs = {"type": "custom", "avatarId": mine.replace("6f", "5f")}
+    theirs = {"type": "custom", "avatarId": CUSTOM.replace("6f", "5f")}
+    async with simulated(custom_avatars={CUSTOM}) as runway:
+        await runway.create(avatar={"type": "custom", "avatarId": CUSTOM})
         status, answer = await runway.call("POST", SESSIONS, body={**BODY, "avatar": theirs})
         assert (status, answer["error"]) == (404, "Could not find Avatar")
+    async with simulated(custom_avatars=None) as runway:
+        await runway.create(avatar=theirs)
+
+
+async def test_an_avatar_that_is_not_ready_is_refused() -> None:
+    async with simulated() as runway:
+        for status_of_it in ("PROCESSING", "FAILED"):
+            entry = runway.sim.account.add_avatar("Ada", status=status_of_it)
+            theirs = {"type": "custom", "avatarId": entry["id"]}
+            status, answer = await runway.call("POST", SESSIONS, body={**BODY, "avatar": theirs})
+            assert status == 400
+            assert entry["status"] in answer["error"]
+        assert not runway.sim.sessions
 
 
 async def test_create_without_credits_is_a_400() -> None:

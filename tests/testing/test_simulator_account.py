@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from livekit_plugins_runway.testing import RunwaySimulator, SessionStatus, SimulatorOptions
+from livekit_plugins_runway.testing import (
+    CallFault,
+    RunwaySimulator,
+    SessionStatus,
+    SimulatorOptions,
+)
 from livekit_plugins_runway.testing.simulator.account import avatar, document, voice
 from tests.support.published import ACCOUNT
 
@@ -168,3 +173,212 @@ async def test_a_recording_opens_to_its_address_alone() -> None:
         for url, status in ((one["recordingUrl"], 200), (one["recordingUrl"][:-1], 403)):
             async with call.http.get(url) as answer:
                 assert answer.status == status
+
+
+# -- what is made, changed and deleted --
+
+FACE = {
+    "name": "Ada",
+    "referenceImage": "https://example.com/face.png",
+    "personality": "Kind.",
+    "voice": {"type": "runway-live-preset", "presetId": "luna"},
+}
+DESIGN = {"type": "text", "prompt": "A warm voice with a friendly tone", "model": "eleven_ttv_v3"}
+VIDEO = {"model": "gwm1_avatars", "avatar": PRESET, "speech": {"type": "text", "text": "Hi"}}
+
+
+@asynccontextmanager
+async def empty(**options: Any) -> AsyncIterator[Caller]:
+    quick = SimulatorOptions(time_scale=0.01, **options)
+    async with RunwaySimulator(options=quick) as simulator, aiohttp.ClientSession() as http:
+        yield Caller(simulator, http)
+
+
+async def made(call: Caller, path: str, body: Any) -> Any:
+    code, answer = await call(path, method="POST", body=body)
+    assert code == 200, answer
+    return answer
+
+
+async def became(call: Caller, entries: list[dict[str, Any]], status: str) -> None:
+    await call.simulator.wait_until(lambda: entries[-1]["status"] == status)
+
+
+async def test_an_avatar_is_processed_before_it_is_ready() -> None:
+    async with empty(avatar_processing_delay=20) as call:
+        avatar = check("avatar", await made(call, "/v1/avatars", FACE))
+        assert avatar["status"] == "PROCESSING"
+        path = f"/v1/avatars/{avatar['id']}"
+        code, refused = await call(path, method="PATCH", body=FACE)
+        assert code == 409
+        Draft202012Validator(ACCOUNT["avatar_update"]["conflict"]).validate(refused)
+        assert (await call(path, method="PATCH", body={"name": "Bea"}))[0] == 200
+        await became(call, call.simulator.account.avatars, "READY")
+        _, ready = await call(path)
+        assert check("avatar", ready)["name"] == "Bea"
+        async with call.http.get(ready["processedImageUri"]) as picture:
+            assert (await picture.read()).startswith(b"\x89PNG")
+        _, again = await call(path, method="PATCH", body=FACE)
+        assert check("avatar", again)["status"] == "PROCESSING"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "body"),
+    [
+        ("avatar", "/v1/avatars", FACE),
+        ("voice", "/v1/voices", {"name": "Nova", "from": DESIGN}),
+    ],
+)
+async def test_a_failure_that_was_ordered_meets_the_next_one(
+    kind: Literal["avatar", "voice"], path: str, body: Any
+) -> None:
+    async with empty() as call:
+        account = call.simulator.account
+        entries = {"avatar": account.avatars, "voice": account.voices}[kind]
+        account.fail_next(kind, "No face was found")
+        for status in ("FAILED", "READY"):
+            one = await made(call, path, body)
+            await became(call, entries, status)
+            _, answer = await call(f"{path}/{one['id']}")
+            check(kind, answer)
+            reason = answer.get("failureReason")
+            assert reason == ("No face was found" if status == "FAILED" else None)
+
+
+async def test_a_change_without_anything_to_change_is_refused() -> None:
+    async with account() as call:
+        for kind in ("avatar", "document"):
+            entry = getattr(call.simulator.account, f"{kind}s")[0]
+            path = f"/v1/{kind}s/{entry['id']}"
+            assert (await call(path, method="PATCH", body={}))[0] == 400
+
+
+@pytest.mark.parametrize("kind", ["avatars", "voices", "documents"])
+async def test_what_was_deleted_is_not_found(kind: str) -> None:
+    async with account() as call:
+        path = f"/v1/{kind}/{getattr(call.simulator.account, kind)[0]['id']}"
+        assert (await call(path))[0] == 200
+        assert await call(path, method="DELETE") == (204, None)
+        for method in ("GET", "DELETE"):
+            assert (await call(path, method=method))[0] == 404
+
+
+async def test_a_document_says_which_avatars_know_it_and_leaves_them() -> None:
+    async with empty() as call:
+        text = {"name": "FAQ", "content": "Tea: 2 €"}
+        document = check("document", await made(call, "/v1/documents", text))
+        avatar = await made(call, "/v1/avatars", {**FACE, "documentIds": [document["id"]]})
+        path = f"/v1/documents/{document['id']}"
+        assert [one["id"] for one in check("document", (await call(path))[1])["usedBy"]] == [
+            avatar["id"]
+        ]
+        assert await call(path, method="PATCH", body={"content": "Tea: 3 €"}) == (204, None)
+        assert (await call(path))[1]["content"] == "Tea: 3 €"
+        await call(path, method="DELETE")
+        assert (await call(f"/v1/avatars/{avatar['id']}"))[1]["documentIds"] == []
+
+
+async def test_a_voice_can_be_heard_and_an_avatar_says_that_it_is_gone() -> None:
+    async with empty() as call:
+        preview = await made(
+            call, "/v1/voices/preview", {k: DESIGN[k] for k in ("prompt", "model")}
+        )
+        check("voice_preview", preview)
+        async with call.http.get(preview["url"]) as sound:
+            assert (await sound.read()).startswith(b"RIFF")
+        voice = check("voice_create", await made(call, "/v1/voices", {"name": "N", "from": DESIGN}))
+        chosen = {"type": "custom", "id": voice["id"]}
+        avatar = await made(call, "/v1/avatars", {**FACE, "voice": chosen})
+        assert check("avatar", avatar)["voice"] == {**chosen, "deleted": False, "name": "N"}
+        path = f"/v1/voices/{voice['id']}"
+        _, renamed = await call(path, method="PATCH", body={"name": "M", "description": None})
+        assert check("voice", renamed)["name"] == "M"
+        await call(path, method="DELETE")
+        _, avatar = await call(f"/v1/avatars/{avatar['id']}")
+        assert check("avatar", avatar)["voice"] == {**chosen, "deleted": True}
+
+
+async def test_an_upload_takes_a_form_with_its_fields_and_without_the_key() -> None:
+    async with empty() as call:
+        body = {"filename": "a.png", "type": "ephemeral"}
+        place = check("upload", await made(call, "/v1/uploads", body))
+        for fields, headers, status in (
+            (place["fields"], {"Authorization": "Bearer key"}, 400),
+            ({**place["fields"], "policy": "another"}, {}, 403),
+            (place["fields"], {}, 204),
+        ):
+            form = aiohttp.FormData(fields)
+            form.add_field("file", b"a picture", filename="a.png")
+            async with call.http.post(place["uploadUrl"], data=form, headers=headers) as answer:
+                assert answer.status == status
+        assert call.simulator.account.uploads[place["runwayUri"]].content == b"a picture"
+        assert (await call("/v1/uploads", method="POST", body={**body, "filename": "png"}))[
+            0
+        ] == 400
+
+
+async def test_a_video_is_a_task_that_is_worked_on_paid_for_and_deleted() -> None:
+    async with empty(avatar_video_credits=7, task_delay=20) as call:
+        task = check("avatar_video", await made(call, "/v1/avatar_videos", VIDEO))
+        path = f"/v1/tasks/{task['id']}"
+        for status in ("PENDING", "RUNNING", "SUCCEEDED"):
+            await became(call, call.simulator.account.tasks, status)
+            assert check("task", (await call(path))[1])["status"] == status
+        assert call.simulator.credit_balance == 600 - 7
+        today = call.simulator.account.tasks[0]["createdAt"][:10]
+        usage = await made(call, "/v1/organization/usage", {"startDate": today})
+        used = {"model": "gwm1_avatar_async_text_to_video", "amount": 7}
+        assert check("credit_usage", usage)["results"] == [{"date": today, "usedCredits": [used]}]
+        assert await call(path, method="DELETE") == (204, None)
+        for method in ("GET", "DELETE"):
+            code, answer = await call(path, method=method)
+            assert code == 404
+            Draft202012Validator(ACCOUNT["task"]["missing"]).validate(answer)
+        assert call.simulator.credit_balance == 600 - 7
+
+
+async def test_a_task_can_fail_and_costs_nothing() -> None:
+    async with empty() as call:
+        call.simulator.account.fail_next("task", "It broke", code="INTERNAL.BAD_OUTPUT")
+        task = await made(call, "/v1/avatar_videos", VIDEO)
+        await became(call, call.simulator.account.tasks, "FAILED")
+        failed = check("task", (await call(f"/v1/tasks/{task['id']}"))[1])
+        assert (failed["failureCode"], failed["cost"]) == ("INTERNAL.BAD_OUTPUT", {"credits": 0})
+        assert call.simulator.credit_balance == 600
+
+
+async def test_a_conversation_that_was_deleted_is_gone_with_its_recording() -> None:
+    async with account() as call:
+        session_id = await call.session("ended")
+        path = f"/v1/avatar_conversations/{session_id}"
+        _, one = await call(path)
+        assert await call(path, method="DELETE") == (204, None)
+        assert (await call(path))[0] == 404
+        assert (await call("/v1/avatar_conversations"))[1]["data"] == []
+        async with call.http.get(one["recordingUrl"]) as answer:
+            assert answer.status == 403
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"startDate": "2026-02-30"},
+        {"startDate": "2026-01-01", "beforeDate": "2026-06-01"},
+        {"startDate": "2026-01-02", "beforeDate": "2026-01-01"},
+    ],
+)
+async def test_credits_are_told_for_at_most_90_days(body: Any) -> None:
+    async with account() as call:
+        assert (await call("/v1/organization/usage", method="POST", body=body))[0] == 400
+
+
+async def test_calls_go_wrong_as_ordered() -> None:
+    async with account() as call:
+        call.simulator.account.call_faults += [503, CallFault(status=429, retry_after="1")]
+        codes = [(await call("/v1/avatars"))[0] for _ in range(3)]
+        assert codes == [503, 429, 200]
+
+
+async def test_closing_does_not_wait_for_what_is_being_made() -> None:
+    async with empty(avatar_processing_delay=1e6) as call:
+        await made(call, "/v1/avatars", FACE)

@@ -193,3 +193,21 @@ def uuid4(value: object, path: Path) -> Iterator[Issue]:
         yield wrong_type("string", value, path)
     elif not _UUID4.fullmatch(value):
         yield Issue("invalid_format", "Invalid UUID", path)
+
+
+def nullable(inner: Check) -> Check:
+    def check(value: object, path: Path) -> Iterator[Issue]:
+        if value is not None:
+            yield from inner(value, path)
+
+    return check
+
+
+def one_of(*alternatives: Check) -> Check:
+    """Right for at least one of them."""
+
+    def check(value: object, path: Path) -> Iterator[Issue]:
+        if all(list(alternative(value, path)) for alternative in alternatives):
+            yield Issue("invalid_union", "Invalid input", path)
+
+    return check

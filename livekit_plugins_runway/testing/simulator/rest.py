@@ -38,13 +38,21 @@ class Refusal(Exception):
     """A call that is answered with an error."""
 
     def __init__(
-        self, status: int, error: str, *, issues: list[dict[str, Any]] | None = None
+        self,
+        status: int,
+        error: str,
+        *,
+        issues: list[dict[str, Any]] | None = None,
+        doc_url: str | None = DOC_URL,
     ) -> None:
+        """`doc_url` None: without one, where the published schema has none."""
         super().__init__(error)
         self.status = status
-        self.body: dict[str, Any] = {"error": error, "docUrl": DOC_URL}
+        self.body: dict[str, Any] = {"error": error}
         if issues is not None:
-            self.body = {"error": error, "issues": issues, "docUrl": DOC_URL}
+            self.body["issues"] = issues
+        if doc_url is not None:
+            self.body["docUrl"] = doc_url
 
 
 class Unanswered(Exception):

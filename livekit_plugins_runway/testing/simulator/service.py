@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,11 @@ from ...log import logger
 from ..faults import FaultPlan
 from ..options import CallName, SimulatorOptions
 from ..worker.face import Face
-from .account import AccountApi, SimulatedAccount
+from .account.backend import Backend
+from .account.conversations import ConversationApi
+from .account.entries import SimulatedAccount, entry_of
+from .account.resources import ResourceApi
+from .account.works import WorkApi, task_credits
 from .cors import allow_pages
 from .rest import (
     API_VERSION,
@@ -37,6 +42,8 @@ from .validation import create_issues
 
 _MODEL = "gwm1_avatars"
 _UPFRONT_CREDITS = 2
+_LONGEST_BODY = 32 * 1024 * 1024
+"""Bytes: data URIs have up to 16 MiB."""
 
 
 class RunwaySimulator:
@@ -82,6 +89,9 @@ class RunwaySimulator:
         self.account = SimulatedAccount()
         self.unrecorded: list[web.RouteDef] = []
         """Further routes, which are none of Runway's: to be added before `start()`."""
+        for identifier in self.options.custom_avatars or ():
+            self.account.add_avatar("Custom", id=identifier)
+        self._alarms: set[asyncio.TimerHandle] = set()
         self._port = port
         self._tls = tls
         self._has_livekit = all(livekit)
@@ -117,7 +127,16 @@ class RunwaySimulator:
                 sizes = (self.options.start_size, self.options.full_size)
                 await asyncio.to_thread(self._face.prepare, *sizes)
                 await stack.enter_async_context(self._rooms)
-            app = web.Application(middlewares=[self._answer])
+            backend = Backend(
+                self.account,
+                self.options,
+                self.sessions,
+                self._authorize,
+                lambda: self.url,
+                self._later,
+                self._closing,
+            )
+            app = web.Application(middlewares=[self._answer], client_max_size=_LONGEST_BODY)
             app.add_routes(self.unrecorded)
             app.add_routes(
                 [
@@ -127,9 +146,9 @@ class RunwaySimulator:
                     web.post("/v1/realtime_sessions/{id}/consume", self._consume),
                     web.post("/v1/realtime_sessions/{id}/connect_backend", self._connect_backend),
                     web.get("/v1/organization", self._organization, allow_head=False),
-                    *AccountApi(
-                        self.account, self._authorize, self.sessions, lambda: self.url
-                    ).routes(),
+                    *ResourceApi(backend).routes(),
+                    *ConversationApi(backend).routes(),
+                    *WorkApi(backend, self._check_video).routes(),
                 ]
             )
             allow_pages(app)
@@ -149,6 +168,9 @@ class RunwaySimulator:
             ExceptionGroup: a session's own task failed, which is a fault of the simulator.
         """
         self._closing.set()
+        for alarm in self._alarms:
+            alarm.cancel()
+        self._alarms.clear()
         try:
             for life in self._lives:
                 life.cancel()
@@ -167,7 +189,10 @@ class RunwaySimulator:
 
     @property
     def credit_balance(self) -> int:
-        return self.options.credits - sum(session.credits for session in self.sessions.values())
+        price = self.options.avatar_video_credits
+        sessions = sum(session.credits for session in self.sessions.values())
+        videos = sum(task_credits(task, price) for task in self.account.tasks)
+        return self.options.credits - sessions - videos
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
         """Return once the condition holds; it is looked at after each change in the simulator.
@@ -213,6 +238,18 @@ class RunwaySimulator:
             if not watcher.done():
                 watcher.set_result(None)
 
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        """After so many seconds of the service, unless the simulator closes before."""
+
+        def act() -> None:
+            self._alarms.discard(alarm)
+            action()
+            self._notify()
+
+        delay = self.options.scaled(seconds)
+        alarm = asyncio.get_running_loop().call_later(delay, act)
+        self._alarms.add(alarm)
+
     # Every call.
 
     @web.middleware
@@ -246,10 +283,10 @@ class RunwaySimulator:
         headers = dict(request.headers)
         if "Authorization" in headers:
             headers["Authorization"] = f"Bearer <{self._owner(request)}>"
-        try:
-            body = parse_json(await request.read())
-        except ValueError:
-            body = None
+        body = None
+        if not request.content_type.startswith("multipart/"):  # which is read piece by piece
+            with contextlib.suppress(ValueError):
+                body = parse_json(await request.read())
         record = RecordedRequest(
             request.method, request.path, headers, body, asyncio.get_running_loop().time()
         )
@@ -321,13 +358,28 @@ class RunwaySimulator:
         if issues:
             details = [issue.as_json() for issue in issues]
             raise Refusal(400, "Validation of body failed", issues=details)
-        avatar = body["avatar"].get("avatarId")
-        if avatar and options.custom_avatars is not None and avatar not in options.custom_avatars:
-            raise Refusal(404, "Could not find Avatar")
-        if self.credit_balance < _UPFRONT_CREDITS:
-            raise Refusal(400, "You do not have enough credits to run this task.")
+        self._check_avatar(body["avatar"])
+        self._check_credits(_UPFRONT_CREDITS)
         if self._created >= options.daily_quota:
             raise Refusal(429, "Your daily task limit has been reached.")
+
+    def _check_video(self, avatar: dict[str, Any]) -> None:
+        self._check_avatar(avatar)
+        self._check_credits(self.options.avatar_video_credits)
+
+    def _check_avatar(self, avatar: dict[str, Any]) -> None:
+        """A custom one must be there, and READY (how Runway says that it is not, is not known)."""
+        if avatar["type"] != "custom":
+            return
+        found = entry_of(self.account.avatars, avatar["avatarId"])
+        if found is None and self.options.custom_avatars is not None:
+            raise Refusal(404, "Could not find Avatar")
+        if found is not None and found["status"] != "READY":
+            raise Refusal(400, f"The avatar is not ready: it is {found['status']}.")
+
+    def _check_credits(self, needed: int) -> None:
+        if self.credit_balance < needed:
+            raise Refusal(400, "You do not have enough credits to run this task.")
 
     async def _get(self, request: web.Request) -> web.Response:
         self._authorize(request)

@@ -66,7 +66,7 @@ def create_issues(
     }
     if accept_deprecated_livekit:
         optional["livekit"] = record(room, agent)
-    check = record({"model": choice("gwm1_avatars"), "avatar": _avatar}, optional)
+    check = record({"model": choice("gwm1_avatars"), "avatar": AVATAR}, optional)
     return list(check(body, ()))
 
 
@@ -91,7 +91,7 @@ _tool = tagged(
         "backend_rpc": (_described, {**_parameters, "timeoutSeconds": number(1, 8)}),
     }
 )
-_avatar = tagged(
+AVATAR = tagged(
     {
         "runway-preset": ({"presetId": choice(*PRESETS)}, {}),
         "custom": ({"avatarId": uuid4}, {}),
