@@ -23,7 +23,7 @@ RunwayException
 ├── StillProcessingError      (APITimeoutError)     it was not done in time
 ├── AvatarJoinError           (APIConnectionError)  the avatar worker never joined the room
 ├── AvatarLostError           (APIConnectionError)  the avatar was there, and is gone
-├── AvatarEvictedError        (APIConnectionError)  its participant was put out of the room
+├── AvatarEvictedError        (APIConnectionError)  its participant was removed from the room
 ├── RoomTokenError                                  a room token forbids what is needed
 └── TransportsFailedError     (APIConnectionError)  neither transport gives a face
 ```

@@ -33,7 +33,7 @@ to an unpublication never comes (`transport/delivery.py`)."""
 
 
 class Eviction(enum.Enum):
-    """Why the participant was put out of the room."""
+    """Why the participant was removed from the room."""
 
     REPLACED = "replaced"  # by another one with its identity
     REMOVED = "removed"

@@ -1,4 +1,4 @@
-"""What the two transports have in common, as the rest of the package uses them.
+"""The interface of the two transports.
 
 `bridge`: this process joins the room that Runway hosts and relays to the agent's room. `direct`:
 Runway's worker joins the agent's room by itself.
@@ -22,32 +22,35 @@ from .worker_protocol import DeliveryKind, DeliveryOption
 
 
 class AvatarMedia(Protocol):
-    """What is seen and heard of one worker. It stands by until `activate()`."""
+    """The video and voice of one worker. On standby until `activate()`."""
 
     def activate(self) -> None:
-        """From now on it is the user's."""
+        """Let the user see and hear it."""
 
     def deactivate(self) -> None:
-        """From now on it is not."""
+        """Let the user see and hear it no more."""
 
     async def run(self) -> None:
-        """Until cancelled, or until the worker's tracks end. Raises what keeps it from going on:
-        the face is lost then."""
+        """Run until cancelled, or until the worker's tracks end. Raises if the media fail; then the
+        avatar is lost.
+        """
 
     async def wait_until_shown(self) -> float | None:
-        """Until the user sees the first picture; its loop time, None if nobody here can tell."""
+        """Wait until the user sees the first picture. Returns its loop time; None if it cannot be
+        known here.
+        """
 
     @property
     def last_frame(self) -> float | None:
-        """Loop time of the last picture; None if there was none, or nobody here can tell."""
+        """Loop time of the last picture; None if there was none, or it cannot be known here."""
 
 
 class AvatarConnection(Protocol):
-    """The way from one Runway session to the user. Opened once, closed once."""
+    """The connection from one Runway session to the user. Opened once, closed once."""
 
     @property
     def room(self) -> rtc.Room:
-        """In which the worker is. Only after `open()`."""
+        """The room that the worker is in. Only after `open()`."""
 
     def is_worker(self, identity: str) -> bool:
         """Whether the participant in `room` is the session's worker."""
@@ -57,14 +60,16 @@ class AvatarConnection(Protocol):
         """Set when the worker was seen to leave by itself."""
 
     def body(self, request: CreateRealtimeSession) -> CreateRealtimeSession:
-        """The body of the create call for what was asked for.
+        """The body of the create call for this request.
 
         Raises:
-            ConfigurationError: it would be refused.
+            ConfigurationError: Runway would refuse it.
         """
 
     def reject(self) -> None:
-        """The create was given up, or its answer lost: whoever comes this way is not wanted."""
+        """The create was given up, or its response was lost. If that session's worker joins, it
+        must be removed.
+        """
 
     async def open(
         self,
@@ -75,25 +80,27 @@ class AvatarConnection(Protocol):
         on_stage: Callable[[Stage], None],
         on_lost: Callable[[LossReason], None],
     ) -> float:
-        """From a created session to a place in which its worker can be waited for.
+        """Bring a created session so far that its worker can be waited for.
 
         Args:
             timeout: seconds for Runway to have the session ready.
-            on_lost: called from the event loop when a worker that was there is lost, by each who
-                notices it (the watch over the worker, the picture's, the speech's): perhaps several
-                times, of which the first counts.
+            on_lost: called from the event loop when the worker is lost, by each part that notices
+                it (the watch over the worker, over the picture, over the speech). So perhaps
+                several times; only the first counts.
 
         Returns:
             The loop time from which Runway's cap counts.
         """
 
     async def wait_for_worker(self, timeout: float) -> None:
-        """Raises `AvatarJoinError` after `timeout` seconds or when the room is lost, or what ended
-        the session."""
+        """Raises `AvatarJoinError` after `timeout` seconds or when the room is lost, or the error
+        that ended the session.
+        """
 
     async def may_speak_unseen(self, timeout: float) -> bool:
-        """Whether the worker may be given speech before its first picture. If so, returns when that
-        may begin, and raises `AvatarJoinError` after `timeout` seconds, or when the worker is lost.
+        """True if the worker may be sent speech before its first picture. Then it returns when
+        speech may begin. Raises `AvatarJoinError` after `timeout` seconds, or when the worker is
+        lost.
         """
 
     async def open_media(
@@ -103,66 +110,72 @@ class AvatarConnection(Protocol):
         is lost."""
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
-        """After `open_media`, or earlier where the worker may speak unseen."""
+        """After `open_media`, or earlier if the worker may speak before its first picture."""
 
     def way_out(self, reason: LossReason) -> str:
-        """What its user may change so that the worker is not lost again for this reason; "" where
-        nothing is known."""
+        """What the application can change so that the worker is not lost again for this reason; ""
+        if nothing is known.
+        """
 
     async def send_end_call(self) -> bool:
         """Tell the worker that the call is over. False if nothing could be sent."""
 
     @property
     def doubts_first_words(self) -> bool:
-        """What its worker says first is held back until it is known to be the agent's words. Only
-        where what the user hears passes here."""
+        """True if the worker's first sound must be held back until it is known to be the agent's
+        words. Only with a relay.
+        """
 
     async def ensure_gone(self, patience: float) -> None:
-        """Make sure that the user sees and hears no more of a worker that was told to go, and has
-        not gone by itself after `patience` seconds. Bounded; does not raise."""
+        """Remove a worker that was sent END_CALL, if it has not left by itself after `patience`
+        seconds. Bounded; does not raise.
+        """
 
     async def aclose(self) -> None:
         """Idempotent."""
 
 
 class Transport(Protocol):
-    """How one call gets its face."""
+    """How one call gets its avatar."""
 
     @property
     def kind(self) -> TransportKind:
-        """Which of the two it is now."""
+        """The transport in use."""
 
     @property
     def microphone(self) -> Microphone:
-        """Where the plain voice speaks: the same one for the whole call."""
+        """The track of the agent's own voice; the same one for the whole call."""
 
     @property
     def identity(self) -> str:
-        """Of the participant that has the face now."""
+        """Identity of the present avatar's participant."""
 
     async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
-        """Be ready to speak in the agent's room. Raises `UnavailableError`.
+        """Get ready to speak in the agent's room. Raises `UnavailableError`.
 
         Args:
-            on_evicted: called from the event loop when the participant that the user sees was put
-                out of that room, with the identity that it had.
+            on_evicted: called from the event loop when the participant that the user sees was
+                removed from that room; with its former identity.
         """
 
     def connection(self, listener: AvatarListener) -> AvatarConnection:
-        """For one more session. Raises `UnavailableError` where the agent's room is lost."""
+        """Make the connection of one more session. Raises `UnavailableError` if the agent's room is
+        lost.
+        """
 
     def hide_face(self) -> None:
-        """Rather than show a frozen one."""
+        """Mute the camera, so that no frozen picture is shown."""
 
     def note_repeats(self) -> None:
-        """An avatar was heard to say the agent's words."""
+        """Note that an avatar was heard to say the agent's words."""
 
     async def go_over(self, error: RunwayException) -> RunwayException | None:
-        """Another way may give a face where this one has failed: take it, with the voice.
+        """Change to the other transport, with the voice, if it may give an avatar after this
+        failure.
 
         Returns:
-            None where another session may be tried by it, at once; else what is to be told: the
-            error as it is, or why no way gives a face.
+            None if it changed, and another session can be tried at once; else the error to emit:
+            the given one, or why neither transport gives an avatar.
         """
 
     async def aclose(self) -> None:

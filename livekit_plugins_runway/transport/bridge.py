@@ -30,14 +30,15 @@ from .tokens import RoomCredentials
 from .worker_protocol import DeliveryKind, DeliveryOption
 
 _LOOK_FOR_KEYS_EVERY = 0.5
-"""Seconds. Nobody tells of a new key."""
+"""Seconds between polls; there is no event for a new key."""
 _ASK_FOR_OTHERS_EVERY = 2.0
 """Seconds of a join that takes longer than usual."""
 
 
 def _instead_of_a_conversation(url: str) -> str:
-    """For a worker that converses by itself in the room that Runway hosts, which nothing that
-    Runway documents rules out."""
+    """Advice for a worker that converses by itself in the room that Runway hosts; Runway's
+    documentation does not rule that out.
+    """
     instead = (
         "If it comes again, the account's workers may hold a conversation of their own in Runway's "
         'room: with transport="direct" they join yours, to say what the agent says'
@@ -67,7 +68,7 @@ class Bridge:
         self._agent_room = room
         self._given_options = room_options or rtc.RoomOptions()
         self._encrypted = asyncio.Event()
-        """Set while the participant is in the room, or about to join it, with keys."""
+        """True while the participant is in the room, or joining it, with encryption keys."""
         self._credentials = credentials
         self._first_identity = self._identity = identity
         """The second: of the participant now. Changed when another one has taken it, or may."""
@@ -85,18 +86,21 @@ class Bridge:
             audience=credentials.participant.audience,
         )
         self._voice: FallbackTrack | None = None
-        """Once the participant was removed."""
+        """Set once the participant was removed."""
         self.delivery: DeliveryKind | None = None
-        """With `delivery="auto"`: known to be right, or still to be tried, so that no worker is
-        asked. Written by whoever knows."""
+        """With `delivery="auto"`: a delivery that is known to work, or is to be tried next, without
+        asking the worker. Written by `AutoTransport`.
+        """
         self.last_delivery: DeliveryKind | None = None
-        """Of the newest session that came so far. Written by its connection."""
+        """The delivery of the newest session that opened one. Written by its connection."""
         self.on_trial = False
         """Another transport may do better: a worker that does not listen is given up at once. Of
         the connections that follow. Written by whoever knows, and so is the next."""
         self.doubts_first_words = False
         self._following: asyncio.Task[None] | None = None
-        """`_follow_keys()`, once the participant has joined. Ended by `aclose()`."""
+        """The task of `_follow_keys()`, once the participant has joined. Cancelled by
+        `aclose()`.
+        """
 
     @property
     def kind(self) -> Literal["bridge"]:
@@ -136,15 +140,16 @@ class Bridge:
         return await self._credentials.participant_token(self._identity, self._name, self._gave_way)
 
     async def _follow_keys(self) -> None:
-        """The keys of the agent's room may change in mid-call, and those of the avatar with them,
-        unless it was given its own."""
+        """Follow changes of the keys of the agent's room in mid-call, unless the avatar was given
+        its own.
+        """
         while self._given_options.encryption is None and self._given_options.e2ee is None:
             await self._encrypted.wait()
             self.participant.adopt_keys_of(self._agent_room)
             await asyncio.sleep(_LOOK_FOR_KEYS_EVERY)
 
     def _room_options(self) -> rtc.RoomOptions:
-        """Those that were given, with the keys of the agent's own room unless others were."""
+        """The given options, with the keys of the agent's own room unless they name others."""
         options = self._given_options
         if options.encryption is None and options.e2ee is None:
             options = dataclasses.replace(options, encryption=encryption_of(self._agent_room))
@@ -159,7 +164,7 @@ class Bridge:
         agent, mine = self._credentials.agent_identity, self._identity
         if participant.attributes.get(ATTRIBUTE_PUBLISH_ON_BEHALF) == agent:
             return
-        # A user may say anything of itself, but not that it is an agent.
+        # A user may set any attribute, but cannot claim to be an agent.
         is_agent = participant.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
         if participant.identity == mine:
             self._give_way()
@@ -187,7 +192,7 @@ class Bridge:
             self.participant.enter_anew()
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
-        """An agent that connects after its avatar's start may do so with keys."""
+        """An agent that connects after `avatar.start()` may do so with keys."""
         if state == rtc.ConnectionState.CONN_CONNECTED:
             self._enter_anew_if_encrypted()
             for there in list(self._agent_room.remote_participants.values()):
@@ -200,7 +205,7 @@ class Bridge:
             self.participant.enter_anew()
 
     def _speak_by_the_agent(self) -> None:
-        """The plain voice goes on by the agent's own participant."""
+        """Go on by voice, on the agent's own participant."""
         self._voice = voice = FallbackTrack(self._agent_room, anew=True)
         self.participant.speak_by(voice)
         self._background.start(voice.publish(), "runway_publish_voice_instead")
@@ -232,9 +237,10 @@ class Bridge:
         publication: rtc.RemoteTrackPublication,
         participant: rtc.RemoteParticipant,
     ) -> None:
-        """An agent subscribes to all there is (the framework's default), but has no use for what it
-        publishes itself, and would decode it. Not before it is subscribed: of what is undone as
-        soon as it is published, livekit 1.1.21 makes a loop that takes a whole core."""
+        """By default an agent subscribes to all tracks, so it would decode those of its own avatar.
+        Unsubscribe it, but only once it is subscribed: unsubscribing right after the publication
+        makes livekit 1.1.21 loop, which takes a whole core.
+        """
         if participant.identity == self._identity:
             publication.set_subscribed(False)
 
@@ -250,15 +256,15 @@ class Bridge:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a connection has from `open()` on, once its session is consumed."""
+    """State of a connection from `open()` on, once its session is consumed."""
 
     room: RunwayRoom
-    """Joined, or being joined: to be closed in either case."""
+    """Joined, or joining; must be closed in either case."""
     on_lost: Callable[[LossReason], None]
 
 
 class BridgeConnection:
-    """A `AvatarConnection` through the room that Runway hosts for the session."""
+    """An `AvatarConnection` through the room that Runway hosts for the session."""
 
     doubts_first_words = False
 
@@ -281,14 +287,13 @@ class BridgeConnection:
         self._stall_timeout = stall_timeout
         self._background = background
         self._opened: _Opened | None = None
-        """None until `open()` has consumed the session: before, there is no worker to be told to go
-        or to be seen to leave."""
+        """Set when `open()` has consumed the session. Before that there is no worker."""
         self._not_joined = asyncio.Event()
-        """Never set: `worker_gone` of a worker that never was."""
+        """Never set: the `worker_gone` of a connection without a worker."""
 
     def _way(self) -> _Opened:
         if self._opened is None:
-            raise RuntimeError("open() has not led into the room that Runway hosts")
+            raise RuntimeError("open() has not joined the room that Runway hosts")
         return self._opened
 
     @property
@@ -306,7 +311,7 @@ class BridgeConnection:
         return request
 
     def reject(self) -> None:
-        """Nothing to do: a session that nobody consumes has no worker."""
+        """Nothing to do: a session that is not consumed has no worker."""
 
     async def open(
         self,
@@ -337,7 +342,9 @@ class BridgeConnection:
         await self._way().room.wait_for_worker(timeout)
 
     async def may_speak_unseen(self, timeout: float) -> bool:
-        """Nothing is known of a worker in the room that Runway hosts: it might drop the speech."""
+        """False: a worker in the room that Runway hosts might drop speech before its first picture;
+        it is not documented.
+        """
         return False
 
     async def open_media(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Relay:
@@ -359,7 +366,7 @@ class BridgeConnection:
         kind, delivery = await room.open_delivery(known or option, must_listen=self._on_trial)
         self._bridge.last_delivery = kind
         if option == "auto" and known is None and kind == "datastream":
-            # It answers `lk.clear_buffer`, which only a worker has that is sent its words.
+            # A worker that answers `lk.clear_buffer` speaks what it is sent.
             self.doubts_first_words = False
         return kind, delivery
 
@@ -371,7 +378,7 @@ class BridgeConnection:
         return self._opened is not None and await self._opened.room.send_end_call()
 
     async def ensure_gone(self, patience: float) -> None:
-        """Nothing to do: nothing of it reaches the user once the relay has stopped."""
+        """Nothing to do: once the relay has stopped, nothing of the worker reaches the user."""
 
     async def aclose(self) -> None:
         if self._opened is not None:

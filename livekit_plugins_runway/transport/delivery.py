@@ -1,4 +1,4 @@
-"""The two ways of carrying speech to an avatar worker. Both take int16 mono PCM at 48 kHz.
+"""The two ways to send speech to an avatar worker. Both take int16 mono PCM at 48 kHz.
 
 Protocol of the data stream: livekit-agents 1.8.9 `voice/avatar/_datastream_io.py`. Which of the two
 Runway's own rooms understand could not be verified without an account; see `open_delivery`.
@@ -37,7 +37,7 @@ _QUEUE_SLACK = 0.05
 class DataStreamDelivery:
     """Speech as byte streams, one per segment.
 
-    Streams can run ahead of real time, which spares the avatar from starving when this process is
+    A stream may run ahead of real time, so that the avatar does not run dry when this process is
     busy; only a little, so that a worker that ignores `lk.clear_buffer` has little left to say.
     """
 
@@ -52,15 +52,16 @@ class DataStreamDelivery:
         self._waiting: deque[bytes | None] = deque()  # None: the end of a segment
         self._more = asyncio.Event()
         self._stream: asyncio.Task[rtc.ByteStreamWriter] | None = None
-        """Asks for the stream of the segment that is being sent, and then has it. It outlives who
-        waits for it: a stream that is given up half-way may be open at the worker, without an
-        end."""
+        """The task that opens the stream of the present segment; its result is the stream. It is
+        not cancelled with its waiter: a stream whose opening is given up may be open at the worker,
+        and would never end.
+        """
         self._resampler = Resampler(SAMPLE_RATE, STREAM_RATE)
         self._task = asyncio.create_task(self._run(), name="runway_speech_stream")
 
     @property
     def room(self) -> int:
-        """No more than a lead's worth waits for a slow connection."""
+        """On a slow connection at most one lead of speech is queued."""
         waiting = sum(len(piece) for piece in self._waiting if piece is not None)
         samples = waiting // BYTES_PER_SAMPLE * SAMPLE_RATE // STREAM_RATE
         return max(0, int(self.lead * SAMPLE_RATE) - samples)
@@ -95,7 +96,7 @@ class DataStreamDelivery:
                     else:
                         await self._write_on()
                 await self._more.wait()
-        except Exception as error:  # noqa: BLE001  whatever it is, no more speech is sent
+        except Exception as error:  # noqa: BLE001  whatever the error is, no more speech is sent
             logger.warning("the speech stream failed", extra={"error": type(error).__name__})
             self._on_failed()
 
@@ -111,7 +112,9 @@ class DataStreamDelivery:
         return await asyncio.shield(self._stream)
 
     async def _write_on(self) -> None:
-        """All that waits of a segment at once: each write is awaited, and more comes meanwhile."""
+        """Write everything queued of a segment at once: each write is awaited, and more is queued
+        meanwhile.
+        """
         writer = await self._opened()
         pieces = []
         while self._waiting and (piece := self._waiting[0]) is not None:
@@ -126,8 +129,9 @@ class DataStreamDelivery:
             await (await stream).aclose()
 
     async def aclose(self) -> None:
-        """Send no more, and end the stream that is open or being opened; in at most 1 s, for a room
-        that is lost may not answer. Idempotent."""
+        """Send no more, and end the stream that is open or being opened. Takes 1 s at most, because
+        a lost room may not answer. Idempotent.
+        """
         await cancel_and_wait(self._task)
         try:
             async with asyncio.timeout(_END_TIMEOUT):
@@ -139,11 +143,11 @@ class DataStreamDelivery:
 class TrackDelivery:
     """Speech as a microphone track, in real time, with silence between segments.
 
-    A source with a queue keeps the pace by itself, however busy this process is, and sends silence
-    while there is nothing else (livekit 1.1.21).
+    A source with a queue keeps the pace by itself, even if this process is busy, and sends silence
+    while the queue is empty (livekit 1.1.21).
 
     Args:
-        way: to the media; None: the one that `ways.choose()` takes.
+        way: the way to the SDK's media; None: that of `ways.choose()`.
     """
 
     lead = 0.3
@@ -169,7 +173,7 @@ class TrackDelivery:
             self._publication = await self._room.local_participant.publish_track(track, options)
 
     async def wait_until_heard(self) -> bool:
-        """Let the worker begin to listen, so that it misses no first word. Bounded.
+        """Wait until the worker listens, so that it does not miss the first word. Bounded.
 
         Returns:
             False if it has not subscribed in time.
@@ -182,13 +186,13 @@ class TrackDelivery:
         except TimeoutError:
             subscribed = False
             logger.warning("the avatar worker has not subscribed to the agent's voice")
-        # It is subscribed before its decoder runs; silence flows meanwhile.
+        # A subscription comes before the decoder runs; send silence meanwhile.
         await asyncio.sleep(_SETTLE)
         return subscribed
 
     @property
     def room(self) -> int:
-        """What the source's queue has room for: it takes out in real time what was put in."""
+        """Room in the source's queue, which is emptied in real time."""
         queued = max(0.0, self._played_by - self._loop.time())
         return max(0, int((_QUEUE_MS / 1000 - _QUEUE_SLACK - queued) * SAMPLE_RATE))
 
@@ -199,8 +203,9 @@ class TrackDelivery:
         self._loose = (self._loose + samples) % HOP
 
     def finish(self) -> None:
-        """Nothing marks the end of a segment on a track but the silence after it. The source keeps
-        what is less than 10 ms until more comes."""
+        """On a track, only silence marks the end of a segment. The source holds back less than 10
+        ms until more comes.
+        """
         if self._loose:
             self.send(bytes((HOP - self._loose) * BYTES_PER_SAMPLE))
 
@@ -218,10 +223,10 @@ class TrackDelivery:
             await self._source.aclose()
 
     async def withdraw(self) -> None:
-        """Stop, and take the track off the room, which goes on without it. At most 2 s."""
+        """Stop, and unpublish the track. At most 2 s."""
         await self.aclose()
         assert self._publication is not None
-        # Never answered if the room is lost meanwhile (livekit 1.1.21); if it is refused, a silent
+        # Never answered if the room is lost meanwhile (livekit 1.1.21). If it is refused, a silent
         # track stays, which does no harm.
         with contextlib.suppress(TimeoutError, UnpublishTrackError):
             async with asyncio.timeout(_UNPUBLISH_TIMEOUT):

@@ -35,14 +35,14 @@ _STATUS_INTERVAL = 2.0
 class Direct:
     """The workers of one call come one after the other, each as a participant of its own.
 
-    One identity for all of them would be simpler for whoever looks for it, but LiveKit puts out the
-    first of two with the same identity, at the moment of the second one's join and not of its first
-    picture; and two workers that both come back would put each other out for ever. So the first one
-    has the identity that was asked for, and those after it a number behind it.
+    One identity for all of them would be simpler for front ends. But LiveKit removes the first of
+    two participants with the same identity as soon as the second one joins, seconds before its
+    first picture, and two workers that both rejoin would remove each other again and again. So the
+    first one has the requested identity, and later ones have a number appended.
 
     Args:
-        room: the agent's own; connected now or later, by somebody else.
-        token_ttl: how long a worker may take to come.
+        room: the agent's room; connected by the application, now or later.
+        token_ttl: seconds that a worker may take to join.
         background: evicts the workers of lost sessions that come after `aclose()`.
     """
 
@@ -67,7 +67,7 @@ class Direct:
         self.fallback = FallbackTrack(room)
         self.registry = WorkerRegistry(room, credentials.remove, background)
         self.identity = identity
-        """Of the worker that has the face now; at first, of the one that is expected."""
+        """Identity of the present worker; at first, of the expected one."""
         self._on_evicted: Callable[[Eviction, str], None] | None = None
         """From `join()` on."""
 
@@ -85,8 +85,10 @@ class Direct:
         return self.fallback
 
     async def join(self, on_evicted: Callable[[Eviction, str], None]) -> None:
-        """In a room that is not connected yet, as soon as it is. No eviction is told but the end of
-        the room, which is the agent's own: a worker that was put out is lost, and another comes."""
+        """If the room is not connected yet, this happens once it is. The only eviction that is
+        reported is the end of the room, which is the agent's own: a worker that was removed counts
+        as lost, and another one follows.
+        """
         self._on_evicted = on_evicted
         self._room.on("disconnected", self._on_disconnected)
         if self._room.isconnected():
@@ -126,7 +128,7 @@ class Direct:
 
     @property
     def token_seconds(self) -> float:
-        """For which a worker's token admits it."""
+        """Seconds for which a worker's token is valid."""
         return self._token_ttl.total_seconds()
 
     def integrated(
@@ -138,7 +140,7 @@ class Direct:
         return request.model_copy(update={"integration": integration})
 
     def hide_face(self) -> None:
-        """Its worker publishes it: it goes with the worker."""
+        """Nothing to do: the worker publishes the camera, and takes it along."""
 
     def note_repeats(self) -> None:
         """Nothing depends on it."""
@@ -157,7 +159,7 @@ class Direct:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a connection has from `open()` on."""
+    """State of a connection from `open()` on."""
 
     session: RealtimeSession
     watch: WorkerWatch
@@ -166,7 +168,7 @@ class _Opened:
 
 
 class DirectConnection:
-    """A `AvatarConnection` without a way: the worker is in the agent's room."""
+    """An `AvatarConnection` that relays nothing: the worker is in the agent's room."""
 
     doubts_first_words = False
     """The user hears the worker itself."""
@@ -181,21 +183,21 @@ class DirectConnection:
     ) -> None:
         self._direct = direct
         self._room = room
-        """The agent's; not left here."""
+        """The agent's room; not left here."""
         self._credentials = credentials
         self._identity = identity
-        """Of the session's worker, alone in the call."""
+        """Identity of the session's worker, unique in the call."""
         self._invitation = secrets.token_hex(4)
-        """In the worker's token."""
+        """An attribute in the worker's token."""
         self._admitted_until = 0.0
-        """Loop time in seconds at which that token expires; set as it is made."""
+        """Loop time in seconds at which that token expires; set when it is made."""
         self._listener = listener
         self._opened: _Opened | None = None
         """None until `open()` looks for the worker."""
         self._stream: DataStreamDelivery | None = None
         """From `open_delivery()` until `aclose()`."""
         self._never_came = asyncio.Event()
-        """Never set: `worker_gone` of a worker that nobody has looked for."""
+        """Never set: the `worker_gone` before `open()`."""
 
     def _way(self) -> _Opened:
         if self._opened is None:
@@ -234,7 +236,7 @@ class DirectConnection:
         self._opened = _Opened(session, watch, on_lost)
         watch.open()
         self._direct.registry.listen(self._identity, self._listener)
-        # Whichever is seen first: what Runway says of such a session is not documented.
+        # Whichever is seen first, because Runway's statuses of such a session are not documented.
         await first_of(
             session.wait_until_under_way(timeout, on_queued),
             watch.wait_for_worker(session.id, timeout + 1.0),
@@ -253,7 +255,7 @@ class DirectConnection:
         raise session_failed(session.id, state)
 
     async def may_speak_unseen(self, timeout: float) -> bool:
-        """As soon as the user can hear it: the first picture may take longer."""
+        """True as soon as the user can hear it; the first picture may take longer."""
         way = self._way()
         await way.watch.wait_for_others(way.session.id, timeout)
         return True
@@ -284,7 +286,7 @@ class DirectConnection:
         )
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
-        """Always a data stream: a track for the worker would be heard by the user as well."""
+        """Always a data stream: the user would hear a track for the worker."""
         way = self._way()
         self._stream = DataStreamDelivery(
             self._room, self._identity, lambda: way.on_lost(LossReason.SPEECH_FAILED)
@@ -292,7 +294,7 @@ class DirectConnection:
         return "datastream", self._stream
 
     def way_out(self, reason: LossReason) -> str:
-        """Nothing is known: Runway documents that its worker says what the agent says here."""
+        """No advice: Runway documents that its worker says what the agent says here."""
         return ""
 
     async def send_end_call(self) -> bool:

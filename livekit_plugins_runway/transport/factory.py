@@ -37,7 +37,7 @@ def check_transport(
     room_options: rtc.RoomOptions | None = None,
     participant: ParticipantOptions | None = None,
 ) -> None:
-    """Raises `ConfigurationError` for what does not exist, or cannot go together."""
+    """Raises `ConfigurationError` for unknown values, and for options that cannot be combined."""
     check_choice("transport", transport, get_args(TransportOption))
     if transport == "direct" and delivery == "track":
         raise ConfigurationError(
@@ -66,15 +66,16 @@ def check_transport(
 
 @dataclass(frozen=True)
 class TransportOptions:
-    """What both transports are made of.
+    """What both transports are made from.
 
     Args:
         identity, name: of the avatar participant.
-        stall_timeout: of the bridge: seconds without a picture that are a loss.
-        token_ttl: of direct: for how long the worker's token admits it (`worker_token_ttl`).
-        allow_private: of direct: do not look at the LiveKit URL.
+        stall_timeout: of the bridge: seconds without a picture after which the avatar counts as
+            lost.
+        token_ttl: of direct: seconds for which the worker's token is valid (`worker_token_ttl`).
+        allow_private: of direct: do not check the LiveKit URL.
         allow_unencrypted: of direct.
-        background: ends what the transport's own end does not wait for.
+        background: runs the ends that closing the transport does not wait for.
         video, room_options: of the bridge.
     """
 
@@ -103,8 +104,9 @@ class TransportOptions:
         )
 
     def direct(self, *, second: bool = False) -> Direct:
-        """Raises `ConfigurationError` where Runway would refuse the LiveKit URL, or its worker
-        would speak in the clear in a room that is encrypted."""
+        """Raises `ConfigurationError` if Runway would refuse the LiveKit URL, or its worker would
+        send unencrypted media in an encrypted room.
+        """
         if why := self._in_the_clear():
             raise ConfigurationError(
                 f'{why} Use transport="bridge"; allow_unencrypted=True lifts this check.'
@@ -171,6 +173,7 @@ def make_transport(
 
 
 def worker_token_ttl(ready_timeout: float, join_timeout: float) -> datetime.timedelta:
-    """How long a worker may take to come: while its session is queued, and to join. Not longer, for
-    LiveKit renews the tokens of those who are in the room."""
+    """Seconds that a worker may take to join, including the time in Runway's queue. Not longer,
+    because LiveKit renews the tokens of participants in the room.
+    """
     return datetime.timedelta(seconds=ready_timeout + join_timeout + _TOKEN_MARGIN)

@@ -1,5 +1,6 @@
-"""The identity of the avatar participant, which no two in a room can have: LiveKit puts the first
-one out."""
+"""The identity of the avatar participant. Identities are unique in a room: LiveKit removes the
+first of two.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +14,24 @@ from ..log import logger
 
 DEFAULT_IDENTITY = "runway-avatar-agent"
 ATTRIBUTE_GAVE_WAY = "runway.gave_way"
-"""The identity that an avatar has left to another one while it joined. The SDK cannot be kept from
-trying once more after 15 s (docs/sdk-quirks.md), which puts the other one out: so that one leaves
-the identity, too, as soon as it sees this."""
+"""Holds the identity that an avatar has given up to another one while it was joining. The SDK
+cannot be kept from trying to join once more after 15 s (docs/sdk-quirks.md), which would remove the
+other one. So the other one gives the identity up, too, as soon as it sees this attribute.
+"""
 
 
 def another(identity: str) -> str:
-    """One that nobody has, for where that one is taken."""
+    """An unused identity, for use if this one is taken."""
     return f"{identity}-{secrets.token_hex(2)}"
 
 
 def free_identity(wanted: str, room: rtc.Room, agent_identity: str) -> str:
-    """The identity with which to join a room that is connected, or not yet.
-
-    An avatar whose agent is gone, or the same one, is a leftover of a killed job, or about to
-    leave: it is put out. Where another agent's avatar has the default identity, this one gets
-    another.
+    """The identity to join the room with; the room may be connected, or not yet. An avatar whose
+    agent is gone, or is this agent, was left by a killed job, or is about to leave: it is removed.
+    If another agent's avatar has the default identity, this one gets another.
 
     Raises:
-        ConfigurationError: it is the agent's own, or was asked for and somebody has it.
+        ConfigurationError: it is the agent's own, or it was passed by the user and is taken.
     """
     if wanted == agent_identity:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""What the participant that the user sees says of itself, who may see it, and who admits it."""
+"""Options of the avatar participant: attributes, who may see it, who makes its token."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from ..errors import ConfigurationError
 
 _RESERVED = ("lk.", "runway.")
-"""How attributes begin that LiveKit and this package give it."""
+"""Prefixes of attributes that LiveKit and this package set."""
 
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """What a token of the avatar participant has to say.
+    """What a token of the avatar participant must contain.
 
     Attributes:
         url: of the LiveKit server.
         room: name of the room to join (`room_join`), in which to publish a camera and a microphone
             (`can_publish`), and not to subscribe (`can_subscribe=False`).
-        identity: another one where the avatar joins again because its own was taken.
+        identity: of the participant; a different one if the avatar joins again because its own was
+            taken.
         name: the display name.
         kind: "agent".
-        attributes: with "lk.publish_on_behalf", by which front ends know whose face this is.
+        attributes: include "lk.publish_on_behalf", by which front ends know the avatar's agent.
         metadata: may be empty.
     """
 
@@ -40,20 +41,20 @@ TokenSource = Callable[[TokenRequest], Awaitable[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class ParticipantOptions:
-    """The participant that the user sees, beside its identity and its display name.
+    """The participant that the user sees, apart from its identity and its display name.
 
     Args:
-        attributes: of its own, beside "lk.publish_on_behalf"; no name may begin with "lk." or
-            "runway.".
-        metadata: of its own.
-        audience: identities of those who may see and hear it; who is in the room and not among them
-            is not waited for either, and is no reason for a face. None: all. Whoever records the
-            room has to be among them. Should the avatar participant be removed from the room, the
-            agent goes on by its own participant, whom all can hear. With "bridge" only.
-        token: a coroutine function that returns the participant's token; without it this process
-            makes one, with the API key and secret, which are not needed then. It is asked for each
-            attempt to join, and must answer within 10 s; what it raises is a `RunwayException` of
-            `start()`, and later a reason to ask again. With "bridge" only.
+        attributes: additional attributes, besides "lk.publish_on_behalf"; names must not begin with
+            "lk." or "runway.".
+        metadata: of the participant.
+        audience: identities that may see and hear the avatar. Nobody else is waited for, and no
+            session is kept running for anybody else. None: all. Include the recorder if the room is
+            recorded. If the avatar participant is removed from the room, the agent goes on by its
+            own participant, which everybody can hear. With "bridge" only.
+        token: a coroutine function that returns the participant's token; None: this process makes
+            one, with the API key and secret, which are not needed otherwise. It is called for each
+            attempt to join, and must return within 10 s. An exception in it is raised by `start()`
+            as a `RunwayException`; later it is called again. With "bridge" only.
 
     Raises:
         ConfigurationError: names what is wrong.

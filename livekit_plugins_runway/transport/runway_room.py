@@ -1,4 +1,6 @@
-"""The room that Runway hosts for one session: speech in, the worker's media and its loss out."""
+"""The room that Runway hosts for one session: sends speech, subscribes to the worker, reports its
+loss.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,14 @@ _WORKER_PREFIX = "worker:"
 
 
 def _missing_grants(token: str, needed: Iterable[str]) -> list[str]:
-    """Grants that a LiveKit token denies outright. Not verified: the server does that."""
+    """The grants that a LiveKit token denies explicitly. The token is not verified here; the server
+    does that.
+    """
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.InvalidTokenError:
         return []
-    # LiveKit grants what a token does not mention.
+    # A grant that a token does not mention is given.
     match claims.get("video"):
         case dict(video):
             return [grant for grant in needed if video.get(grant) is False]
@@ -57,13 +61,13 @@ _NEEDS: dict[DeliveryKind, tuple[str, ...]] = {
 
 
 class RunwayRoom:
-    """Joined as the session's user. Subscribes to the avatar worker's tracks alone.
+    """Joins as the session's user. Subscribes to the avatar worker's tracks only.
 
     Args:
         on_lost: called from the event loop when the worker is lost after its media had come, and
-            when its speech stream fails: perhaps twice, of which the first counts.
-        reports: told what the worker says of its playing; None: nobody.
-        background: sees an attempt to join that is given up to its end; None: `join()` does.
+            when its speech stream fails. So perhaps twice; only the first counts.
+        reports: receives the worker's reports on its playback; None: they are ignored.
+        background: finishes an attempt to join that was given up; None: `join()` does.
     """
 
     def __init__(
@@ -74,7 +78,7 @@ class RunwayRoom:
         reports: WorkerReports | None,
         background: BackgroundTasks | None = None,
     ) -> None:
-        # All of it is of the event loop's thread.
+        # Used by the event loop's thread only.
         self._session_id = session_id
         self._on_lost = on_lost
         self._reports = reports
@@ -88,14 +92,15 @@ class RunwayRoom:
         )
         """Open from `join()` until `aclose()`."""
         self._token = ""
-        """That of `join()`, which says what may be done here."""
+        """The token of `join()`; its grants say what is allowed in this room."""
         self._speech_track: TrackDelivery | None = None
-        """Published by `join()`, where the token allows it. Given up for a `_stream`: the worker is
-        never sent speech by both."""
+        """Published by `join()`, if the token allows it. Unpublished when a `_stream` is used: the
+        worker is never sent speech by both.
+        """
         self._stream: DataStreamDelivery | None = None
-        """Made by `open_delivery()`, if the worker takes speech that way."""
+        """Made by `open_delivery()`, if the worker takes data streams."""
         self._withdrawing: asyncio.Task[None] | None = None
-        """Takes the track off the room, beside the first words in the `_stream`."""
+        """The task that unpublishes the track while the first words go into the `_stream`."""
 
     @property
     def worker_gone(self) -> asyncio.Event:
@@ -107,8 +112,9 @@ class RunwayRoom:
         return self._room
 
     def is_worker(self, identity: str) -> bool:
-        """By its name; or else whoever shows a picture, for the name is not documented. Nobody
-        enters this room but whom Runway lets in."""
+        """By its identity, or, because that identity is not documented, any participant that
+        publishes video. Only Runway admits participants to this room.
+        """
         if identity.startswith(_WORKER_PREFIX):
             return True
         there = self._room.remote_participants.get(identity)
@@ -124,7 +130,7 @@ class RunwayRoom:
         Raises:
             RunwayRoomError: the room could not be joined.
             UnavailableError: the agent's voice could not be published there.
-            RoomTokenError: its token forbids to subscribe.
+            RoomTokenError: its token forbids subscribing.
         """
         self._token = credentials.token.get_secret_value()
         if missing := _missing_grants(self._token, ["canSubscribe"]):
@@ -157,13 +163,13 @@ class RunwayRoom:
     async def open_delivery(
         self, option: DeliveryOption, *, must_listen: bool = False
     ) -> tuple[DeliveryKind, SpeechDelivery]:
-        """Find out how the worker takes speech, and open that way.
+        """Find out how the worker takes speech, and open that delivery.
 
         `auto` asks with an `lk.clear_buffer` call: a worker that answers it takes data streams; one
         that refuses it, does not know it or does not answer within 2 s is given a microphone track.
 
         Args:
-            must_listen: give up a worker that does not subscribe to the track.
+            must_listen: give the worker up if it does not subscribe to the track.
 
         Raises:
             RoomTokenError: the token forbids what is needed.
@@ -187,7 +193,7 @@ class RunwayRoom:
             self._room, worker, lambda: self._on_lost(LossReason.SPEECH_FAILED)
         )
         if self._speech_track is not None:
-            # The first words do not wait for the server's answer.
+            # Do not delay the first words until the server answers.
             withdrawal = self._speech_track.withdraw()
             self._withdrawing = asyncio.create_task(withdrawal, name="runway_withdraw")
             self._speech_track = None
@@ -206,7 +212,7 @@ class RunwayRoom:
         return await send_end_call(self._room, worker)
 
     async def aclose(self) -> None:
-        """Leave, whatever goes wrong with what is closed before. Idempotent."""
+        """Close the delivery and leave the room; leave it even if closing fails. Idempotent."""
         self._watch.close()
         stream, self._stream = self._stream, None
         speech_track, self._speech_track = self._speech_track, None
@@ -217,7 +223,9 @@ class RunwayRoom:
             for outcome in await asyncio.gather(*endings, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     told = {"error": type(outcome).__name__}
-                    logger.warning("the way of speech was not closed in order", extra=told)
+                    logger.warning(
+                        "the delivery of speech could not be closed properly", extra=told
+                    )
         finally:
             await leave(self._room)
 
@@ -237,4 +245,4 @@ class RunwayRoom:
     def _on_started_rpc(self, call: rtc.RpcInvocationData) -> str:
         if self._reports is not None and call.caller_identity == self._watch.identity:
             self._reports.worker_started()
-        return "ok"  # whoever it was: an answer keeps a worker calm
+        return "ok"  # answer in any case, so that the caller does not time out

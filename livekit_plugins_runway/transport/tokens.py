@@ -1,4 +1,4 @@
-"""What the agent's LiveKit server grants: tokens for avatar participants, and their removal."""
+"""Tokens of the agent's LiveKit server for avatar participants, and its API to remove them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _API_TIMEOUT = 2.0
 """Seconds for a call of the room service."""
 _SERVER_ERRORS = (api.TwirpError, aiohttp.ClientError, TimeoutError)
 _TOKEN_TIMEOUT = 10.0
-"""Seconds for a token that is made elsewhere."""
+"""Seconds that `ParticipantOptions.token` may take."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class RoomCredentials:
     Attributes:
         room: its name.
         agent_identity: of the participant on whose behalf the avatar publishes.
-        api_key, api_secret: may be "" where the bridge's token is made elsewhere.
-        participant: what an avatar participant says of itself, and who makes its token.
+        api_key, api_secret: may be "" if `ParticipantOptions.token` makes the bridge's token.
+        participant: attributes of the avatar participant, and who makes its token.
     """
 
     url: str
@@ -50,13 +50,14 @@ class RoomCredentials:
     participant: ParticipantOptions = field(default_factory=ParticipantOptions)
 
     async def participant_token(self, identity: str, name: str, gave_way: str = "") -> str:
-        """For the avatar participant of the bridge: it may publish a camera and a microphone.
+        """A token for the avatar participant of the bridge: it may publish a camera and a
+        microphone.
 
         Args:
             gave_way: see `ATTRIBUTE_GAVE_WAY`.
 
         Raises:
-            UnavailableError: whoever makes it elsewhere did not.
+            UnavailableError: `ParticipantOptions.token` did not make one.
         """
         more = {ATTRIBUTE_GAVE_WAY: gave_way} if gave_way else {}
         if self.participant.token is not None:
@@ -90,13 +91,14 @@ class RoomCredentials:
     def worker_integration(
         self, identity: str, name: str, ttl: datetime.timedelta, invitation: str = ""
     ) -> LiveKitIntegration:
-        """For Runway's worker: what it needs to join this room and to speak for this agent.
+        """The invitation for Runway's worker: the URL and a token to join this room and to speak
+        for this agent.
 
         Args:
             invitation: becomes an attribute of the participant, if given.
 
         Raises:
-            ConfigurationError: something is longer than Runway takes.
+            ConfigurationError: something is longer than Runway accepts.
         """
         more = {ATTRIBUTE_INVITATION: invitation} if invitation else {}
         try:
@@ -124,9 +126,9 @@ class RoomCredentials:
         data: bool,
         more: dict[str, str],
     ) -> str:
-        # Kind and attribute are in the token, so that no client sees the participant without them:
-        # they tell front ends, and the agent itself, whose face this is. Byte streams, RPC and data
-        # reach a participant that may not subscribe (livekit-server 1.11.0).
+        # Kind and attribute are in the token, so that no client ever sees the participant without
+        # them. Front ends, and the agent itself, recognise the avatar by them. Byte streams, RPC
+        # and data reach a participant that may not subscribe (livekit-server 1.11.0).
         grants = api.VideoGrants(
             room_join=True,
             room=self.room,
@@ -148,20 +150,22 @@ class RoomCredentials:
         )
 
     async def remove(self, identity: str) -> None:
-        """Put a participant out of the room. Takes 2 s at most, and does not raise."""
+        """Remove a participant from the room. Takes 2 s at most, and does not raise."""
         try:
             async with self._api() as livekit:
                 await livekit.room.remove_participant(self._participant(identity))
         except _SERVER_ERRORS as error:
             if not _is_not_found(error):
                 logger.warning(
-                    "an avatar worker could not be put out of the room",
+                    "an avatar worker could not be removed from the room",
                     extra={"lk.pii.identity": identity, "error": type(error).__name__},
                 )
 
     async def is_taken(self, identity: str) -> bool:
-        """Whether another agent's avatar, or somebody else, is in the room with this identity. Asks
-        the server: takes 2 s at most, and does not raise. False where nothing is known."""
+        """True if another agent's avatar, or any other participant, is in the room with this
+        identity. Asks the server; takes 2 s at most, and does not raise. False if the server does
+        not answer.
+        """
         if not self.api_secret:
             return False
         try:
@@ -170,7 +174,7 @@ class RoomCredentials:
         except _SERVER_ERRORS as error:
             if not _is_not_found(error):
                 told = {"error": type(error).__name__}
-                logger.debug("who is in the room could not be asked", extra=told)
+                logger.debug("the LiveKit server did not answer who is in the room", extra=told)
             return False
         return there.attributes.get(ATTRIBUTE_PUBLISH_ON_BEHALF) != self.agent_identity
 

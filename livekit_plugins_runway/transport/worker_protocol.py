@@ -1,4 +1,4 @@
-"""What is said to and by Runway's avatar worker, in both transports: data messages and RPC."""
+"""Data messages and RPC exchanged with Runway's avatar worker, in both transports."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ AUDIO_STREAM_TOPIC = "lk.audio_stream"
 
 RPC_TIMEOUT = 2.0
 """Seconds that `lk.clear_buffer` may take."""
-# The SDK takes 7 s for the way there and back off what it is given, and leaves 1 s at least: a
-# small figure would give up on a worker that answers late.
+# The SDK subtracts 7 s for the round trip from this time-out, and leaves 1 s at least. A small
+# value would give up on a worker that answers late.
 _RPC_RESPONSE_TIMEOUT = RPC_TIMEOUT + 7.0
 
 DeliveryOption = Literal["auto", "datastream", "track"]
@@ -62,7 +62,7 @@ async def send_end_call(room: rtc.Room, worker: str) -> bool:
 
 
 def says_interrupted(payload: str) -> bool:
-    """What a worker's `lk.playback_finished` says; True where it does not say otherwise."""
+    """The content of a worker's `lk.playback_finished`; True if it does not say otherwise."""
     try:
         told = json.loads(payload)
     except (ValueError, RecursionError):

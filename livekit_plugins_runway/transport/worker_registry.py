@@ -1,4 +1,6 @@
-"""Avatar workers in the agent's room: hands on the RPCs of each, evicts those of lost sessions."""
+"""Avatar workers in the agent's room: dispatches their RPCs by sender, and evicts the workers of
+lost sessions.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +27,25 @@ from .worker_watch import has_left
 
 @dataclass(frozen=True)
 class _Unwanted:
-    """A worker that is to be evicted if it comes."""
+    """A worker that must be evicted if it joins."""
 
     invitation: str
-    """What its token says of it; "": only its identity is known."""
+    """The attribute in its token; "": only its identity is known."""
     until: float
-    """Loop time in seconds until which its token admits it."""
+    """Loop time in seconds at which its token expires."""
 
     def is_it(self, participant: rtc.RemoteParticipant) -> bool:
-        # A later avatar of the same room may have invited another worker of the same identity.
+        # A later avatar in the same room may have invited another worker with the same identity.
         told = participant.attributes.get(ATTRIBUTE_INVITATION, "")
         return self.invitation in ("", told)
 
 
 class WorkerRegistry:
-    """One for a call: a room has one handler for each RPC method, whoever calls.
+    """One per call, because a room has one handler for each RPC method, for all senders.
 
     Args:
-        remove: puts a participant out of the room, by its identity.
-        background: evicts those who come after `aclose()`.
+        remove: removes a participant from the room, by its identity.
+        background: evicts workers that join after `aclose()`.
     """
 
     def __init__(
@@ -52,25 +54,27 @@ class WorkerRegistry:
         remove: Callable[[str], Awaitable[None]],
         background: BackgroundTasks | None = None,
     ) -> None:
-        # All of it is of the event loop's thread.
+        # Used by the event loop's thread only.
         self._room = room
         self._remove = remove
         self._background = background or BackgroundTasks()
         self._reports: dict[str, WorkerReports] = {}
         self._unwanted: dict[str, _Unwanted] = {}
-        """By identity. Taken off as the eviction begins."""
+        """Workers to evict, by identity. Removed when the eviction begins."""
         self._leaving: dict[str, asyncio.Event] = {}
-        """Set when one that is being evicted has left."""
+        """Set when a worker that is being evicted has left."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._answering = False
         """The RPC methods are registered: from `open()` until `aclose()`."""
         self._watching = False
-        """The room's events are heard: until `aclose()`, or until nobody unwanted can come."""
+        """True while it listens to the room's events: until `aclose()`, or until no unwanted worker
+        can join any more.
+        """
         self._closed = False
         self._staying: asyncio.Task[None] | None = None
-        """After `aclose()`, while somebody unwanted may still come."""
+        """The task that runs after `aclose()`, while an unwanted worker may still join."""
         self._changed = asyncio.Event()
-        """Set when one who was unwanted has come, or the room is lost."""
+        """Set when an unwanted worker has joined, or the room is lost."""
         self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "participant_active": self._look,
             "track_published": self._look,
@@ -100,7 +104,7 @@ class WorkerRegistry:
                 self._room.off(event, handler)
 
     def listen(self, identity: str, reports: WorkerReports) -> None:
-        """Tell `reports` what this worker says of its playing."""
+        """Pass this worker's reports on its playback to `reports`."""
         self._reports[identity] = reports
 
     def forget(self, identity: str) -> None:
@@ -108,12 +112,14 @@ class WorkerRegistry:
         self._reports.pop(identity, None)
 
     def evict(self, identity: str, invitation: str = "", until: float = 0.0) -> None:
-        """Nobody knows the session of this worker, so only here it can be ended, if it comes.
+        """Evict this worker if it joins. Its session's id was lost, so the session can be ended
+        only here.
 
         Args:
-            invitation: tells it from others of this identity; "": all of them are unwanted.
-            until: loop time in seconds until which its token admits it: for so long it is waited
-                for after `aclose()`.
+            invitation: distinguishes it from others with this identity; "": all of them are
+                unwanted.
+            until: loop time in seconds at which its token expires; it is watched for until then,
+                also after `aclose()`.
         """
         self._unwanted[identity] = _Unwanted(invitation, until)
         self._changed.set()
@@ -122,9 +128,8 @@ class WorkerRegistry:
             self._stay_or_go()
 
     async def aclose(self) -> None:
-        """Wait for the evictions under way, a few seconds at most. Idempotent.
-
-        One whose token still admits it is evicted in the background, if it comes.
+        """Wait for running evictions, a few seconds at most. Idempotent. A worker whose token is
+        still valid is evicted in the background if it joins.
         """
         if self._answering and self._room.isconnected():
             for method in (RPC_PLAYBACK_FINISHED, RPC_PLAYBACK_STARTED):
@@ -143,12 +148,12 @@ class WorkerRegistry:
             self._unwatch()
 
     def _seconds_left(self) -> float:
-        """For which somebody unwanted may still come."""
+        """Seconds for which an unwanted worker may still join."""
         last = max((unwanted.until for unwanted in self._unwanted.values()), default=0.0)
         return last - asyncio.get_running_loop().time()
 
     async def _stay(self) -> None:
-        """Until nobody unwanted can come any more, or the room is lost."""
+        """Wait until no unwanted worker can join any more, or the room is lost."""
         try:
             while (left := self._seconds_left()) > 0:
                 self._changed.clear()
@@ -162,7 +167,7 @@ class WorkerRegistry:
     def _look(self, *_: object) -> None:
         for identity, participant in self._room.remote_participants.items():
             unwanted = self._unwanted.get(identity)
-            # One that has published takes part; what is sent to one that is still joining is lost.
+            # Wait until it has published: data sent to a participant that is still joining is lost.
             if unwanted and participant.track_publications and unwanted.is_it(participant):
                 del self._unwanted[identity]
                 self._leaving[identity] = asyncio.Event()
@@ -172,7 +177,7 @@ class WorkerRegistry:
                 self._changed.set()
 
     async def _evict(self, identity: str) -> None:
-        logger.warning("the worker of a session whose id was lost has come; it is sent away")
+        logger.warning("the worker of a session whose id was lost has joined; evicting it")
         await send_end_call(self._room, identity)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
@@ -206,4 +211,4 @@ class WorkerRegistry:
     def _on_started_rpc(self, call: rtc.RpcInvocationData) -> str:
         if (reports := self._reports.get(call.caller_identity)) is not None:
             reports.worker_started()
-        return "ok"  # whoever it was: an answer keeps a worker calm
+        return "ok"  # answer in any case, so that the caller does not time out

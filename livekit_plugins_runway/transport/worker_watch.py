@@ -1,4 +1,4 @@
-"""How both transports find Runway's avatar worker in a room, and see it go."""
+"""Finds Runway's avatar worker in a room, and notices when it is lost; for both transports."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from livekit import rtc
 from ..errors import AvatarJoinError, LossReason
 
 _ANSWER = 0.1
-"""Seconds that a worker takes at the least from speech to voice; Runway states a turn-around of
-1.75 s (runwayml.com, "Building Runway Characters")."""
+"""Minimum seconds of a worker from speech to voice; Runway states a turn-around of 1.75 s
+(runwayml.com, "Building Runway Characters").
+"""
 
 
 def has_left(participant: rtc.RemoteParticipant) -> bool:
-    """Whether the server said that it has left, or was put out. When this end's own connection is
-    built up anew, everybody is told to leave, without a reason (livekit 1.1.21)."""
+    """True if the server said that it has left, or was removed. When this side's own connection is
+    re-established, a leave without a reason is reported for every participant (livekit 1.1.21).
+    """
     return participant.disconnect_reason is not None
 
 
 class WorkerWatch:
-    """Waits in a room for the avatar worker, subscribes to its tracks, and sees it go.
+    """Waits in a room for the avatar worker, subscribes to its tracks, and reports its loss.
 
     Args:
         room: joined, or about to be.
@@ -38,23 +40,23 @@ class WorkerWatch:
         is_worker: Callable[[str], bool],
         on_lost: Callable[[LossReason], None],
     ) -> None:
-        # All of it is of the event loop's thread.
+        # Used by the event loop's thread only.
         self._room = room
         self._is_worker = is_worker
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        """Set by whatever a wait may hang on; cleared by the wait."""
+        """Set by every change that a wait depends on; cleared by the wait."""
         self._wanted = {rtc.TrackKind.KIND_AUDIO, rtc.TrackKind.KIND_VIDEO}
-        """Kinds to subscribe to. That a subscription to another kind ends is no loss."""
+        """Kinds of tracks to subscribe to. The end of a subscription to another kind is no loss."""
         self._published_at: dict[rtc.TrackKind.ValueType, float] = {}
         """Loop times at which the worker's publications were first seen here."""
         self._subscribed_at: dict[rtc.TrackKind.ValueType, float] = {}
         """Loop times at which their tracks first came."""
         self._tracks: dict[rtc.TrackKind.ValueType, rtc.RemoteTrack] = {}
-        """The worker's tracks that are subscribed to, as far as the room has told."""
+        """The worker's subscribed tracks, according to the room's events."""
         self._watching = False
-        """From when both tracks were there until `close()`: a loss is reported."""
+        """True from when both tracks were there until `close()`: losses are reported."""
         self._lost = False
         """A loss was reported; there is no second report."""
         self._away = False
@@ -62,11 +64,11 @@ class WorkerWatch:
         self._disconnected = False
         """The connection to the room was lost for good. Never reset."""
         self.identity: str | None = None
-        """Of the worker; None until it was seen, and kept when it has left."""
+        """Identity of the worker; None until it was seen, and kept when it has left."""
         self.gone = asyncio.Event()
-        """Set when the worker was seen to leave by itself. That this end has lost the room or lost
-        sight of it, or that somebody has put the worker out, says nothing about the worker, which
-        goes on, and bills."""
+        """Set when the worker was seen to leave by itself. Not set if this side has lost the room
+        or sight of the worker, or if the worker was removed: then the session goes on, and bills.
+        """
         self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "connection_state_changed": self._on_connection_state_changed,
             "participant_connected": self._scan,
@@ -87,7 +89,7 @@ class WorkerWatch:
 
     @property
     def present(self) -> bool:
-        """Whether the worker is in the room, as far as this end can see."""
+        """Whether the worker is in the room, as far as this side can see."""
         return self.identity is not None and not self._away
 
     def open(self) -> None:
@@ -113,9 +115,9 @@ class WorkerWatch:
     async def wait_for_others(self, session_id: str, timeout: float) -> None:
         """Wait until others in the room will have subscribed to the worker's tracks as well.
 
-        Nobody tells an agent when they have. This end has to subscribe to both as they do; once it
-        has the first, as much time again is enough, less what a worker takes to answer. A busy
-        machine makes that longer by itself.
+        LiveKit does not say when *others* have subscribed. So it is estimated: this side's own
+        first subscription took a time t, so wait t again, minus the worker's minimum response time.
+        On a busy machine t grows by itself.
 
         Raises:
             AvatarJoinError: a track was not published after `timeout` seconds, or the worker or
@@ -149,7 +151,9 @@ class WorkerWatch:
         return audio, video
 
     def unsubscribe_video(self) -> None:
-        """The picture is no longer needed here; that it is published still counts."""
+        """Unsubscribe from the picture, which is no longer needed here. Its publication is still
+        watched.
+        """
         self._wanted = {rtc.TrackKind.KIND_AUDIO}
         worker = self._room.remote_participants.get(self.identity or "")
         for publication in worker.track_publications.values() if worker else ():
@@ -186,7 +190,9 @@ class WorkerWatch:
     # -- room events ----------------------------------------------------------------------------
 
     def _scan(self, *_: object) -> None:
-        """Find the worker and subscribe. A reconnect may swallow events, but not the state."""
+        """Find the worker and subscribe. Reads the room's state, because events may be lost in a
+        reconnect.
+        """
         for identity, participant in self._room.remote_participants.items():
             if not self._is_worker(identity):
                 continue
@@ -242,7 +248,7 @@ class WorkerWatch:
         self._report_loss(LossReason.WORKER_LEFT)
 
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
-        # "disconnected" is not always told of one's own disconnect (livekit 1.1.21).
+        # "disconnected" is not always emitted for one's own disconnect (livekit 1.1.21).
         if state == rtc.ConnectionState.CONN_DISCONNECTED:
             self._disconnected = True
             self._changed.set()

@@ -224,7 +224,7 @@ async def test_a_server_that_does_not_answer_is_waited_for_two_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert await RoomService(delay=30.0).remove("worker") == pytest.approx(2.0, abs=0.1)
-    assert "could not be put out" in caplog.text
+    assert "could not be removed" in caplog.text
 
 
 # -- addresses; more of them in test_direct.py --

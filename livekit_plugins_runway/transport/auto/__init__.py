@@ -1,2 +1,3 @@
-"""`transport="auto"`: begins with one transport, and goes over to the other where that one cannot
-give a face."""
+"""`transport="auto"`: begins with one transport, and changes to the other if the first gives no
+avatar.
+"""

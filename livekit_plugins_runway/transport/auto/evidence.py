@@ -1,8 +1,8 @@
-"""What a failure says of the transport by which it came. Pure.
+"""What a failure says about the transport in use. Pure.
 
 What Runway documents: in a room that it hosts, without `integration`, its worker converses by
-itself; with `integration` it joins the agent's room and says what the agent says. What the workers
-of an account really do is found out in the call.
+itself; with `integration` it joins the agent's room and says what the agent says. What an account's
+workers really do is found out in the call.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DOES_NOT_SAY_IT = (LossReason.SPEECH_FOREIGN, LossReason.SPEECH_STALLED)
 
 
 def other_may_do_better(kind: TransportKind, error: RunwayException, *, repeated: bool) -> bool:
-    """Whether the other transport may give a face where this one has failed for a reason of its
-    own.
+    """True if the other transport may give an avatar, because this failure is due to the transport.
 
     Args:
-        kind: the one that has failed.
-        repeated: by it an avatar was heard to say the agent's words, so it works for this account.
+        kind: the transport that has failed.
+        repeated: with it an avatar was heard to say the agent's words, so it works for this
+            account.
     """
     if repeated:
         return False
@@ -43,7 +43,7 @@ def other_may_do_better(kind: TransportKind, error: RunwayException, *, repeated
 
 
 def _bridge_is_closed(error: RunwayException) -> bool:
-    """The room that Runway hosts, or the way to it, is not what is needed."""
+    """True if the room that Runway hosts cannot be used, or cannot be reached."""
     if isinstance(error, AvatarJoinError):
         return error.missing != "participant" and error.reason == "timed_out"
     if isinstance(error, RequestError):
@@ -53,7 +53,7 @@ def _bridge_is_closed(error: RunwayException) -> bool:
 
 
 def _direct_is_closed(error: RunwayException) -> bool:
-    """Runway does not take the invitation, or its worker does not come by it."""
+    """True if Runway refuses the invitation, or its worker does not join."""
     if isinstance(error, RequestError):
         refused = isinstance(error, RequestRejectedError | ForbiddenError | ServerError)
         return refused and not isinstance(error, CreditsError) and error.operation == "create"
@@ -61,7 +61,8 @@ def _direct_is_closed(error: RunwayException) -> bool:
 
 
 def other_delivery_may_do_better(error: RunwayException, *, repeated: bool) -> bool:
-    """Whether a worker that took the agent's words as a data stream, and was silent, may say them
-    where it hears them. One that says words of its own will not."""
+    """True for a worker that took a data stream and was silent: it may speak what it hears on a
+    track. A worker that says words of its own will not.
+    """
     lost = isinstance(error, AvatarLostError) and error.reason == LossReason.SPEECH_STALLED
     return lost and not repeated

@@ -1,4 +1,4 @@
-"""What calls have found out of the workers of a Runway account, for the calls that follow."""
+"""What calls have found out about the workers of a Runway account, for later calls."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ..worker_protocol import DeliveryKind
 
 _FILE = "transports.json"
 _VALID_FOR = 7 * 86_400.0
-"""Seconds. Runway may change what its workers do: then a call finds it out again."""
+"""Seconds. Then a call finds it out again, because Runway may have changed its workers."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """By this transport, and this delivery, an avatar was heard to say the agent's words."""
+    """With this transport and delivery an avatar was heard to say the agent's words."""
 
     transport: TransportKind
     delivery: DeliveryKind
@@ -34,22 +34,22 @@ class Learned:
 class LearnedTransports:
     """Pass the same one to each `AvatarSession` of a process: `AvatarSession(learned=...)`.
 
-    A call writes what it has found out as soon as an avatar was heard to say the agent's words, and
-    takes it back when that transport fails it. What is a week old is not believed any more. Kept
-    apart by the key, Runway's address and the LiveKit server; none of them is written down as it
-    is.
+    A call stores its finding as soon as an avatar was heard to say the agent's words, and deletes
+    it when that transport fails. Findings expire after a week. They are separate for each key,
+    Runway address and LiveKit server; these are stored as a fingerprint only.
 
     Args:
-        path: also kept in this file, which is made with mode 0600: LiveKit runs each job in a
-            process of its own. None: in this object alone. A file that cannot be read or written
-            is done without, and that is logged.
+        path: also stored in this file, made with mode 0600, because LiveKit runs each job in a
+            process of its own. None: in this object only. If the file cannot be read or written,
+            that is logged, and the call goes on without it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._known: dict[str, tuple[Learned, float]] = {}
-        """By account: what, and when in Unix seconds. Written by `note()` and `forget()`, and by
-        what they and `recall()` read."""
+        """By account: the finding, and its time in Unix seconds. Written by `note()` and
+        `forget()`, and when they or `recall()` read the file.
+        """
 
     @classmethod
     def on_this_machine(cls) -> LearnedTransports:
@@ -67,26 +67,26 @@ class LearnedTransports:
         return cls(folder / _FILE)
 
     def recall(self, account: str) -> Learned | None:
-        """None where nothing is known, or nothing that is still believed."""
+        """None if nothing is known, or it has expired."""
         self._read()
         learned, noted_at = self._known.get(account, (None, 0.0))
         age = time.time() - noted_at
         return learned if 0.0 <= age < _VALID_FOR else None
 
     def note(self, account: str, learned: Learned) -> None:
-        """It works for this account."""
+        """Store that it works for this account."""
         self._read()
         self._known[account] = learned, time.time()
         self._write()
 
     def forget(self, account: str) -> None:
-        """It does not, or not any more."""
+        """Store that it does not work, or not any more."""
         self._read()
         if self._known.pop(account, None) is not None:
             self._write()
 
     def _read(self) -> None:
-        """What other processes have written."""
+        """Read what other processes have stored."""
         if self._path is None:
             return
         try:
@@ -97,7 +97,7 @@ class LearnedTransports:
             self._complain("read", error)
 
     def _write(self) -> None:
-        """As a whole: whoever reads it meanwhile has the former one."""
+        """Replace the file as a whole, so that a concurrent reader gets the former one."""
         if self._path is None:
             return
         told = {
@@ -140,7 +140,7 @@ class AccountMemory:
 
     Args:
         learned: None: nothing is kept.
-        secrets: what tells the account: key, Runway's address, LiveKit's.
+        secrets: what identifies the account: key, Runway's address, LiveKit's address.
     """
 
     def __init__(self, learned: LearnedTransports | None, *secrets: str) -> None:

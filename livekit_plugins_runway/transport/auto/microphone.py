@@ -1,4 +1,4 @@
-"""Where the plain voice speaks while the transport may change."""
+"""The track of the agent's own voice while the transport may change."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from ...playout.ports import Microphone
 _QUIET = 300
 """Largest sample of 10 ms between words, -41 dBFS."""
 _PAUSE = 4
-"""Pieces of 10 ms that make a pause. Two receivers are late by up to 0.08 s more or less than one
-another: words on either side of the change would run into each other."""
+"""Pieces of 10 ms that make a pause. The latency of two receivers differs by up to 0.08 s, so words
+just before and after the change would overlap.
+"""
 
 
 class MovingMicrophone:
-    """Of one transport at a time. Written to by the sink, moved by the transport.
-
-    The two tracks are both there, and listened to, while it moves: what was written to the former
-    is heard to its end, and what follows by the other one.
+    """Writes to the track of one transport at a time. The sink writes, the transport moves it. Both
+    tracks are published and subscribed to during the change: what was written to the former is
+    heard to its end, the rest on the other one.
     """
 
     def __init__(self, microphone: Microphone) -> None:
         self._microphone = microphone
         self._next: Microphone | None = None
-        """It waits for a pause."""
+        """Set while it waits for a pause."""
         self._moved = asyncio.Event()
         """Set while nothing waits."""
         self._quiet_for = 0
         """Pieces in a row that were silent."""
 
     async def move_to(self, microphone: Microphone, patience: float) -> None:
-        """With the next pause in what is said, or if nothing is; after `patience` seconds in any
-        case. Cancelled, it has not moved: whoever cancels closes the other one."""
+        """Move in the next pause of the speech, or at once if nothing is said; after `patience`
+        seconds in any case. If it is cancelled, it has not moved, and the caller must close the
+        other one.
+        """
         former, self._next = self._microphone, microphone
         self._moved.clear()
         try:
@@ -47,7 +49,7 @@ class MovingMicrophone:
 
     def _move(self) -> None:
         if self._next is not None:
-            self._microphone.keep_alive()  # what was written last may wait to fill its packet
+            self._microphone.keep_alive()  # the last samples may wait until their packet is full
             self._microphone, self._next = self._next, None
         self._moved.set()
 
@@ -59,7 +61,7 @@ class MovingMicrophone:
         await self._microphone.push_audio(pcm)
 
     def keep_alive(self) -> None:
-        """Nobody writes: see `Microphone`."""
+        """Nothing is written now: see `Microphone`."""
         self._move()
         self._microphone.keep_alive()
 

@@ -1,4 +1,4 @@
-"""The transport that may become the other one, once in a call, and the voice with it."""
+"""A transport that can change to the other one, once in a call, together with the voice."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from .learned import AccountMemory, Learned
 from .microphone import MovingMicrophone
 
 _LISTENED_TO = 3.0
-"""Seconds for the users to subscribe to the voice's new track. Whoever takes longer is waited for
-there, as at the start of a call."""
+"""Seconds for the users to subscribe to the voice's new track. Users that take longer are waited
+for there, as at the start of a call.
+"""
 _LOOK_EVERY = 0.05
-"""Seconds. Nobody tells of a subscription here."""
+"""Seconds; there is no event for a subscription here."""
 _PAUSE_COMES = 3.0
-"""Seconds for a pause in what the voice says."""
+"""Seconds to wait for a pause in the speech."""
 _DECODERS = 0.5
 """Seconds of silence on a track that is subscribed to, in which decoders come to run: words that
 followed at once lost up to 0.08 s (tests/avatar/test_auto_transport.py, without it)."""
 
 
 class MakeTransports(Protocol):
-    """Makes each of the two, when it is its turn."""
+    """Makes the transports, each when it is needed."""
 
     def bridge(self, *, second: bool) -> Bridge: ...
 
@@ -48,14 +49,14 @@ class AutoTransport:
     """One of the two at a time.
 
     Args:
-        make: `second` is for one that comes in mid-call: another identity, since whoever has the
-            first one may still be about to leave.
-        memory: what earlier calls have found out, and this one will.
-        delivery: as the user has asked for; another one is tried only with "auto".
-        check_first_words: hold back what the first avatar says until it is known to be the agent's
-            words, while nothing is known of it.
+        make: `second` is for one that comes in mid-call: with another identity, because the
+            participant with the first one may not have left yet.
+        memory: findings of earlier calls; this call adds its own.
+        delivery: as the user has passed it; another one is tried only with "auto".
+        check_first_words: if nothing was learned, hold back the first avatar's sound until it is
+            known to be the agent's words.
         on_changed: called when the other transport has the voice.
-        background: leaves the former transport.
+        background: closes the former transport.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class AutoTransport:
         on_changed: Callable[[TransportChanged], None],
         background: BackgroundTasks,
     ) -> None:
-        # All of it is of the event loop's thread.
+        # Used by the event loop's thread only.
         self._make = make
         self._memory = memory
         self._may_try_track = delivery == "auto"
-        """The worker was not given the agent's words on a track instead of a data stream yet."""
+        """True until a track was tried instead of a data stream."""
         self._check_first_words = check_first_words
         self._on_changed = on_changed
         self._background = background
@@ -80,16 +81,16 @@ class AutoTransport:
         if learned is not None and learned.transport == "direct" and make.why_not_direct():
             learned = None
         self._learned = learned
-        """Of the present transport; None: nothing is known of it, or not any more."""
+        """What was learned about the present transport; None: nothing, or it was wrong."""
         self._current: Bridge | Direct
-        """Changed by `_change()` alone."""
+        """Changed by `_change()` only."""
         if learned is not None and learned.transport == "direct":
             self._current = make.direct(second=False)
         else:
             self._current = make.bridge(second=False)
             self._current.delivery = None if learned is None else learned.delivery
         self._repeated = False
-        """By the present transport an avatar was heard to say the agent's words in this call."""
+        """With the present transport, an avatar was heard to say the agent's words in this call."""
         self._failed: RunwayException | None = None
         """Why the first transport was left; None: it was not."""
         self._microphone = MovingMicrophone(self._current.microphone)
@@ -144,7 +145,9 @@ class AutoTransport:
             and self._may_try_track
             and other_delivery_may_do_better(error, repeated=repeated)
         ):
-            logger.warning("the avatar did not say what it was sent: it is given a track to hear")
+            logger.warning(
+                "the avatar did not say the data stream that it was sent: trying a track"
+            )
             self._may_try_track = False
             current.delivery = "track"
             self._forget()
@@ -164,14 +167,15 @@ class AutoTransport:
         return await self._change(error)
 
     def _forget(self) -> None:
-        """It was wrong, or is not so any more."""
+        """What was learned is wrong, or outdated."""
         if self._learned is not None:
             self._learned = None
             self._memory.forget()
 
     async def _change(self, error: RunwayException) -> RunwayException | None:
-        """The other one has the voice first, and then the former leaves. Cancelled, or where the
-        other one cannot join, nothing has changed."""
+        """Move the voice to the other transport, then close the former. If it is cancelled, or the
+        other one cannot join, nothing has changed.
+        """
         assert self._on_evicted is not None
         await self._join_over.wait()
         former, other = self._current, self._other()
@@ -183,12 +187,12 @@ class AutoTransport:
             self._background.start(other.aclose(), "runway_leave_other_transport")
             if not isinstance(failure, UnavailableError):
                 raise
-            logger.warning("the other transport was not possible", exc_info=failure)
+            logger.warning("the other transport cannot be used", exc_info=failure)
             return error
         self._current, self._failed, self._repeated = other, error, False
         self._background.start(former.aclose(), "runway_leave_former_transport")
         logger.warning(
-            "the avatar goes over from one transport to the other",
+            "the avatar changes from one transport to the other",
             extra={
                 "old": former.kind,
                 "new": other.kind,
@@ -209,7 +213,7 @@ class AutoTransport:
 
 
 async def _until_heard(microphone: Microphone) -> None:
-    """Until whoever is there hears its silence. Bounded."""
+    """Wait until the users in the room receive its silence. Bounded."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _LISTENED_TO
     microphone.keep_alive()
