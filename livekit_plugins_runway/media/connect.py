@@ -1,4 +1,4 @@
-"""Joining a LiveKit room so that it can be cancelled, and leaving it in a time that is known."""
+"""Joins a LiveKit room, cancellably, and leaves it in bounded time."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from .._common.tasks import BackgroundTasks
 from ..log import logger
 
 LEAVE_TIMEOUT = 5.0
-"""Seconds for which the SDK's answer to a disconnect is waited."""
+"""Seconds to wait for the SDK's answer to a disconnect."""
 ABANDONED_TIMEOUT = 60.0
-"""Seconds for which the answer to an abandoned attempt is waited; the SDK gives up after about 32
-where a server accepts TCP and stays silent."""
+"""Seconds to wait for the answer to an abandoned attempt. The SDK gives up after about 32 s if a
+server accepts TCP and stays silent.
+"""
 
 SUBSCRIBING = 1.0
-"""Seconds in which the others in a room subscribe to a track, be it that it or they have just come:
-a few ways through the network. On loopback 0.05 s do (20 of 20)."""
+"""Seconds in which the others in a room subscribe to a new track, or a new participant to the
+tracks: a few round trips. On loopback 0.05 s are enough (20 of 20).
+"""
 
 
 class Subscribing:
-    """Whether the others in a room may be about to subscribe to what this end publishes in it.
+    """Whether others in the room may still be subscribing to tracks of this participant.
 
-    If a track goes away meanwhile, the server (livekit-server 1.11.0 to 1.13.5,
-    `pkg/rtc/transport.go`, `getNumUnmatchedTransceivers`) asks those who have one peer connection
-    (livekit 1.1.21) for one more section of it for that track, again after each answer: they
-    negotiate for the rest of their stay, and each takes a core and more. In 18 of 20 rooms where
-    the track was there for 0.01 s, in 3 of 20 at 0.05 s, in none at 0.1 s.
+    If a track is unpublished meanwhile, the server (livekit-server 1.11.0 to 1.13.5,
+    `pkg/rtc/transport.go`, `getNumUnmatchedTransceivers`) asks clients with a single peer
+    connection (livekit 1.1.21) for one more media section for that track, again after each answer.
+    They renegotiate for the rest of their stay, and each takes a core and more. Seen in 18 of 20
+    rooms if the track was there for 0.01 s, in 3 of 20 at 0.05 s, in none at 0.1 s.
     """
 
     def __init__(self) -> None:
         self._since = float("-inf")
-        """Loop time at which a track was last published, or somebody came."""
+        """Loop time at which a track was last published, or a participant joined."""
 
     def begin(self, *_: object) -> None:
-        """A track was published, or somebody has come."""
+        """Note that a track was published, or a participant has joined."""
         self._since = asyncio.get_running_loop().time()
 
     async def wait(self, room: rtc.Room) -> None:
-        """Until they have subscribed; at once if nobody else is there, or the room is lost."""
+        """Wait until they have subscribed; returns at once if nobody else is in the room, or it is
+        lost.
+        """
         if room.isconnected() and room.remote_participants:
             since = asyncio.get_running_loop().time() - self._since
             await asyncio.sleep(max(0.0, SUBSCRIBING - since))
@@ -57,15 +61,14 @@ async def connect(
 ) -> None:
     """Join `room`, subscribing to nothing.
 
-    In livekit 1.1.21 a `Room.connect()` cancelled at the wrong moment kills the process: the
-    native side panics when nobody takes its answer ("timed out waiting for
-    ReadyForRoomEventRequest"), and the SDK turns a panic into SIGTERM. So a cancelled attempt is
-    always seen to its end and undone.
+    In livekit 1.1.21 a `Room.connect()` cancelled at the wrong moment kills the process: the native
+    side panics if its answer is not taken ("timed out waiting for ReadyForRoomEventRequest"), and
+    the SDK turns a panic into SIGTERM. So a cancelled attempt is always completed, and then undone.
 
     Args:
-        background: does that for a cancelled attempt, which then raises at once; None: the caller
-            waits for it.
-        options: of the connection; what they say of subscribing does not count.
+        background: completes a cancelled attempt, so that the cancellation is raised at once; None:
+            the caller waits for it.
+        options: of the connection; `auto_subscribe` is ignored.
 
     Raises:
         livekit.rtc.ConnectError: refused, or not reached in time.
@@ -84,10 +87,10 @@ async def connect(
 
 
 async def _undo(room: rtc.Room, attempt: asyncio.Task[None]) -> None:
-    """See an abandoned attempt to its end, and leave the room that it has joined after all."""
+    """Complete an abandoned attempt, and leave the room if it was joined."""
     await asyncio.wait({attempt}, timeout=ABANDONED_TIMEOUT)
     if not attempt.done():
-        logger.error("an attempt to join a room that was given up has never ended")
+        logger.error("an abandoned attempt to join a room has not ended in time")
         attempt.cancel()
     elif not attempt.cancelled() and attempt.exception() is None:
         await leave(room)
@@ -103,26 +106,30 @@ async def _until_ended(task: asyncio.Task[None]) -> None:
 
 
 async def leave(room: rtc.Room) -> None:
-    """Leave `room`, in at most `LEAVE_TIMEOUT` seconds. What goes wrong is logged: there is nothing
-    that could be done about it."""
+    """Leave `room`, in at most `LEAVE_TIMEOUT` seconds. Errors are logged; nothing can be done
+    about them.
+    """
     try:
         async with asyncio.timeout(LEAVE_TIMEOUT):
             await room.disconnect()
     except Exception as error:  # noqa: BLE001  the SDK raises nothing narrower
-        logger.warning("a room was not left in order", extra={"error": type(error).__name__})
+        logger.warning("a room could not be left properly", extra={"error": type(error).__name__})
 
 
 def encryption_of(room: rtc.Room) -> rtc.E2EEOptions | None:
-    """The keys with which a room was joined; None if it is not encrypted, or not connected yet."""
+    """The encryption options with which a room was joined; None if it is not encrypted, or not
+    connected yet.
+    """
     if not room.isconnected() or not room.e2ee_manager.enabled:
         return None
     return room.e2ee_manager.options
 
 
 def adopt_keys(source: rtc.Room, target: rtc.Room) -> None:
-    """Give `target` the keys that `source` has by now: the shared ones or, where each participant
-    has its own, those of the participant in `target`. The last one that is new to it is the one
-    that it encrypts with from then on. Without effect unless both are encrypted."""
+    """Copy the present keys of `source` to `target`: the shared keys or, if each participant has
+    its own, those of the participant in `target`. `target` encrypts with the last new key from then
+    on. No effect unless both are encrypted.
+    """
     given, taken = encryption_of(source), encryption_of(target)
     if given is None or taken is None:
         return

@@ -1,4 +1,4 @@
-"""The plain voice on the agent's own participant, where Runway's worker is in the same room."""
+"""The agent's own voice, on a track of the agent's own participant; used with "direct"."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ _QUEUE_MS = 50
 class FallbackTrack:
     """A track of the agent's own participant, silent while the avatar speaks.
 
-    Its source is not "microphone": front ends take the agent's microphone, where there is one, for
-    that of the avatar (`useVoiceAssistant` of components-js) and would show, or play, this silence
-    instead of the avatar's voice. What plays a room's sound plays it all the same.
+    Its source is not "microphone": front ends that look for the voice assistant's track
+    (`useVoiceAssistant` of components-js) prefer the agent's microphone, and would play this
+    silence instead of the avatar's voice. Front ends that play all audio of the room play this
+    track.
 
     Args:
         room: of the agent's own participant.
-        anew: it comes in place of a track that was listened to, and is gone.
+        anew: True if it replaces a track that had subscribers and is lost.
     """
 
     def __init__(self, room: rtc.Room, *, anew: bool = False) -> None:
@@ -44,12 +45,12 @@ class FallbackTrack:
         """From `publish()` to `aclose()`."""
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None
         self._subscribing = Subscribing()
-        """Of the others, to this track."""
+        """Subscriptions of the others to this track."""
         self._closed = False
         self._room_lost = asyncio.Event()
-        """The connection is gone for good."""
+        """The connection is lost for good."""
         self.speaking_avatars: set[str] = set()
-        """Identities of avatars that speak now instead of it."""
+        """Identities of the avatars that speak at present, in place of this track."""
         self._handlers: dict[rtc.room.EventTypes, Callable[..., None]] = {
             "local_track_subscribed": self._on_subscribed,
             "local_track_republished": self._on_republished,
@@ -61,14 +62,16 @@ class FallbackTrack:
 
     @property
     def subscribed(self) -> bool:
-        """See `TrackSubscription.subscribed`. Nobody tells who has subscribed to the avatar's own
-        track: whoever hears this one is taken to hear that, too."""
+        """See `TrackSubscription.subscribed`. There is no event for subscriptions to the avatar's
+        own track, so a subscriber of this track is assumed to hear that one, too.
+        """
         return self._subscription.subscribed
 
     @property
     def reachable(self) -> bool:
-        """See `TrackSubscription.reachable`. What an avatar says does not pass here: the user hears
-        it whatever becomes of the agent's own connection."""
+        """See `TrackSubscription.reachable`. The avatar's voice does not pass through here, so the
+        user hears it even if the agent's own connection is interrupted.
+        """
         return bool(self.speaking_avatars) or self._subscription.reachable
 
     async def publish(self) -> None:
@@ -81,8 +84,8 @@ class FallbackTrack:
             self._room.on(event, handler)
         self._listeners = Listeners(self._room, self._subscription.on_listeners)
         self._listeners.look()
-        # Not before: it takes 2 ms, for which the request to Runway would wait. A source with a
-        # queue sends silence by itself (livekit 1.1.21), so that no receiver loses the first words.
+        # Not earlier: it takes 2 ms, which would delay the request to Runway. A source with a queue
+        # sends silence by itself (livekit 1.1.21), so that no receiver loses the first words.
         self._source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=_QUEUE_MS)
         self._track = rtc.LocalAudioTrack.create_audio_track("agent-voice", self._source)
         options = rtc.TrackPublishOptions(
@@ -95,7 +98,7 @@ class FallbackTrack:
         )
         self._publishing.add_done_callback(self._subscribing.begin)
         try:
-            # Cut off half-way, it would leave a track that nobody knows of.
+            # If it was interrupted, a track would be left without a reference to it.
             async with asyncio.timeout(_PUBLISH_TIMEOUT):
                 await asyncio.shield(self._publishing)
         except TimeoutError as error:
@@ -109,9 +112,10 @@ class FallbackTrack:
             ) from error
 
     async def push_audio(self, pcm: bytes) -> None:
-        """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect before `publish()` and
-        after `aclose()`. What the SDK does not take, or not within 1 s, is lost, and that is
-        logged: the next may be taken."""
+        """Send 10 ms of int16 mono PCM at 48 kHz at once. No effect before `publish()` and after
+        `aclose()`. Sound that the SDK refuses, or does not take within 1 s, is lost and logged; the
+        next call may succeed.
+        """
         if self._closed or self._source is None:
             return
         frame = rtc.AudioFrame(pcm, SAMPLE_RATE, 1, len(pcm) // BYTES_PER_SAMPLE)
@@ -122,10 +126,10 @@ class FallbackTrack:
             logger.debug("sound was not sent", extra={"error": type(error).__name__})
 
     def keep_alive(self) -> None:
-        """Its source is silent by itself."""
+        """Nothing to do: the source sends silence by itself."""
 
     async def aclose(self) -> None:
-        """Take the track off the room, which goes on without it. Idempotent."""
+        """Unpublish the track. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -136,7 +140,7 @@ class FallbackTrack:
             async with asyncio.timeout(_SETTLE_TIMEOUT):
                 await first_of(self._unpublish(), self._room_lost.wait())
         except TimeoutError:
-            logger.debug("the agent's voice was not taken off its room in time")
+            logger.debug("the agent's voice could not be unpublished in time")
         except Exception as error:  # noqa: BLE001  there is nothing more to be done about it
             logger.debug("nothing to unpublish", extra={"error": type(error).__name__})
         finally:
@@ -156,7 +160,7 @@ class FallbackTrack:
     def _on_connection_state_changed(self, state: rtc.ConnectionState.ValueType) -> None:
         if state == rtc.ConnectionState.CONN_DISCONNECTED:
             self._room_lost.set()
-            self._subscription.on_over()  # nobody restores it: the job ends
+            self._subscription.on_over()  # not restored: the job ends
 
     def _on_subscribed(self, track: rtc.Track) -> None:
         if self._track is not None and track.sid == self._track.sid:

@@ -1,4 +1,4 @@
-"""Who listens: the people in a room, and whether one has subscribed to a track."""
+"""Whether somebody listens: the people in a room, and subscriptions to a track."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 from ..log import logger
 
 SUBSCRIBE_TIMEOUT = 20.0
-"""Seconds for which the first speech waits for somebody who is in the room and does not subscribe:
-a client that only reads, or only looks."""
+"""Seconds that the first speech waits for a user who is in the room and does not subscribe, such as
+a client that only reads, or only watches.
+"""
 MAX_ABSENCE = 30.0
-"""Seconds for which speech waits for a connection that is being restored."""
+"""Seconds that speech waits for a connection that is being restored."""
 _SETTLE = 1.0
-"""Seconds in which somebody who has just come subscribes, where a former subscription was somebody
-else's."""
+"""Seconds in which a user who has just joined subscribes, if an earlier subscription was another
+participant's.
+"""
 _USERS = {
     rtc.ParticipantKind.PARTICIPANT_KIND_STANDARD,
     rtc.ParticipantKind.PARTICIPANT_KIND_SIP,
@@ -35,17 +37,17 @@ _EVENTS: tuple[rtc.room.EventTypes, ...] = (
 
 
 Audience = Collection[str] | None
-"""Identities of those who may see and hear the avatar; None: all."""
+"""Identities that may see and hear the avatar; None: all."""
 
 
 def is_user(participant: rtc.Participant) -> bool:
-    """A person, or what connects one: no agent, egress or ingress."""
+    """True for a person, or a client that connects one; False for agent, egress and ingress."""
     speaks_for_an_agent = ATTRIBUTE_PUBLISH_ON_BEHALF in participant.attributes
     return participant.kind in _USERS and not speaks_for_an_agent
 
 
 def is_listener(participant: rtc.Participant) -> bool:
-    """A user who would hear what is said now: not one whose phone rings."""
+    """True for a user who would hear speech now; False for a phone that is still ringing."""
     return is_user(participant) and participant.attributes.get(_CALL_STATUS, "active") == "active"
 
 
@@ -54,7 +56,9 @@ def is_in(audience: Audience, participant: rtc.Participant) -> bool:
 
 
 def restrict(room: rtc.Room, audience: Audience) -> None:
-    """Let nobody else subscribe to what this end publishes in the room. Before it publishes."""
+    """Allow subscriptions to this participant's tracks to `audience` only. Call it before
+    publishing.
+    """
     if audience is not None:
         room.local_participant.set_track_subscription_permissions(
             allow_all_participants=False,
@@ -66,10 +70,11 @@ def restrict(room: rtc.Room, audience: Audience) -> None:
 
 
 class Listeners:
-    """Watches a room for listeners, by who is in it at each event: a reconnect may swallow events.
+    """Watches a room for listeners. Reads the list of participants at each event, because events
+    may be lost in a reconnect.
 
     Args:
-        on_change: called with whether there is one, at each change: at first there is none.
+        on_change: called at each change with True if there is a listener; at first there is none.
         audience: who counts.
     """
 
@@ -80,12 +85,12 @@ class Listeners:
         self._on_change = on_change
         self._audience = audience
         self._present = False
-        """Written by `look()` alone."""
+        """Written by `look()` only."""
         for event in _EVENTS:
             room.on(event, self.look)
 
     def look(self, *_: object) -> None:
-        """Account for who is there now."""
+        """Read the present participants."""
         there = self._room.remote_participants.values()
         present = any(is_listener(one) and is_in(self._audience, one) for one in there)
         if present != self._present:
@@ -99,29 +104,30 @@ class Listeners:
 
 
 class TrackSubscription:
-    """Told of what happens to the track, to its connection, and of who is there to listen.
+    """Decides whether somebody hears a track: from subscriptions, the connection, and the listeners
+    in the room.
 
-    The server tells once that a track was subscribed to, and not by whom: it may have been another
-    agent. So it counts only together with a listener who is in the room. While nobody is, speech
-    waits without limit, as that of an agent without an avatar does; once somebody has listened,
-    nobody is waited for who has left.
+    The server reports once that a track was subscribed to, but not by whom; it may have been
+    another agent. So a subscription counts only while a listener is in the room. While there is no
+    listener, speech waits without limit, as that of an agent without an avatar does. Once somebody
+    has listened, speech goes on even if they leave.
     """
 
     def __init__(self) -> None:
-        # All of it is of the event loop's thread. Loop times in seconds.
+        # Used by the event loop's thread only. Times are loop times in seconds.
         self._is_subscribed = False
-        """The server says so of the present track."""
+        """The server has reported a subscription to the present track."""
         self._awaited_since: float | None = None
-        """Since when a listener is there, and is given time to subscribe; None: nobody is."""
+        """Since when there is a listener, who is given time to subscribe; None: there is none."""
         self._settles_at = 0.0
-        """From here on the subscription counts as a listener's."""
+        """From this time on, the subscription counts as a listener's."""
         self._is_met = False
-        """Somebody has listened before."""
+        """True once somebody has listened."""
         self._away_since: float | None = None
 
     @property
     def subscribed(self) -> bool:
-        """True once somebody listens, or was waited for."""
+        """True once somebody listens, or the wait for it has ended."""
         if self._awaited_since is None:
             return False
         now = asyncio.get_running_loop().time()
@@ -131,15 +137,16 @@ class TrackSubscription:
 
     @property
     def reachable(self) -> bool:
-        """False from when the connection to the agent room is interrupted until somebody listens
-        again: what is sent meanwhile is lost. True again after `MAX_ABSENCE` seconds, for the agent
-        must not wait for ever."""
+        """False while the connection to the agent's room is interrupted, until somebody listens
+        again: speech sent meanwhile is lost. True again after `MAX_ABSENCE` seconds, so that the
+        agent does not wait for ever.
+        """
         if self._away_since is None:
             return True
         return asyncio.get_running_loop().time() - self._away_since > MAX_ABSENCE
 
     def on_listeners(self, present: bool) -> None:
-        """Whether there is anybody in the room who could listen."""
+        """True if there is a listener in the room."""
         now = asyncio.get_running_loop().time()
         if present and self._awaited_since is None:
             self._awaited_since = now
@@ -154,7 +161,7 @@ class TrackSubscription:
         self.on_back()
 
     def on_republished(self) -> None:
-        """Whoever listened has to subscribe anew."""
+        """A new track: listeners must subscribe again."""
         if self._is_subscribed:
             self._begin_anew()
             self.on_away()
@@ -166,18 +173,18 @@ class TrackSubscription:
             self._away_since = asyncio.get_running_loop().time()
 
     def on_back(self) -> None:
-        """The connection is there again; it counts once somebody listens."""
+        """The connection is restored; it counts once somebody listens."""
         if self._away_since is not None and self._is_subscribed:
             logger.info("the agent room is reached again")
             self._away_since = None
 
     def on_lost(self) -> None:
-        """The connection is gone, and another one will be made."""
+        """The connection is lost, and another one will be made."""
         self._begin_anew()
         self.on_away()
 
     def on_over(self) -> None:
-        """The connection is gone for good: there is nothing to wait for."""
+        """The connection is lost for good, so nothing is waited for."""
         self._away_since = None
 
     def _begin_anew(self) -> None:

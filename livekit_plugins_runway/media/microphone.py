@@ -17,13 +17,12 @@ _MAX_CATCH_UP = 0.1
 
 
 class LiveMicrophone:
-    """What is written goes out at once: a queue would add its length to the voice's latency.
-
-    While nobody writes it can be kept alive with silence. A thread paces that: a busy event loop
-    would be late with it, and the user's receiver would expect the same of the words that follow.
+    """Sends sound at once: a queue would add its length to the voice's latency. While nothing is
+    written, it can be kept alive with silence. A thread paces the silence: a busy event loop would
+    send it late, and the user's receiver would then buffer the following words for longer.
 
     Args:
-        way: to the media; None: the one that `ways.choose()` takes.
+        way: the way to the SDK's media; None: that of `ways.choose()`.
     """
 
     def __init__(self, way: MediaWay | None = None) -> None:
@@ -45,15 +44,16 @@ class LiveMicrophone:
 
     def _send(self, pcm: bytes) -> None:
         if len(pcm) > len(SILENCE) and self._sent % 2:
-            # The second half of what comes would wait for the next to fill its packet.
+            # Else the second half of the next sound would wait until its packet is full.
             pcm = SILENCE + pcm
         for start in range(0, len(pcm), len(SILENCE)):
             self._sender.send(pcm[start : start + len(SILENCE)])
             self._sent += 1
 
     def keep_alive(self) -> None:
-        """Be silent from now on until something is written, for `SILENT_FOR` seconds at most. From
-        the event loop's thread only."""
+        """Send silence until something is written, for `SILENT_FOR` seconds at most. From the event
+        loop's thread only.
+        """
         if self._closed:
             return
         self._silent_until = time.monotonic() + SILENT_FOR
@@ -65,12 +65,13 @@ class LiveMicrophone:
     def _pace(self) -> None:
         try:
             self._keep_pace()
-        except Exception:  # noqa: BLE001  the next `keep_alive()` begins anew
+        except Exception:  # noqa: BLE001  the next `keep_alive()` starts again
             logger.exception("the avatar's microphone could not be kept alive")
 
     def _keep_pace(self) -> None:
         while not self._closed:
-            # Now and then, for a word from another thread may undo the call to wake up and close.
+            # Poll, because a write from another thread may clear the event that wakes this thread
+            # up to close.
             self._silent.wait(SILENT_FOR)
             due = time.monotonic()
             while self._silent.is_set() and not self._closed:

@@ -1,4 +1,4 @@
-"""Hears an avatar that publishes in the agent's room by itself, to know what it has said."""
+"""Listens to an avatar that publishes in the agent's room by itself, to know what it has said."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from .video import MIN_FRAME_SIDE, is_blank
 from .ways import ended
 
 _HOPS = 5
-"""50 ms at a time: nothing of it is passed on, so there is no hurry."""
+"""50 ms at a time; it is not relayed, so latency does not matter."""
 
 
 class AvatarMonitor:
-    """An `AvatarMedia` that nothing here can hold back: for accounting alone.
-
-    The picture is looked at until the first one has come, and then no longer: decoding it for the
-    whole call would cost as much as a relay, for the sake of noticing that it stalls.
+    """An `AvatarMedia` that only listens: it cannot hold the avatar's media back. Pictures are
+    decoded until the first one has come. Decoding them for the whole call, only to notice that they
+    stall, would cost as much as a relay.
 
     Args:
         on_first_frame: called once, when the first picture has come.
-        on_active: called with whether it counts, by `activate()` and `deactivate()`.
+        on_active: called with True by `activate()`, with False by `deactivate()`.
     """
 
     def __init__(
@@ -45,12 +44,12 @@ class AvatarMonitor:
         self._active = False
 
     def activate(self) -> None:
-        """From now on what it says counts."""
+        """Count what it says from now on."""
         self._active = True
         self._on_active(True)
 
     def deactivate(self) -> None:
-        """From now on it does not count; to be neither seen nor heard, it must leave."""
+        """Count what it says no more. Only its leaving makes it invisible and silent."""
         self._active = False
         self._on_active(False)
 

@@ -1,11 +1,11 @@
-"""The way to the media past the queues of the LiveKit SDK.
+"""The way to the media that bypasses the queues of the LiveKit SDK.
 
-Of each event the SDK tells every room and every stream of the process, through the event loop. What
-blocks that loop for 50 ms delays all that passes it by as much, the user's receiver keeps a longer
-jitter buffer for ten seconds and more, and most of the work is done for nobody (docs/relay.md).
-What is here asks the native library as the SDK's own streams and sources do (`audio_stream.py`,
-`audio_source.py`, `video_stream.py`), by parts of the SDK that are not public. They are used
-nowhere else, and nothing imports this module but `ways.py`, when it has chosen it.
+The SDK passes each event to every room and every stream of the process, through the event loop. If
+that loop is blocked for 50 ms, all media are delayed by as much, and the user's receiver keeps a
+longer jitter buffer for ten seconds and more; and most of these deliveries are discarded by their
+receivers (docs/relay.md). This module calls the native library as the SDK's own streams and sources
+do (`audio_stream.py`, `audio_source.py`, `video_stream.py`), with private parts of the SDK. They
+are used nowhere else, and this module is imported by `ways.py` only, when this way was chosen.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from ..playout.audio import BYTES_PER_SAMPLE, PACKET, SAMPLE_RATE
 from .ways import Guarded, MediaWay, Picture, ended
 
 _NOBODY = 1 << 62
-"""Who waits for the answer to `Sender.send()`; the SDK counts those who do wait from 1."""
+"""The async id of requests of `Sender.send()`, whose answers are not awaited. The SDK counts its
+own ids from 1.
+"""
 
 _REQUESTS = {
     "capture_audio_frame": ("source_handle", "request_async_id", "buffer"),
@@ -40,8 +42,9 @@ _EVENTS = {
 
 
 def missing() -> list[str]:
-    """What this module uses of the SDK, beyond what it imports, and does not find there. Loads the
-    native library."""
+    """The private parts that this module uses, besides its imports, and that the installed SDK
+    lacks. Loads the native library.
+    """
     client = FfiClient.instance
     attributes = [(client, "_queue"), (client, "_ffi_lib")]
     attributes += [(client.queue, name) for name in ("_lock", "_subscribers", "put")]
@@ -56,16 +59,15 @@ def missing() -> list[str]:
 
 
 class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
-    """The SDK's queue of events, in its place as long as somebody here uses it: what concerns this
-    module goes straight to whom it concerns, in the thread of the SDK in which it arrives; all else
-    goes to the queue that was there before.
+    """Replaces the SDK's process-wide queue of events while it is in use. Events of this module's
+    streams are handled at once, on the SDK's thread in which they arrive; all others are forwarded
+    to the former queue.
 
-    It has that queue's own lock and list of subscribers. So whichever of the two somebody still
-    holds while they are exchanged, what is put there reaches everybody, and who subscribes there
-    stays subscribed.
+    It shares that queue's lock and list of subscribers. So code that still holds either of the two
+    during the exchange reaches all subscribers, and subscriptions to either stay valid.
 
     `_users` and the client's queue are written under that lock, from any thread. `_streams` is
-    written by the opener, under `_opening`, and by the SDK's thread that tells of a stream's end.
+    written by the opener, under `_opening`, and by the SDK's thread that reports a stream's end.
     """
 
     def __init__(self, former: FfiQueue[ffi_pb2.FfiEvent]) -> None:
@@ -80,7 +82,9 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
 
     @classmethod
     def enter(cls) -> _Exchange:
-        """The one that is in place; from any thread. Each `enter()` needs one `leave()`."""
+        """Put it in place, or return the one that is; from any thread. Each `enter()` needs one
+        `leave()`.
+        """
         client = FfiClient.instance
         with client.queue._lock:
             exchange = client.queue
@@ -90,8 +94,9 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
         return exchange
 
     def leave(self) -> None:
-        """The last one puts the former queue back, unless somebody else has put one in this one's
-        place meanwhile."""
+        """The last `leave()` restores the former queue, unless other code has replaced this one
+        meanwhile.
+        """
         client = FfiClient.instance
         with self._lock:
             self._users -= 1
@@ -99,8 +104,9 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
                 client._queue = self._former
 
     def open(self, request: ffi_pb2.FfiRequest, on_event: Callable[[Any], None]) -> FfiHandle:
-        """Open a stream; each of its events goes to `on_event`, from the first one on, which must
-        not raise."""
+        """Open a stream. `on_event` gets all its events, from the first one on, and must not
+        raise.
+        """
         with self._opening:
             answer: Any = FfiClient.instance.request(request)
             opened = getattr(answer, answer.WhichOneof("message"))
@@ -109,17 +115,17 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
         return handle
 
     def forget(self, stream: int) -> None:
-        """Of a stream that has ended."""
+        """Forget a stream that has ended."""
         self._streams.pop(stream, None)
 
     def put(self, item: ffi_pb2.FfiEvent) -> None:
-        """In any thread of the SDK."""
+        """Called in any thread of the SDK."""
         kind = item.WhichOneof("message")
         if kind == "audio_stream_event" or kind == "video_stream_event":
             event = getattr(item, kind)
             on_event = self._streams.get(event.stream_handle)
             if on_event is None:
-                with self._opening:  # it may be the first of a stream that is opened right now
+                with self._opening:  # it may be the first event of a stream that is being opened
                     on_event = self._streams.get(event.stream_handle)
             if on_event is not None:
                 self._keep_thread_state()
@@ -131,21 +137,22 @@ class _Exchange(FfiQueue[ffi_pb2.FfiEvent]):
         self._former.put(item)
 
     def _keep_thread_state(self) -> None:
-        """Let Python keep its state of this thread, which the SDK made. It would make and free one,
-        with its memory mappings, in each of its calls: where two calls shared two cores, the kernel
-        took 2.1 to 2.4 s for each instead of 1.6 s, and speech stalled (docs/relay.md). The state
-        is not released; such threads are few, and last as long as the process."""
+        """Make Python keep its thread state for this thread, which the SDK created. Otherwise it
+        makes and frees one, with its memory mappings, in each callback: with two calls on two
+        cores, kernel time rose from 1.6 s to 2.1 to 2.4 s for each, and speech stalled
+        (docs/relay.md). The state is not released; such threads are few, and live as long as the
+        process.
+        """
         if not hasattr(self._known, "thread"):
             self._known.thread = True
             ctypes.pythonapi.PyGILState_Ensure()
 
 
 class Sender:
-    """A `ways.Sender` that asks the native library in the thread of who sends.
+    """A `ways.Sender` that calls the native library in the sender's thread.
 
-    `_closed` is written by the event loop's thread. What another thread sends at that moment may
-    still go out; the answer to it, should it come when the SDK's queue is back in its place, finds
-    nobody who waits for it.
+    `_closed` is written by the event loop's thread. Sound that another thread sends at that moment
+    may still go out. Its answer is ignored, even if it comes when the SDK's queue was restored.
     """
 
     def __init__(self, source: rtc.AudioSource) -> None:
@@ -168,7 +175,7 @@ class Sender:
         _ask(request)  # the library has its own copy of the sound when this returns
 
     def clear(self) -> None:
-        """Nothing waits here."""
+        """Nothing to do: nothing is queued here."""
 
     async def aclose(self) -> None:
         if not self._closed:
@@ -177,7 +184,7 @@ class Sender:
 
 
 def _ask(request: ffi_pb2.FfiRequest) -> None:
-    """Make a request whose answer says nothing that is wanted."""
+    """Make a request whose answer is not needed."""
     library, data = FfiClient.instance._ffi_lib, request.SerializeToString()
     answer, size = ctypes.POINTER(ctypes.c_ubyte)(), ctypes.c_size_t()
     there = ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_ubyte))
@@ -193,7 +200,7 @@ class _Stream:
     `ended` is set in the event loop.
 
     Args:
-        request: that opens it.
+        request: the request that opens it.
         on_frame: called with each `frame_received` of its events, in a thread of the SDK.
         on_end: called in the event loop when it has ended.
     """
@@ -228,15 +235,16 @@ class _Stream:
         self._on_end()
 
     async def aclose(self) -> None:
-        """Idempotent. To be awaited before the room is left: the library still holds the track
-        until it tells of the stream's end."""
+        """Idempotent. Await it before the room is left: the library holds the track until it
+        reports the stream's end.
+        """
         self._handle.dispose()
         await ended(self.ended.wait())
 
 
 class VoiceTap:
-    """A `ways.VoiceTap` whose callback is called in a thread of the SDK, as the sound comes out of
-    the jitter buffer. It holds up all events of the SDK.
+    """A `ways.VoiceTap` whose callback is called in a thread of the SDK, as sound leaves the jitter
+    buffer. The callback delays all events of the SDK.
 
     `_closed` is written by the event loop's thread and read by that of the SDK.
     """
@@ -271,12 +279,13 @@ class VoiceTap:
 
 
 class _BorrowedFrame(rtc.VideoFrame):
-    """A picture where the native library keeps it: nothing is copied. Valid as long as it is
-    held."""
+    """A picture in the native library's memory; nothing is copied. Valid as long as this object is
+    held.
+    """
 
     def __init__(self, buffer: video_frame_pb2.OwnedVideoBuffer) -> None:
         info = buffer.info
-        self._owner = FfiHandle(buffer.handle.id)  # frees it when it is collected
+        self._owner = FfiHandle(buffer.handle.id)  # freed when it is garbage-collected
         size = sum(component.size for component in info.components)
         there = (ctypes.c_uint8 * size).from_address(info.data_ptr)
         super().__init__(info.width, info.height, info.type, memoryview(there).cast("B"))

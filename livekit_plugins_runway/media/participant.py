@@ -1,4 +1,4 @@
-"""The participant that the user sees and hears: one for the whole call, whatever is behind it."""
+"""The avatar participant, which the user sees and hears; the same one for the whole call."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
 from .ways import MediaWay, choose
 
 _NEGOTIATION = 0.2
-"""Seconds after publishing in which the SDK loses its farewell: who leaves then stays in the room
-as a ghost for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0)."""
+"""Seconds after publishing in which the SDK loses the leave message: a participant that leaves then
+stays in the room for up to 14 s (measured: livekit 1.1.21, livekit-server 1.11.0).
+"""
 _FIRST_REJOIN, _SLOWEST_REJOIN = 0.5, 8.0
 _ENTRIES = 3
-"""Times that it tries to enter at first, each time under another identity, where two jobs start at
-once in one room."""
+"""First attempts to join, each under another identity, for two jobs that start at the same time in
+one room.
+"""
 _PUBLISH_TIMEOUT = 10.0
-"""Seconds for the room to take a track. Where a room is lost, answers are not to be relied on: that
-to an unpublication never comes (`transport/delivery.py`)."""
+"""Seconds for the room to accept a track. From a lost room answers may never come, such as that to
+an unpublication (`transport/delivery.py`).
+"""
 
 
 class Eviction(enum.Enum):
     """Why the participant was removed from the room."""
 
-    REPLACED = "replaced"  # by another one with its identity
+    REPLACED = "replaced"  # by another participant with its identity
     REMOVED = "removed"
     ROOM_OVER = "room_over"
 
@@ -50,7 +53,7 @@ _EVICTIONS: dict[rtc.DisconnectReason.ValueType, Eviction] = {
 
 
 def eviction_by(reason: rtc.DisconnectReason.ValueType) -> Eviction | None:
-    """What a disconnect means; None: the connection was lost, or left."""
+    """The kind of eviction that a disconnect means; None: the connection was lost, or left."""
     return _EVICTIONS.get(reason)
 
 
@@ -64,16 +67,16 @@ async def _no_token() -> str:
 class AvatarParticipant:
     """Publishes the avatar's microphone at once and its camera with the first real frame.
 
-    Publishing a camera before there is a picture shows a green screen; a microphone that is there
-    early, with silence, loses nobody the first words.
+    A camera published without a picture shows a green screen. A microphone that is published early,
+    with silence, gives everybody time to subscribe before the first words.
 
     Args:
-        video: what becomes of the pictures, and how they are published.
-        way: to the media, of all that it takes and gives; None: the one that `ways.choose()` takes.
-        background: sees an attempt to join that is given up to its end; None: `aclose()` does.
-        room_options: called for each attempt to join: of its connection, with the keys of a room
-            that is encrypted.
-        audience: who may subscribe, and is waited for; None: all.
+        video: size, frame rate and encoding of the pictures.
+        way: the way to the SDK's media; None: that of `ways.choose()`.
+        background: completes an attempt to join that was given up; None: `aclose()` does.
+        room_options: called for each attempt to join; returns the options of its connection, with
+            the keys of an encrypted room.
+        audience: identities that may subscribe, and are waited for; None: all.
     """
 
     def __init__(
@@ -84,51 +87,56 @@ class AvatarParticipant:
         room_options: Callable[[], rtc.RoomOptions] = rtc.RoomOptions,
         audience: Audience = None,
     ) -> None:
-        # All of it is of the event loop's thread; only `microphone` may be written to from others.
-        # The sources (microphone, camera) last for the call; the room and the tracks are made anew
-        # by each `_rejoin()`.
+        # Used by the event loop's thread only, except that `microphone` may be written to from
+        # others. The sources (microphone, camera) live for the whole call; each `_rejoin()` makes a
+        # new room and new tracks.
         self.way = way or choose()
         self._background = background
         self._room_options = room_options
         self._audience = audience
         self._video = video or VideoOptions()
         self._fitter = VideoFitter(self._video)
-        """It has a clock: `max_fps` counts each picture that it is given."""
+        """Stateful: `max_fps` counts each picture that it is given."""
         self._room = rtc.Room()
-        """The agent's room, as this participant. Events of one that was replaced count no more."""
+        """The agent's room, as this participant. Events of a former `_room` are ignored."""
         self.microphone = LiveMicrophone(self.way)
         self._microphone_track = self._voice_track()
-        """Published in `_room`, or about to be."""
+        """Published in `_room`, or being published."""
         self._camera: rtc.VideoSource | None = None
-        """From the first picture on; its size is that of the first picture."""
+        """Made with the first picture, in its size."""
         self._camera_track: rtc.LocalVideoTrack | None = None
-        """Of `_camera`, in `_room`. Muted while there are no pictures."""
+        """The track of `_camera`, in `_room`. Muted while there are no pictures."""
         self._url = ""
         self._make_token: Callable[[], Awaitable[str]] = _no_token
         self._on_evicted: Callable[[Eviction], None] = _tell_nobody
-        """As given to `join()`; before it nothing uses them."""
+        """Set by `join()`; not used before."""
         self._stand_in: Microphone | None = None
-        """Where the voice speaks instead, once the participant was removed. See `speak_by()`."""
+        """The track of the agent's own voice, once the participant was removed. See
+        `speak_by()`.
+        """
         self._subscription = TrackSubscription()
         self._listeners: Listeners | None = None
-        """Of `_room`, while it is joined."""
+        """The listeners in `_room`, while it is joined."""
         self._subscribing = Subscribing()
-        """Of the others, to what is published in `_room`."""
+        """Subscriptions of the others to the tracks in `_room`."""
         self._published_at = float("-inf")
         """Loop time at which the microphone was last published."""
         self._lost = asyncio.Event()
         """Set when `_room` is lost, cleared when another one is tried."""
         self._replaced = False
-        """`_room` was lost to another participant of this one's identity."""
+        """`_room` was lost because another participant joined with this one's identity."""
         self._present = False
-        """In `_room`, with the microphone. A room that is lost from then on is joined again."""
+        """Joined `_room`, with the microphone published. A room that is lost after that is joined
+        again.
+        """
         self._rejoining: asyncio.Task[None] | None = None
-        """The one `_rejoin()` that runs, or the last one. Ended by `aclose()`."""
+        """The task of the running or last `_rejoin()`. Cancelled by `aclose()`."""
         self._opening: asyncio.Task[bool] | None = None
-        """The one `_publish_first()` that runs, or the last one. It outlives who has asked for it,
-        for a track that is given up half-way may still appear. Ended by `aclose()`."""
+        """The task of the running or last `_publish_first()`. It is not cancelled with its caller,
+        because a track whose publication is given up may still appear. Cancelled by `aclose()`.
+        """
         self._closed = False
-        """From `aclose()` on: pictures are dropped, and a lost room is not joined again."""
+        """Set by `aclose()`: pictures are dropped, and a lost room is not joined again."""
 
     @property
     def subscribed(self) -> bool:
@@ -145,7 +153,9 @@ class AvatarParticipant:
         return self._subscription.reachable
 
     def speak_by(self, stand_in: Microphone) -> None:
-        """From now on the plain voice speaks there: the participant will not be back."""
+        """Send the agent's own voice to this track from now on; the participant will not be
+        back.
+        """
         self._stand_in = stand_in
 
     async def join(
@@ -157,10 +167,10 @@ class AvatarParticipant:
         """Join the agent room and publish the microphone.
 
         Args:
-            make_token: called for each attempt to join; a connection that the SDK could not restore
-                is made anew, and so is one that another participant of its identity has ended. May
-                raise `UnavailableError`.
-            on_evicted: called when it was put out. If it was replaced, `make_token` is to give
+            make_token: called for each attempt to join. A connection that the SDK could not
+                restore, or that was ended by another participant with its identity, is made again.
+                May raise `UnavailableError`.
+            on_evicted: called when it was removed. If it was replaced, `make_token` must use
                 another identity from then on.
 
         Raises:
@@ -180,12 +190,13 @@ class AvatarParticipant:
         self._present = True
 
     def give_way(self) -> bool:
-        """Another participant has come with its identity. An attempt to join is given up, and made
-        again under the next identity: the SDK tells whoever is put out while it joins only after
-        15 s (livekit 1.1.21). Who has joined is told at once, so then nothing is to be done.
+        """Another participant has joined with its identity. Give up a running attempt to join, and
+        try again under the next identity: while it joins, the SDK reports the removal only after 15
+        s (livekit 1.1.21). Once it has joined, the removal is reported at once, so nothing is done
+        here.
 
         Returns:
-            Whether an attempt was given up.
+            True if an attempt was given up.
         """
         joining = not self._present
         if joining:
@@ -193,8 +204,9 @@ class AvatarParticipant:
         return joining
 
     def enter_anew(self) -> None:
-        """Leave the room, and join it again with other options or another identity. From now on
-        nothing more is said or shown in the room that is left."""
+        """Leave the room, and join it again with other options or another identity. Nothing more is
+        sent to the former room.
+        """
         if self._closed or not self._present:
             return
         self._present = False
@@ -213,7 +225,7 @@ class AvatarParticipant:
         adopt_keys(room, self._room)
 
     def _take_another_room(self) -> rtc.Room:
-        """To be entered in place of the one that is lost."""
+        """Make a room to join in place of the lost one."""
         self._room = rtc.Room()
         self._lost.clear()
         self._replaced = False
@@ -221,8 +233,9 @@ class AvatarParticipant:
         return self._room
 
     async def _enter(self, room: rtc.Room) -> None:
-        """As `join()`. An answer that does not come, be it that the room is lost before, is not
-        waited for."""
+        """As `join()`. A missing answer is not waited for, for example if the room is lost
+        meanwhile.
+        """
         for event, handler in self._handlers(room).items():
             room.on(event, handler)
         options = rtc.TrackPublishOptions(
@@ -255,7 +268,7 @@ class AvatarParticipant:
         try:
             async with asyncio.timeout(_PUBLISH_TIMEOUT):
                 await first_of(publishing, self._lost.wait())
-        finally:  # it may be there even if nobody waits for it any more
+        finally:  # the track may exist even if the wait was given up
             self._subscribing.begin()
         if self._lost.is_set():
             raise PublishTrackError("the room was lost meanwhile")
@@ -299,7 +312,7 @@ class AvatarParticipant:
         if eviction in (Eviction.REMOVED, Eviction.ROOM_OVER):
             if self._rejoining is not None:
                 self._rejoining.cancel()
-        elif present:  # else whoever is about to enter it goes on, or gives up
+        elif present:  # else the running attempt goes on, or gives up
             self._rejoining = asyncio.create_task(self._rejoin(), name="runway_rejoin")
 
     def _stop_looking(self) -> None:
@@ -308,7 +321,7 @@ class AvatarParticipant:
             self._listeners = None
 
     async def _rejoin(self) -> None:
-        """Until it is in the room again, or closed. The tracks are published anew."""
+        """Try until it is in the room again, or closed. Publishes new tracks."""
         delay = _FIRST_REJOIN
         while not self._present:
             await asyncio.sleep(delay)
@@ -319,11 +332,16 @@ class AvatarParticipant:
                 if self._camera is not None:
                     await self._publish_camera(self._camera)
                 self._present = True
-            except Exception as error:  # noqa: BLE001  whatever it is, the voice must come back
+            except Exception as error:  # noqa: BLE001  whatever the error is, the voice must come back
                 usual = isinstance(error, UnavailableError | PublishTrackError | TimeoutError)
                 level = logging.DEBUG if usual else logging.ERROR
                 told = {"error": type(error).__name__}
-                logger.log(level, "not in the room yet", exc_info=not usual, extra=told)
+                logger.log(
+                    level,
+                    "the avatar participant could not join its room again yet",
+                    exc_info=not usual,
+                    extra=told,
+                )
                 self._stop_looking()
                 await self._subscribing.wait(room)
                 await leave(room)
@@ -332,7 +350,7 @@ class AvatarParticipant:
         return rtc.LocalAudioTrack.create_audio_track("avatar-voice", self.microphone.source)
 
     async def push_audio(self, pcm: bytes) -> None:
-        """Send 10 ms of int16 mono PCM at 48 kHz at once. Without effect after `aclose()`."""
+        """Send 10 ms of int16 mono PCM at 48 kHz at once. No effect after `aclose()`."""
         if self._stand_in is not None:
             await self._stand_in.push_audio(pcm)
         else:
@@ -349,11 +367,11 @@ class AvatarParticipant:
         """Publish the camera with its first picture. As `push_video`.
 
         Returns:
-            False if the picture was not sent: not fit for it, the camera was published before, or
+            False if the picture was not sent: it is too small, the camera was published before, or
             the room is lost for now.
 
         Raises:
-            UnavailableError: the room does not take it. The next call tries again.
+            UnavailableError: the room refused it. The next call tries again.
         """
         if self._camera is not None or self._away or not self._takes(frame):
             return False
@@ -368,10 +386,10 @@ class AvatarParticipant:
         return False
 
     async def _publish_first(self, picture: rtc.VideoFrame, timestamp_us: int) -> bool:
-        """As `open_camera()`, of a picture that fits."""
+        """As `open_camera()`, for a picture of valid size."""
         camera = rtc.VideoSource(picture.width, picture.height)
-        # Before it is published, so that no black picture comes first, and once more after it:
-        # nobody gets what comes before.
+        # Capture before publishing, so that no black picture comes first, and once more after it,
+        # because earlier pictures reach nobody.
         camera.capture_frame(picture, timestamp_us=timestamp_us)
         try:
             await self._publish_camera(camera)
@@ -379,7 +397,7 @@ class AvatarParticipant:
             self._camera_track = None
             await camera.aclose()
             if self._lost.is_set() and isinstance(error, PublishTrackError):
-                return False  # with the room; in the next one another picture opens it
+                return False  # lost with the room; in the next room another picture opens it
             if isinstance(error, PublishTrackError | TimeoutError):
                 raise UnavailableError("The avatar's camera could not be published.") from error
             raise
@@ -394,10 +412,10 @@ class AvatarParticipant:
 
         Args:
             timestamp_us: capture time in microseconds of the SDK's clock (as a `VideoStream` gives
-                it); receivers keep lips and voice in sync by it.
+                it); receivers use it to keep lips and voice in sync.
 
         Returns:
-            False if the frame was not sent: not fit for it, or one more than `max_fps`.
+            False if the frame was not sent: it is too small, or `max_fps` leaves it out.
         """
         if self._camera is None or self._away or not self._takes(frame):
             return False
@@ -412,7 +430,7 @@ class AvatarParticipant:
 
     @property
     def _away(self) -> bool:
-        """The room is lost, and another one not entered yet."""
+        """True while the room is lost and not joined again yet."""
         rejoining = self._rejoining is not None and not self._rejoining.done()
         return rejoining or self._lost.is_set()
 
@@ -424,7 +442,7 @@ class AvatarParticipant:
         await self._publish(self._room, self._camera_track, publish_options(self._video))
 
     def mute_camera(self) -> None:
-        """Show nobody rather than a frozen face. The next frame unmutes."""
+        """Mute the camera, instead of showing a frozen picture. The next frame unmutes it."""
         if self._camera_track is not None and not self._camera_track.muted:
             self._camera_track.mute()
             logger.debug("camera muted")

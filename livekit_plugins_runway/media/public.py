@@ -1,5 +1,6 @@
-"""The way to the media by the SDK's public streams and sources: sound in an event loop of
-its own, which goes on while the agent's is busy; pictures in the agent's."""
+"""The way to the media with the SDK's public streams and sources. Sound has an event loop of its
+own, which runs on while the agent's is busy; pictures use the agent's.
+"""
 
 from __future__ import annotations
 
@@ -20,40 +21,47 @@ from ..log import logger
 from ..playout.audio import BYTES_PER_SAMPLE, HOP, PACKET, SAMPLE_RATE
 from .ways import Guarded, MediaWay, Picture, ended
 
-_AUDIO_CAPACITY = 300  # 3 s: only a stalled event loop ever gets near it
+_AUDIO_CAPACITY = 300  # 3 s; reached only if the event loop stalls
 _MOST_WAITING = 100
-"""Pieces of sound that wait for the event loop: 1 s of a voice. Older ones are dropped, for who
-hears them would be late for the rest of the call."""
+"""Pieces of sound that may wait for the event loop: 1 s of a voice. Older ones are dropped, because
+playing them would delay the voice for the rest of the call.
+"""
 _MOST_SILENCE = 10
-"""So many wait before silence is dropped: late, and in a burst, it would only teach the user's
-receiver to keep more of the words that follow."""
+"""Silence is dropped if more than this many pieces wait: late silence in a burst would make the
+user's receiver buffer the following words for longer.
+"""
 _MOST_UNDER_WAY = 4
-"""Pieces for which the SDK's answer has not come yet. It gives every event to each of them: the
-more there are, the later the answers are."""
+"""Pieces that may wait for the SDK's answer. The SDK passes every event to each waiter, so more
+waiters make answers later.
+"""
 _END_AFTER = 0.5
-"""Seconds after which the end of a picture track is noticed at the latest."""
+"""Seconds within which the end of a picture track is noticed."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _lock = threading.Lock()
 _loop: tuple[int, asyncio.AbstractEventLoop] | None = None
-"""The process that it runs in, and the loop; None before it is asked for. Written by `voice_loop()`
-under the lock. It runs until the process ends: idle it costs nothing, and who would stop it would
-have to know that no source is left that was made for it."""
+"""The process id and the loop; None before the first use. Written by `voice_loop()` under the lock.
+It runs until the process ends: it costs nothing while idle, and sources that were made for it may
+still exist.
+"""
 
 
 class VoiceLoop(asyncio.SelectorEventLoop):
-    """Is woken once for however many calls come from other threads in a row. A wake-up is a system
-    call, for which the interpreter lock is given away; the SDK makes one for each event and each
-    that waits for one, and keeps all others waiting meanwhile (livekit 1.1.21)."""
+    """An event loop that several calls from other threads wake up only once. A wake-up is a system
+    call, which releases the interpreter lock; the SDK makes one for each event and each waiter, and
+    everything else waits meanwhile (livekit 1.1.21).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._calls: deque[tuple[asyncio.Handle, Callable[[], object]]] = deque()
         """Filled by any thread, emptied by the loop's."""
         self._is_woken = False
-        """Set by any thread, after it has filled; reset by the loop's, before it empties."""
+        """Set by any thread after it has appended; cleared by the loop's before it empties the
+        deque.
+        """
 
     def call_soon_threadsafe(
         self,
@@ -77,10 +85,12 @@ class VoiceLoop(asyncio.SelectorEventLoop):
 
 
 def voice_loop() -> asyncio.AbstractEventLoop:
-    """The loop of this process, which runs once this has returned. From any thread."""
+    """The loop of this process; it runs when this returns. From any thread."""
     global _loop
     with _lock:
-        if _loop is None or _loop[0] != os.getpid():  # a fork has no threads but its own
+        if (
+            _loop is None or _loop[0] != os.getpid()
+        ):  # a forked child has no thread that runs the loop
             loop = VoiceLoop()
             threading.Thread(target=loop.run_forever, name="runway_voice", daemon=True).start()
             _loop = os.getpid(), loop
@@ -88,22 +98,22 @@ def voice_loop() -> asyncio.AbstractEventLoop:
 
 
 async def in_loop(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    """Run it in that loop, which may be the one that runs here."""
+    """Run a coroutine in that loop, which may be the current one."""
     if loop is asyncio.get_running_loop():
         return await coroutine
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
 
 class Sender:
-    """A `ways.Sender` by `capture_frame`, each call in a task of its own: whoever waited for the
-    answer to one before the next would be slower than sound where the event loop is busy.
+    """A `ways.Sender` by `capture_frame`, each call in a task of its own. If each answer was
+    awaited before the next call, sending would be slower than real time on a busy event loop.
 
     `_waiting` is filled by any thread and emptied by the loop's. `_closed` and `_era` are written
-    by whoever closes and clears, and read in the loop. `_sending` belongs to the loop's thread; it
-    has the tasks under way, which the SDK is asked by in the order of their making.
+    by the callers of `aclose()` and `clear()`, and read in the loop. `_sending` belongs to the
+    loop's thread: the running tasks, which call the SDK in the order of their creation.
 
     Args:
-        loop: the one that the source was made for; None: the one that runs.
+        loop: the loop that the source was made for; None: the running loop.
     """
 
     def __init__(
@@ -115,9 +125,11 @@ class Sender:
         self._sending: set[asyncio.Task[None]] = set()
         self._closed = False
         self._era = 0
-        """Counts what was cleared: a piece of an earlier one is not sent any more."""
+        """Incremented by `clear()`: pieces of an earlier era are not sent any more."""
         self.dropped = 0
-        """Pieces of sound, not silence, that were too late to be heard. Any thread counts."""
+        """Number of pieces of sound, not silence, that were dropped because they were late.
+        Incremented by any thread.
+        """
 
     def send(self, pcm: bytes) -> None:
         late = len(self._waiting) >= _MOST_SILENCE and not pcm.strip(b"\0")
@@ -131,7 +143,9 @@ class Sender:
                     "counted, not logged"
                 )
         self._waiting.append(pcm)
-        with contextlib.suppress(RuntimeError):  # the loop was closed first: nobody listens now
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop was closed before, so nothing is to be sent
             self._loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
@@ -139,7 +153,7 @@ class Sender:
             era = self._era
             try:
                 pcm = self._waiting.popleft()
-            except IndexError:  # also where another thread has cleared it meanwhile
+            except IndexError:  # also if another thread has cleared it meanwhile
                 return
             task = self._loop.create_task(self._capture(pcm, era), name="runway_send")
             self._sending.add(task)
@@ -202,7 +216,7 @@ async def sound(track: rtc.RemoteAudioTrack, hops: int) -> AsyncGenerator[bytes,
     """The sound of a track, int16 mono PCM at 48 kHz, until the track ends.
 
     Args:
-        hops: how many times 10 ms come at a time.
+        hops: number of 10 ms hops per frame.
     """
     stream = _audio_stream(track, hops)
     try:
@@ -214,12 +228,13 @@ async def sound(track: rtc.RemoteAudioTrack, hops: int) -> AsyncGenerator[bytes,
 
 
 class VoiceTap:
-    """A `ways.VoiceTap`; its callback is called in the thread of the voice loop, which owns all but
-    `_closed`, written by `aclose()`."""
+    """A `ways.VoiceTap`; its callback is called in the thread of the voice loop, which owns
+    everything except `_closed`, written by `aclose()`.
+    """
 
     def __init__(self, track: rtc.RemoteAudioTrack, on_sound: Callable[[bytes], None]) -> None:
         self._stream: rtc.AudioStream | None = None
-        """None until the loop has made it."""
+        """Set when the loop has made it."""
         self._on_sound = Guarded(on_sound)
         self._closed = False
         self._loop = voice_loop()
@@ -235,7 +250,7 @@ class VoiceTap:
     async def wait_until_ended(self) -> None:
         over = asyncio.wrap_future(self._listening)
         over.add_done_callback(_note)
-        await asyncio.wait([over])  # who stops waiting does not end the listening
+        await asyncio.wait([over])  # a cancelled wait does not end the listening
         if not over.cancelled():
             over.result()
 
@@ -252,13 +267,13 @@ class VoiceTap:
 
 
 def _note(over: asyncio.Future[None]) -> None:
-    """Whoever waits is told what it has raised, and there may be nobody."""
+    """Retrieve its exception: waiting callers get it too, but there may be none."""
     if not over.cancelled():
         over.exception()
 
 
 class PictureTap:
-    """A `ways.PictureTap`, of copies of the pictures. The event loop's thread owns all here."""
+    """A `ways.PictureTap` of copied pictures. Used by the event loop's thread only."""
 
     def __init__(self, track: rtc.RemoteVideoTrack, capacity: int) -> None:
         self._stream = rtc.VideoStream(track, capacity=capacity)
@@ -268,8 +283,8 @@ class PictureTap:
 
     async def __anext__(self) -> Picture:
         while True:
-            # The SDK's stream says that it has ended to who asks after that, but does not wake up
-            # who waits (livekit 1.1.21, 1.2.1).
+            # The SDK's stream reports its end to later calls, but does not wake up a waiting one
+            # (livekit 1.1.21, 1.2.1).
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_END_AFTER):
                     event = await anext(self._stream)

@@ -1,4 +1,4 @@
-"""Moves the avatar's picture and voice from the Runway room to the avatar participant.
+"""Relays the avatar's picture and voice from the Runway room to the avatar participant.
 
 The voice is neither queued nor paced here: the worker paces, and every queue would add to the
 latency. The picture waits for the voice, two frames at most (`lip_sync.py`).
@@ -26,7 +26,7 @@ MUTE_AFTER = 1.0
 
 @dataclass
 class RelayStats:
-    """What went through the relay."""
+    """Counters of the relay."""
 
     video_frames: int = 0
     audio_frames: int = 0
@@ -40,12 +40,11 @@ class RelayStats:
 class Relay:
     """Relays one worker's tracks until it is cancelled or both tracks have ended.
 
-    Until `activate()` it stands by: it watches the frames that come, and lets the user see and hear
-    nothing of them.
+    Until `activate()` it is on standby: it reads the frames, but sends nothing to the user.
 
     Args:
         on_first_frame: called once, when the first picture has come.
-        on_stall: called once, with the seconds for which no frame came (`stall_timeout`).
+        on_stall: called once if no frame came for `stall_timeout` seconds; with the seconds.
     """
 
     def __init__(
@@ -69,27 +68,29 @@ class Relay:
         self._last_frame: float | None = None
         self._active = False
         self._opened = False
-        """Whether a picture was shown; those after it wait for their voice."""
+        """True once a picture was shown; later ones wait for their voice."""
         self._opening = False
-        """While one is shown for the first time: those that come meanwhile are not read, which
-        is no stall."""
+        """True while the first picture is being shown: pictures are not read meanwhile, which is no
+        stall.
+        """
         self._lips = LipSync(audio, video)
         self._shown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Has what was raised by the first picture that waited and then could not be shown."""
+        """Gets the exception of the first delayed picture that could not be shown."""
         self.stats = RelayStats()
 
     def activate(self) -> None:
-        """From now on the user sees and hears this avatar."""
+        """Let the user see and hear this avatar."""
         self._active = True
 
     def deactivate(self) -> None:
-        """From now on the user sees and hears nothing of it."""
+        """Let the user see and hear nothing more of it."""
         self._active = False
 
     async def wait_until_shown(self) -> float:
-        """Until the first picture after `activate()` was handed to the user's track; its loop time
-        in seconds."""
+        """Wait until the first picture after `activate()` was handed to the user's track. Returns
+        its loop time in seconds.
+        """
         return await asyncio.shield(self._shown)
 
     @property
@@ -99,7 +100,8 @@ class Relay:
 
     async def run(self) -> None:
         """Relay until cancelled, or until the worker's tracks end. Raises an `ExceptionGroup` of
-        what keeps it from relaying."""
+        the errors that stop it.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 watches = [
@@ -115,7 +117,7 @@ class Relay:
                 for watch in watches:
                     watch.cancel()
         finally:
-            self._active = False  # nor are pictures shown that still wait
+            self._active = False  # delayed pictures are not shown either
 
     async def _relay_audio(self) -> None:
         voice = self._participant.way.voice_tap(self._audio, self._pass_on)
@@ -125,7 +127,7 @@ class Relay:
             await voice.aclose()
 
     def _pass_on(self, pcm: bytes) -> None:
-        """In a thread of the SDK, or in the event loop's."""
+        """Called in a thread of the SDK, or in the event loop's."""
         if not self._active:
             return
         self.stats.audio_frames += 1
@@ -157,7 +159,9 @@ class Relay:
             await pictures.aclose()
 
     async def _show_first(self, picture: Picture) -> bool:
-        """At once: it is waited for. The first one of a call publishes the camera. As `_show`."""
+        """Show the first picture at once, without delay. In a call the first one publishes the
+        camera. As `_show`.
+        """
         self._opening = True
         try:
             opened = await self._participant.open_camera(picture.frame, self._stamp(picture))
@@ -168,11 +172,11 @@ class Relay:
         return opened or self._show(picture)
 
     def _stamp(self, picture: Picture) -> int:
-        """The time at which the voice of a picture comes, in microseconds of the SDK's clock."""
+        """The time at which a picture's voice is sent, in microseconds of the SDK's clock."""
         return picture.timestamp_us + round(self._lips.lead * 1e6)
 
     def _show(self, picture: Picture) -> bool:
-        """Hand a picture to the user's track. False if that does not take it now."""
+        """Hand a picture to the user's track. False if the track cannot take it now."""
         if not self._active:
             return False
         shown = self._participant.push_video(picture.frame, self._stamp(picture))
@@ -181,7 +185,7 @@ class Relay:
         return shown
 
     def _show_later(self, picture: Picture) -> None:
-        """As the event loop calls it, which would only log what is raised."""
+        """Called by the event loop, which would only log an exception."""
         try:
             self._show(picture)
         except Exception as error:  # noqa: BLE001  raised by `run()`
@@ -192,7 +196,7 @@ class Relay:
         await asyncio.shield(self._failed)
 
     def _count(self, picture: Picture) -> None:
-        """The user's track has it."""
+        """Account for a picture that was handed to the user's track."""
         frame, stats = picture.frame, self.stats
         stats.video_frames += 1
         if (frame.width, frame.height) != (stats.width, stats.height):
@@ -202,8 +206,9 @@ class Relay:
             self._shown.set_result(asyncio.get_running_loop().time())
 
     async def _watch(self) -> None:
-        """Mute the camera and report when the frames stop: a dead worker stays in its room for long
-        (21.5 s measured), and its audio track goes on with silence."""
+        """Mute the camera and report if frames stop: a dead worker stays in its room for some time
+        (21.5 s measured), and its audio track goes on with silence.
+        """
         loop = asyncio.get_running_loop()
         mute_after = min(MUTE_AFTER, self._stall_timeout)
         while True:

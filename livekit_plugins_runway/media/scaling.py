@@ -1,5 +1,6 @@
-"""Pictures of one size, made of pictures of any size: cropped, scaled, with bars. I420 throughout,
-for that is what a LiveKit track gives and takes."""
+"""Converts pictures of any size to one size: cropped, scaled, with bars. I420 throughout, the
+format of LiveKit tracks.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ _SUBSAMPLING = (1, 2, 2)
 
 
 class Box(NamedTuple):
-    """Part of a picture in pixels; all even, so that it cuts no colour in half."""
+    """Part of a picture in pixels; all values are even, because colours have half the
+    resolution.
+    """
 
     left: int
     top: int
@@ -31,12 +34,12 @@ class Box(NamedTuple):
 def placement(
     source: tuple[int, int], target: tuple[int, int], scaling: Scaling, crop_top: float = 0.0
 ) -> tuple[Box, Box]:
-    """What is cut out of a picture, and where in the target it goes.
+    """The part that is cut out of a picture, and its place in the target.
 
     Args:
         source, target: width and height in pixels; an odd last row or column of the source is left
             out.
-        crop_top: share of the rows to cut off that is cut off at the top ("cover").
+        crop_top: with "cover", the share of the cropped rows that is taken from the top.
     """
     width, height = source[0] & ~1, source[1] & ~1
     wide, high = target
@@ -60,8 +63,9 @@ def _even(value: float, least: int = 2) -> int:
 
 
 class Scaler:
-    """Makes pictures of one size. Its buffers are made once for each size that comes in, but for
-    one that swscale makes for its result."""
+    """Makes pictures of one size. Its buffers are made once for each input size, except one that
+    swscale makes for its result.
+    """
 
     def __init__(self, width: int, height: int, scaling: Scaling, crop_top: float) -> None:
         self._target = (width, height)
@@ -89,7 +93,7 @@ class Scaler:
         if self._from[2:] != self._to[2:]:
             for into, part in zip(_av_planes(self._cut), cut, strict=True):
                 np.copyto(into, part)
-            # One thread: as many as there are cores would be woken for half a millisecond's work.
+            # One thread: waking one per core is not worth it for half a millisecond of work.
             scaled = self._reformatter.reformat(
                 self._cut,
                 self._to.width,
@@ -106,7 +110,7 @@ class Scaler:
         self._from, self._to = placement(source, self._target, self._scaling, self._crop_top)
         self._cut = av.VideoFrame(self._from.width, self._from.height, "yuv420p")
         for plane, value in zip(self._planes, _BLACK, strict=True):
-            plane.fill(value)  # the bars, which lie elsewhere now
+            plane.fill(value)  # clear the bars, which are elsewhere now
 
 
 def _planes(frame: rtc.VideoFrame) -> list[_Plane]:

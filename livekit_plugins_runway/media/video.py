@@ -1,4 +1,4 @@
-"""The picture as the user gets it: size, pace and encoding. Off unless asked for."""
+"""The picture that the user gets: size, frame rate and encoding. Off by default."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ..errors import ConfigurationError
 from .scaling import Scaler, Scaling
 
 Codec = Literal["h264", "vp8", "vp9", "av1"]
-"""What was seen to arrive at a viewer (livekit 1.1.21, livekit-server 1.11.0, Linux x86_64). Asked
-for H265, the SDK publishes VP8."""
+"""The codecs that were seen to reach a viewer (livekit 1.1.21, livekit-server 1.11.0, Linux
+x86_64). For H265 the SDK publishes VP8.
+"""
 
 Encoder = Literal["auto", "software"]
 
@@ -25,7 +26,7 @@ MIN_FRAME_SIDE = 16
 """Pixels. When a publisher leaves, its track ends with 2x2 frames, which abort libwebrtc's encoder
 (livekit 1.1.21)."""
 MAX_FRAME_SIDE = 1920
-"""Pixels. Runway's picture has 1088x704: what is larger is enlarged, and shows nothing more."""
+"""Pixels. Runway's picture has 1088x704; a larger one would be enlarged only."""
 MIN_FPS, MAX_FPS = 1.0, 60.0
 MIN_BITRATE, MAX_BITRATE = 50_000, 10_000_000
 _RUNWAY_PIXELS = 1088 * 704
@@ -35,22 +36,22 @@ _LEAST_CHOSEN, _MOST_CHOSEN = 200_000, 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions:
-    """What becomes of the avatar's picture before your user gets it, for phones and watches. By
-    default nothing: it is passed on as it comes (556x360, then 1088x704, 25 fps).
+    """Size, frame rate and encoding of the picture that the user gets, for phones and watches. By
+    default it is relayed as it comes (556x360, then 1088x704, 25 fps).
 
     Args:
         width: of the published picture in pixels, even, 16 to 1920; both `width` and `height`, or
             neither. The picture keeps that size, whatever size Runway sends.
         height: likewise. 396x704 is the largest 9:16 in Runway's picture; a larger one is enlarged
             here, which costs CPU and shows nothing more.
-        scaling: how the picture gets there. "cover": fills it, and what is too much is cut off:
-            left and right alike, above and below by `crop_top`; "fit": all of it, with black bars;
-            "stretch": all of it, without bars, distorted.
-        crop_top: which part of the rows that "cover" has to cut off is cut at the top: 0.0 none
+        scaling: how the picture is fitted. "cover": fill the size and crop the rest, left and right
+            equally, above and below by `crop_top`; "fit": the whole picture, with black bars;
+            "stretch": the whole picture, distorted.
+        crop_top: with "cover", the share of the cropped rows that is taken from the top: 0.0 none
             (the top, where the head is, stays), 0.5 half (the middle stays), 1.0 all (the bottom
             stays). Nothing is cut there if the output is narrower than Runway's picture.
-        max_fps: pictures a second at most, 1 to 60. Those between are left out, as evenly as those
-            that come allow; the others keep their time, so lips and voice stay in step.
+        max_fps: pictures a second at most, 1 to 60. The others are left out, as evenly as possible.
+            The rest keep their timestamps, so lips and voice stay in sync.
         bitrate: of the encoded picture at most, in bit/s, 50,000 to 10,000,000. None: 2,500,000 for
             Runway's own size; with `width` and `height` in proportion to the pixels, 200,000 to
             4,000,000.
@@ -113,7 +114,7 @@ def publish_options(options: VideoOptions) -> rtc.TrackPublishOptions:
     """How the camera is published."""
     told = rtc.TrackPublishOptions(
         source=rtc.TrackSource.SOURCE_CAMERA,
-        # By default H.264: half the CPU of VP8 at Runway's size.
+        # H.264 by default: it takes half the CPU of VP8 at Runway's size.
         video_codec=rtc.VideoCodec.Value(options.codec.upper()),
         simulcast=False,  # one encoder
         video_encoding=rtc.VideoEncoding(
@@ -127,7 +128,7 @@ def publish_options(options: VideoOptions) -> rtc.TrackPublishOptions:
 
 
 def _bitrate(width: int | None, height: int | None) -> int:
-    """In bit/s, as many for each pixel as Runway's own size has."""
+    """In bit/s; as many per pixel as for Runway's own size."""
     if width is None or height is None:
         return CAMERA_BITRATE
     fair = CAMERA_BITRATE * width * height // _RUNWAY_PIXELS
@@ -135,15 +136,15 @@ def _bitrate(width: int | None, height: int | None) -> int:
 
 
 _EARLY = 0.245
-"""Share of the period. Not a quarter: at 15 of 60 the picture before the one due would be on
-the verge of early enough, and the rounding of timestamps would decide."""
+"""Share of the period. Not a quarter: with 15 of 60 fps the picture before the due one would be
+exactly early enough, and the rounding of timestamps would decide.
+"""
 
 
 class Pace:
-    """Leaves pictures out so that at most `max_fps` a second are left, as evenly as can be.
-
-    They are taken by a clock of `1 / max_fps`; each may come somewhat early, so that
-    timestamps that jitter do not cost a picture of a stream that keeps the pace anyway.
+    """Leaves pictures out so that at most `max_fps` a second remain, as evenly as possible.
+    Pictures are taken by a clock of `1 / max_fps`. Each may be somewhat early, so that jitter of
+    the timestamps does not drop pictures of a stream that has this rate anyway.
     """
 
     def __init__(self, max_fps: float) -> None:
@@ -152,20 +153,20 @@ class Pace:
         self._last: int | None = None
 
     def takes(self, timestamp_us: int) -> bool:
-        """Whether the picture with this capture time is one that stays."""
+        """True if the picture with this capture time is kept."""
         if self._last is None or timestamp_us < self._last:  # another clock: another session
             self._due = timestamp_us
         self._last = timestamp_us
         if timestamp_us < self._due - self._period * _EARLY:
             return False
-        # After a gap nothing is made up for, or pictures would come in a burst. The clock goes on
-        # as long as it is not late by most of a period, which a steady stream never is.
+        # After a gap restart the clock, else pictures would come in a burst. The clock is kept
+        # unless it is late by most of a period, which never happens in a steady stream.
         self._due = max(self._due + self._period, timestamp_us + self._period * _EARLY)
         return True
 
 
 class VideoFitter:
-    """Makes of each picture what the options ask for."""
+    """Applies the options to each picture."""
 
     def __init__(self, options: VideoOptions) -> None:
         self._pace = Pace(options.max_fps) if options.max_fps is not None else None
@@ -177,7 +178,7 @@ class VideoFitter:
 
     def fit(self, frame: rtc.VideoFrame, timestamp_us: int) -> rtc.VideoFrame | None:
         """The picture to publish with the same timestamp, valid until the next call; None if it is
-        one too many.
+        to be left out.
 
         Args:
             frame: of any size from `MIN_FRAME_SIDE` on and of any buffer type.

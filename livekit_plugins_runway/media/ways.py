@@ -1,7 +1,7 @@
-"""The two ways to the SDK's media behind one small interface, and which of them is taken.
+"""The two ways to the SDK's media behind one small interface, and the choice between them.
 
-`native.py` takes less CPU and copies no picture, by parts of the SDK that are not public.
-`public.py` needs none of them. docs/relay.md says what either costs.
+`native.py` takes less CPU and copies no picture, but uses private parts of the SDK. `public.py`
+uses none. docs/relay.md has the cost of each.
 """
 
 from __future__ import annotations
@@ -27,42 +27,46 @@ VARIABLE = "RUNWAY_AVATAR_MEDIA"
 """The environment variable that names the way; without it the way is chosen by a self-check."""
 
 END_TIMEOUT = 2.0
-"""Seconds for which the SDK's answer to the end of a stream is waited: who ends a call must go on
-to end what is paid for."""
+"""Seconds to wait for the SDK's answer to the end of a stream. Bounded, because the paid session
+must be ended after it.
+"""
 
 Item = TypeVar("Item")
 
 
 class Sender(Protocol):
-    """Gives sound to one `rtc.AudioSource` of `SAMPLE_RATE` and one channel."""
+    """Sends sound to one `rtc.AudioSource` of `SAMPLE_RATE` and one channel."""
 
     def send(self, pcm: bytes) -> None:
-        """Send int16 mono PCM at 48 kHz, from any thread, in order, and do not wait until it was
-        sent. Without effect after `aclose()`. Does not raise.
+        """Send int16 mono PCM at 48 kHz, from any thread, in order, without waiting until it was
+        sent. No effect after `aclose()`. Does not raise.
 
         Args:
-            pcm: a source without a queue takes 10 ms exactly; one with a queue no more than it has
-                room for.
+            pcm: exactly 10 ms for a source without a queue; for one with a queue, not more than it
+                has room for.
         """
 
     def clear(self) -> None:
-        """Drop what has not reached the source yet. From the event loop."""
+        """Drop sound that has not reached the source yet. From the event loop."""
 
     async def aclose(self) -> None:
-        """Drop what has not reached the source. To be called before the source is closed, which is
-        the caller's. Idempotent."""
+        """Drop sound that has not reached the source. Call it before closing the source, which is
+        the caller's task. Idempotent.
+        """
 
 
 class VoiceTap(Protocol):
-    """Gives the sound of a track to a callback, `PACKET` samples of int16 mono PCM at 48 kHz at a
-    time, from any one thread."""
+    """Passes the sound of a track to a callback, `PACKET` samples of int16 mono PCM at 48 kHz at a
+    time, from any one thread.
+    """
 
     async def wait_until_ended(self) -> None:
-        """Until the track has ended, or the tap is closed. Raises what ends the listening else."""
+        """Listen until the track has ended, or the tap is closed. Raises if listening fails."""
 
     async def aclose(self) -> None:
-        """Nothing is given any more once this has returned, after `END_TIMEOUT` at most. To be
-        awaited before the room is left. Idempotent."""
+        """The callback is not called any more when this has returned, after `END_TIMEOUT` at most.
+        Await it before the room is left. Idempotent.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +79,14 @@ class Picture:
 
 
 class PictureTap(Protocol):
-    """The pictures of a track. It ends with the track."""
+    """An iterator over the pictures of a track. It ends with the track."""
 
     def __aiter__(self) -> Self: ...
 
     async def __anext__(self) -> Picture: ...
 
     async def aclose(self) -> None:
-        """To be awaited before the room is left; returns after `END_TIMEOUT` at most.
-        Idempotent."""
+        """Await it before the room is left; returns after `END_TIMEOUT` at most. Idempotent."""
 
 
 def plain_source(queue_ms: int) -> rtc.AudioSource:
@@ -97,9 +100,9 @@ class MediaWay:
 
     Attributes:
         sender: for a source that `source` has made; made in the event loop.
-        voice_tap: of a track, and what is called with its sound. That must not block or wait.
-        picture_tap: of a track, and how many pictures are kept until they are taken; then the
-            oldest one is dropped.
+        voice_tap: makes a tap from a track and a callback for its sound, which must not block.
+        picture_tap: makes a tap from a track and the number of pictures to keep; then the oldest
+            one is dropped.
         source: of `SAMPLE_RATE` and one channel, with a queue of so many milliseconds.
     """
 
@@ -111,23 +114,22 @@ class MediaWay:
 
 
 class Guarded(Generic[Item]):
-    """A callback whose errors end here: whoever calls it has others to serve.
-
+    """Wraps a callback and catches its errors, because the caller serves other callbacks as well.
     Called from one thread at a time, which alone writes `failures`.
     """
 
     def __init__(self, callback: Callable[[Item], None]) -> None:
         self._callback = callback
         self.failures = 0
-        """How often it has raised. Only the first time is logged: there may be 50 a second."""
+        """Number of exceptions. Only the first is logged: there may be 50 a second."""
 
     def __call__(self, item: Item) -> None:
         try:
             self._callback(item)
-        except Exception:  # noqa: BLE001  whatever it is, it is logged
+        except Exception:  # noqa: BLE001  any error is logged
             self.failures += 1
             if self.failures == 1:
-                logger.exception("media was not taken; more of such errors are not logged")
+                logger.exception("a media callback failed; further errors of it are not logged")
 
 
 async def ended(ending: Awaitable[object]) -> None:
@@ -136,17 +138,17 @@ async def ended(ending: Awaitable[object]) -> None:
         async with asyncio.timeout(END_TIMEOUT):
             await ending
     except TimeoutError:
-        logger.warning("a stream of the LiveKit SDK does not end; it is left to itself")
+        logger.warning("a stream of the LiveKit SDK did not end in time")
 
 
 def choose(forced: WayName | None = None) -> MediaWay:
-    """The way to take, the same one for the whole process unless it is forced.
+    """The way to use, the same for the whole process unless it is forced.
 
     Args:
-        forced: goes before `RUNWAY_AVATAR_MEDIA`.
+        forced: overrides `RUNWAY_AVATAR_MEDIA`.
 
     Raises:
-        ConfigurationError: the variable names no way, or "native" where the SDK lacks its parts.
+        ConfigurationError: the variable names no way, or "native" although the SDK lacks its parts.
     """
     wanted = forced or os.environ.get(VARIABLE, "").strip() or None
     if wanted is not None:
@@ -165,7 +167,7 @@ def decide(wanted: str | None, version: str) -> tuple[MediaWay, str]:
     """A way and the reason for it.
 
     Args:
-        wanted: its name; None: whichever fits.
+        wanted: its name; None: chosen by the self-check.
         version: of livekit.
 
     Raises:
@@ -178,7 +180,7 @@ def decide(wanted: str | None, version: str) -> tuple[MediaWay, str]:
     if wanted is None and version not in TESTED_LIVEKIT:
         return public.WAY, f"livekit {version} was never tested on the native way"
     try:
-        from . import native  # not earlier: it imports what another livekit may not have
+        from . import native  # not earlier: another version of livekit may lack its imports
 
         missing = native.missing()
     except (ImportError, AttributeError) as error:
