@@ -188,7 +188,7 @@ def main() -> int:
     results.about["minutes"] = round((time.monotonic() - began) / 60, 1)
     save()
     if not draw(results, folder):
-        print('no plots: pip install "livekit-plugins-runway-bridge[bench]"', file=sys.stderr)
+        print('no plots: pip install ".[bench]"', file=sys.stderr)
     if given.publish:
         publish(results, draw(results, ROOT / "docs"))
     print(report(results))

@@ -102,7 +102,7 @@ def _mcp_server() -> _McpServer:
     except ImportError as error:
         raise ConfigurationError(
             f"The MCP server needs packages that are not installed ({error}). Install them with: "
-            "pip install 'livekit-plugins-runway-bridge[serve]', or do without: --no-mcp."
+            "pip install '.[serve]' in a clone of this project, or do without: --no-mcp."
         ) from None
     return mcp_server
 
