@@ -6,7 +6,7 @@ PYTHON = .venv/bin/python
 export OPENBLAS_NUM_THREADS = 1
 
 .PHONY: help demo test test-page bench bench-speech bench-ear chaos check docs lint types format
-.PHONY: coverage clean matrix provision setup
+.PHONY: coverage clean image matrix provision setup
 
 help:
 	@echo "make demo    an avatar on this machine, in a page to talk to it and to break it; no account needed"
@@ -22,6 +22,7 @@ help:
 	@echo "make format  put the style right, where ruff can"
 	@echo "make coverage  all tests, and the branch coverage of the package's core without a server and with"
 	@echo "make matrix  the tests on every Python, livekit and lowest version that is declared; two hours"
+	@echo "make image   the image of examples/cloud, built, and a call held in it; needs docker, podman or buildah"
 	@echo "make docs    the pages and the API reference as a site, in site/; every link is checked"
 	@echo "make clean   remove what tests, targets and tools left; .venv and the LiveKit server stay"
 
@@ -53,6 +54,9 @@ chaos: provision
 
 check: lint
 	@$(PYTHON) -m pytest -m "not server and not slow" -n auto
+
+image: provision
+	@$(PYTHON) tools/try_image.py $(ARGS)
 
 # Makes its own environments, in your cache folder; what passed is not run again.
 matrix: provision

@@ -13,11 +13,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import requires
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from livekit import rtc
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from demo.worker import Worker
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions
@@ -27,6 +30,7 @@ from tests.support.call import SMALL_PICTURE
 ROOT = Path(__file__).resolve().parents[2]
 CLOUD = ROOT / "examples" / "cloud"
 WORKER = ROOT / "tests/support/cloud_worker.py"
+PLUGIN = "livekit-plugins-runway-bridge"
 DOCKERFILE = (CLOUD / "Dockerfile").read_text()
 
 
@@ -144,7 +148,8 @@ def test_the_health_check_fails_where_nobody_answers() -> None:
 
 def test_the_image_is_small_and_holds_no_secret_and_no_root() -> None:
     stages = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert stages == ["python:3.12-slim"] * 2
+    assert stages == ["${PYTHON}"] * 2
+    assert "\nARG PYTHON=python:3.12-slim\n" in DOCKERFILE
     last = DOCKERFILE.rpartition("FROM")[2]
     assert last.index("USER agent") < last.index("CMD [")
     assert json.loads(re.findall(r"^CMD (.*)$", last, re.MULTILINE)[0]) == [
@@ -154,6 +159,23 @@ def test_the_image_is_small_and_holds_no_secret_and_no_root() -> None:
     assert "SECRET" not in DOCKERFILE
     ignored = (CLOUD / ".dockerignore").read_text().split()
     assert {".env*", ".git"} <= set(ignored)
+
+
+def test_the_image_installs_what_was_locked_and_the_plugin_by_its_file_alone() -> None:
+    installs = re.findall(r"pip install (.*)", DOCKERFILE)
+    assert len(installs) == 2
+    assert "--require-hashes" in installs[0]
+    assert "--no-index" in installs[1]
+    lock = (CLOUD / "requirements.lock").read_text()
+    locked = {
+        canonicalize_name(name): version
+        for name, version in re.findall(r"^(\S+?)==([^\s;]+)", lock, re.MULTILINE)
+    }
+    assert lock.count("--hash=sha256:") >= len(locked)
+    assert PLUGIN not in locked
+    for wanted in map(Requirement, requires(PLUGIN) or ()):
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), wanted
 
 
 def test_agent_and_dispatch_agree_on_the_name(dispatch: ModuleType) -> None:

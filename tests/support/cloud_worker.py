@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from livekit.agents import AgentSession, cli
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
+# In the image (`tools/try_image.py`), where there is no such folder, PYTHONPATH tells the agent.
+sys.path += [str(EXAMPLES / "cloud"), str(EXAMPLES)]
 
-from cloud import agent  # noqa: E402
 from offline_speech import EspeakTTS, ScriptedLLM  # noqa: E402
+
+agent: Any = import_module("agent")
 
 agent.pipeline = lambda: AgentSession(
     llm=ScriptedLLM({}, otherwise="I see."),
