@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -12,14 +13,14 @@ from urllib.parse import urlencode
 
 import typer
 
-from ..errors import ConfigurationError, ProtocolError
+from ..errors import ConfigurationError
+from ..runway.account.calls import AccountCalls
 from ..runway.client import RunwayClient
-from ..runway.http import ConnectOptions, request_headers
+from ..runway.http import ApiCall, ConnectOptions, HttpCaller, request_headers
 from ..runway.journal.writer import Journal
-from .output import HIDDEN, masked
+from .output import HIDDEN, json_text, masked
 from .settings import Settings
 
-_PAGE = 100
 _PATIENCE = 10.0
 """Seconds for a call that only asks; and until somebody is told that one which changes something
 has had no answer yet."""
@@ -100,8 +101,24 @@ def preview(settings: Settings, *requests: Request) -> None:
             for name, value in request["headers"].items():
                 settings.output.line(f"{name}: {value}")
             if request["body"] is not None:
-                typer.echo("\n" + json.dumps(request["body"], indent=2, ensure_ascii=False))
+                typer.echo("\n" + json_text(_short(request["body"]), 2))
     raise typer.Exit
+
+
+def _short(value: Any) -> Any:
+    """For people: a file that is part of a body is millions of characters."""
+    match value:
+        case dict():
+            return {name: _short(inner) for name, inner in value.items()}
+        case list():
+            return [_short(inner) for inner in value]
+        case str() if value.startswith("data:") and len(value) > _LONGEST_URI:
+            return f"{value[:_LONGEST_URI]}... ({len(value)} characters)"
+        case _:
+            return value
+
+
+_LONGEST_URI = 60
 
 
 async def send(settings: Settings, request: Request, *, key: str | None = None) -> Any:
@@ -139,27 +156,36 @@ def asking(settings: Settings, patience: float = _LONGEST) -> Iterator[None]:
 
 
 async def send_list(settings: Settings, request: Request, limit: int | None) -> list[Any]:
-    """The entries of all pages, or the first `limit` of them."""
-    wanted = limit if limit is not None else _PAGE
-    query = {**request.query, "limit": str(min(wanted, _PAGE))}
-    first = Request("GET", request.path, query)
-    preview(settings, first)
-    entries: list[Any] = []
-    async with runway(settings, patience=_PATIENCE) as client:
-        cursors: set[str] = set()
-        while True:
-            with asking(settings, _PATIENCE):
-                page = await ask(client, Request("GET", request.path, query))
-            if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-                raise ProtocolError(f"Runway's answer to GET {request.path} is no list.")
-            entries += page["data"]
-            cursor = page.get("nextCursor")
-            if (limit is not None and len(entries) >= limit) or not page.get("hasMore"):
-                return entries[:limit]
-            if not isinstance(cursor, str) or cursor in cursors:
-                raise ProtocolError(f"Runway's list {request.path} does not come to an end.")
-            cursors.add(cursor)
-            query["cursor"] = cursor
+    """The entries of all pages, or the first `limit` of them. `--dry-run` shows the first page."""
+    async with account_calls(settings, patience=_PATIENCE) as client:
+        with asking(settings, _PATIENCE):
+            return await client.list_all(request.path, query=request.query, limit=limit)
+
+
+@asynccontextmanager
+async def account_calls(
+    settings: Settings, *, patience: float = _LONGEST
+) -> AsyncIterator[AccountCalls]:
+    """A client's calls about an account. With `--dry-run` the first request is shown instead of
+    sent, and ends the command; it needs no key."""
+    if settings.dry_run:
+        yield AccountCalls(HIDDEN, _Shown(settings))
+        return
+    async with runway(settings, patience=patience) as client:
+        yield client
+
+
+class _Shown(HttpCaller):
+    """Shows what it is told to send."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.base_url, None, ConnectOptions(), _LONGEST, random.random)
+        self._settings = settings
+
+    async def perform(self, call: ApiCall) -> object:
+        body = None if call.content is None else json.loads(call.content)
+        preview(self._settings, Request(call.method, call.path, body=body))
+        raise RuntimeError("a dry run went on after its first request")
 
 
 def json_argument(text: str, where: str) -> Any:

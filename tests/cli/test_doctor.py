@@ -177,7 +177,7 @@ async def test_live_asks_first_and_does_nothing_without_consent() -> None:
     async with command_line() as (run, simulator):
         told = await run("doctor", "--live", stdin="n\n")
         assert "about 10 credits ($0.10)" in told.err
-        assert (told.code, "Nothing was made." in told.err) == (ExitCode.REFUSED, True)
+        assert (told.code, "Nothing was done." in told.err) == (ExitCode.REFUSED, True)
         nobody = await run("doctor", "--live", stdin="")
         assert (nobody.code, "--yes" in nobody.err) == (ExitCode.USAGE, True)
         assert (await run("doctor", "--mouthpiece")).code == ExitCode.USAGE

@@ -1,4 +1,4 @@
-"""`account` and `usage`: the organization behind the key."""
+"""`account`, `usage` and `credits`: the organization behind the key."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from ...errors import ConfigurationError, ProtocolError
+from ...runway.account.answers import CreditUsage
 from ...runway.billing import USD_PER_CREDIT
-from ..calls import Request, run, send
+from ..calls import Request, account_calls, asking, run, send
 from ..settings import settings_of
-from .options import day
+from .common import day
 
 ORGANIZATION = Request("GET", "/v1/organization")
 MODEL = "gwm1_avatars"
@@ -67,24 +68,63 @@ def summary(organization: Any) -> dict[str, object]:
     }
 
 
-def usage(
+Since = Annotated[
+    datetime | None,
+    typer.Option(metavar="DAY", parser=day, help="First day, UTC. [default: 30 days ago]"),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option(metavar="DAY", parser=day, help="Last day, UTC. [default: today]"),
+]
+
+
+def credits_used(
     ctx: typer.Context,
-    since: Annotated[
-        datetime | None,
-        typer.Option(metavar="DAY", parser=day, help="First day, UTC. [default: 30 days ago]"),
-    ] = None,
-    until: Annotated[
-        datetime | None,
-        typer.Option(metavar="DAY", parser=day, help="Last day, UTC. [default: today]"),
-    ] = None,
+    since: Since = None,
+    until: Until = None,
 ) -> None:
-    """How many avatar sessions there were, and how long, by day. At most 90 days."""
+    """How many credits the organization has used, by day and model. At most 90 days."""
     settings = settings_of(ctx)
+    begin, end = _range(since, until)
+
+    async def ask() -> CreditUsage:
+        async with account_calls(settings) as client:
+            with asking(settings):
+                return await client.credit_usage(since=begin.date(), before=end.date())
+
+    answer = run(ask())
+    if settings.output.as_json:
+        settings.output.json(answer.wire())
+        return
+    rows: list[tuple[object, ...]] = [
+        (one.date, used.model, f"{used.amount:g}", f"{used.amount * USD_PER_CREDIT:.2f}")
+        for one in answer.results
+        for used in one.used_credits
+        if used.amount
+    ]
+    total = sum(one.total for one in answer.results)
+    rows.append(("total", "", f"{total:g}", f"{total * USD_PER_CREDIT:.2f}"))
+    settings.output.table(["day", "model", "credits", "$"], rows)
+
+
+def _range(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
+    """The first day, and the one after the last; raises `ConfigurationError`."""
     last = until or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     end = last + timedelta(days=1)
     begin = since or end - timedelta(days=30)
     if not timedelta(0) < end - begin <= _LONGEST_RANGE:
         raise ConfigurationError("--since to --until must be 1 to 90 days, in this order.")
+    return begin, end
+
+
+def usage(
+    ctx: typer.Context,
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """How many avatar sessions there were, and how long, by day. At most 90 days."""
+    settings = settings_of(ctx)
+    begin, end = _range(since, until)
     query = {"startDate": iso(begin), "endDate": iso(end)}
     answer = run(send(settings, Request("GET", "/v1/avatar_usage", query)))
     if settings.output.as_json:

@@ -12,14 +12,14 @@ from urllib.parse import quote
 import typer
 
 from ...errors import ConfigurationError, ProtocolError
+from ...runway.account.calls import AccountCalls
 from ..calls import Request, run, send
 from ..download import save
 from ..files import write
 from ..output import printable
 from ..settings import Settings, settings_of
 from .account import iso
-from .catalog import Limit, show_list
-from .options import Avatar, moment
+from .common import Avatar, Ids, Limit, Yes, delete, moment, show_list
 
 PATH = "/v1/avatar_conversations"
 
@@ -106,6 +106,19 @@ def download(
             settings.output.line(str(path))
 
 
+@app.command("delete")
+def delete_conversations(ctx: typer.Context, conversation_ids: Ids, yes: Yes = False) -> None:
+    """Delete conversations with transcript and recording. Asks first."""
+    delete(
+        ctx,
+        conversation_ids,
+        "conversation",
+        yes,
+        AccountCalls.delete_conversation,
+        lambda one: _request(one, "DELETE"),
+    )
+
+
 async def _download(
     settings: Settings, conversation_id: str, folder: Path, force: bool
 ) -> list[Path]:
@@ -142,8 +155,8 @@ def _write_texts(conversation: dict[str, Any], stem: Path, force: bool) -> list[
     ]
 
 
-def _request(conversation_id: str) -> Request:
-    return Request("GET", f"{PATH}/{quote(conversation_id, safe='')}")
+def _request(conversation_id: str, method: str = "GET") -> Request:
+    return Request(method, f"{PATH}/{quote(conversation_id, safe='')}")
 
 
 def _avatar(conversation: dict[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from ...log import logger
 from ...serve.options import TOKEN_VARIABLE, Response, ServeOptions
 from ...serve.server import run
 from ..settings import Settings, settings_of
-from .options import said_of
+from .common import said_of
 
 
 def serve(

@@ -29,7 +29,7 @@ from ...runway.session import RealtimeSession
 from ..calls import Request, ask, asking, json_argument, preview, run, runway, send
 from ..exits import ExitCode, exit_code
 from ..settings import Settings, settings_of
-from .options import Avatar, Preset, length, said_of
+from .common import Avatar, Preset, length, said_of, told_each
 
 if TYPE_CHECKING:
     from ..progress import Busy
@@ -262,16 +262,7 @@ def cancel(
         raise ConfigurationError("No session to end: pass ids, or --all-from FILE.")
     ids = list(dict.fromkeys(ids))
     preview(settings, *(_end_request(session_id) for session_id in ids))
-    outcomes = run(_cancel(settings, ids))
-    rows = [{"id": i, "ended": e is None, "error": e and e.message} for i, e in outcomes]
-    if settings.output.as_json:
-        settings.output.json(rows)
-    else:
-        for row in rows:
-            settings.output.line(f"{row['id']}  {'ended' if row['ended'] else row['error']}")
-    failure = next((error for _, error in outcomes if error is not None), None)
-    if failure is not None:
-        raise typer.Exit(exit_code(failure))
+    told_each(settings, "ended", run(_cancel(settings, ids)))
 
 
 async def _cancel(settings: Settings, ids: list[str]) -> list[tuple[str, RunwayException | None]]:

@@ -30,12 +30,12 @@ from ...runway.requests import realtime_request
 from ...transport.livekit_url import is_public
 from ..calls import Request, preview, run, runway
 from ..commands.account import ORGANIZATION
-from ..commands.options import Avatar, Preset
+from ..commands.common import Avatar, Preset, confirm
 from ..commands.sessions import PATH
 from ..exits import ExitCode
 from ..output import masked
 from ..settings import STAGE_BASE_URL, Settings, settings_of
-from .offline import LIVE_SECONDS, Check, offline_checks, package_versions
+from .offline import LIVE_SECONDS, Check, avatar_request, offline_checks, package_versions
 from .verdict import MOUTHPIECE, Verdict, judge
 
 if TYPE_CHECKING:
@@ -78,23 +78,25 @@ def doctor(
 ) -> None:
     """Check the set-up, at no cost; with --live also what the account's avatar worker can do.
 
-    --live makes a session, joins its room as the user, says a phrase in both ways in which speech
-    can reach a worker, compares what comes back, and ends the session. Then it invites a worker to
-    a room of your own LiveKit server, if Runway can reach that, and does the same there: a token
-    for that room alone goes to Runway. It says which options to give to AvatarSession, and writes a
-    report that holds no secrets, for bug reports. Ctrl-C ends the session, too. Exit code 1 if a
-    check failed, or no session gave a way of speaking.
+    --avatar sees whether that avatar exists, and is READY. --live makes a session, joins its room
+    as the user, says a phrase in both ways in which speech can reach a worker, compares what comes
+    back, and ends the session. Then it invites a worker to a room of your own LiveKit server, if
+    Runway can reach that, and does the same there: a token for that room alone goes to Runway. It
+    says which options to give to AvatarSession, and writes a report that holds no secrets, for bug
+    reports. Ctrl-C ends the session, too. Exit code 1 if a check failed, or no session gave a way
+    of speaking.
     """
     settings = settings_of(ctx)
-    if not live and (mouthpiece or speech or report or preset or avatar or allow_private):
+    if not live and (mouthpiece or speech or report or preset or allow_private):
         raise ConfigurationError("These options are for --live: pass it, too.")
     request = _live_request(preset, avatar, mouthpiece)
     from . import phrase  # with NumPy, which `runway-avatar --help` does without
 
     pcm = phrase.built_in() if speech is None else phrase.from_wav(speech)
     create = [Request("POST", PATH, body=request.wire())] if live else []
-    preview(settings, ORGANIZATION, *create)
-    checks = run(_check(settings))
+    about = [] if avatar is None else [avatar_request(avatar)]
+    preview(settings, ORGANIZATION, *about, *create)
+    checks = run(_check(settings, avatar))
     if not settings.output.as_json:
         _show_checks(settings, checks)
     failed = any(check.status == "fail" for check in checks)
@@ -145,9 +147,9 @@ def _live_request(
     return realtime_request(avatar, preset, _MAX_DURATION, personality, None, None)
 
 
-async def _check(settings: Settings) -> list[Check]:
+async def _check(settings: Settings, avatar: str | None) -> list[Check]:
     with settings.output.busy("checking"):
-        return await offline_checks(settings)
+        return await offline_checks(settings, avatar)
 
 
 async def _examine(
@@ -221,17 +223,7 @@ def _ask(settings: Settings, failed: bool, yes: bool, invites: bool) -> None:
         )
     if failed:
         settings.output.note("Some checks have failed, so it may well fail, too.")
-    if yes:
-        return
-    if settings.output.as_json:
-        raise ConfigurationError("With --json nobody is asked: pass --yes.")
-    try:
-        agreed = typer.confirm("Make it?", err=True)
-    except typer.Abort:
-        raise ConfigurationError("Nobody is there to be asked: pass --yes.") from None
-    if not agreed:
-        settings.output.note("Nothing was made.")
-        raise typer.Exit(ExitCode.REFUSED)
+    confirm(settings, "Make it?", yes)
 
 
 def _report_path(report: Path | None) -> Path:

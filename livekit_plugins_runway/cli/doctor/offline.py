@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
 from ..._common.http import new_session
 from ..._common.versions import untested_versions
-from ...errors import ConfigurationError, RunwayException
+from ...errors import ConfigurationError, NotFoundError, RunwayException
 from ...runway.billing import credits_for
-from ..calls import ask, runway
+from ..calls import Request, ask, runway
 from ..commands.account import MODEL, ORGANIZATION, summary
 from ..commands.livekit_project import refusal, short_token
 from ..exits import CredentialsError
@@ -69,9 +69,13 @@ class _Answer:
     skew: float | None
 
 
-async def offline_checks(settings: Settings) -> list[Check]:
-    """All of them, in the order in which they are shown. Takes some seconds at most."""
-    asked = await asyncio.gather(_runway(settings), _livekit(settings))
+async def offline_checks(settings: Settings, avatar_id: str | None = None) -> list[Check]:
+    """All of them, in the order in which they are shown. Takes some seconds at most.
+
+    Args:
+        avatar_id: a custom avatar that is asked for, too.
+    """
+    asked = await asyncio.gather(_runway(settings, avatar_id), _livekit(settings))
     return [
         _python(),
         *_packages(),
@@ -145,7 +149,7 @@ def _runway_key(settings: Settings) -> Check:
     return Check("runway key", "ok", where)
 
 
-async def _runway(settings: Settings) -> list[Check]:
+async def _runway(settings: Settings, avatar_id: str | None) -> list[Check]:
     name = "staging" if settings.base_url == STAGE_BASE_URL else settings.base_url
     try:
         answer = await _knock(f"{settings.base_url}{ORGANIZATION.path}")
@@ -160,10 +164,10 @@ async def _runway(settings: Settings) -> list[Check]:
         ]
     checks = [Check("runway reachable", "ok", f"{name} in {answer.took * 1000:.0f} ms")]
     checks += _skew("clock against runway", answer)
-    return [*checks, *await _account(settings)]
+    return [*checks, *await _account(settings, avatar_id)]
 
 
-async def _account(settings: Settings) -> list[Check]:
+async def _account(settings: Settings, avatar_id: str | None) -> list[Check]:
     try:
         if settings.key() is None:
             return []
@@ -176,7 +180,32 @@ async def _account(settings: Settings) -> list[Check]:
     except RunwayException as error:
         return [Check("runway account", "fail", type(error).__name__, error.message)]
     detail = ", ".join(f"{name}: {value}" for name, value in told.items())
-    return [_judge_account(organization, detail)]
+    checks = [_judge_account(organization, detail)]
+    return checks if avatar_id is None else [*checks, await _avatar(settings, avatar_id)]
+
+
+def avatar_request(avatar_id: str) -> Request:
+    return Request("GET", f"/v1/avatars/{quote(avatar_id, safe='')}")
+
+
+async def _avatar(settings: Settings, avatar_id: str) -> Check:
+    try:
+        async with runway(settings, retries=0, patience=_TIMEOUT) as client:
+            avatar = await client.get_avatar(avatar_id)
+    except NotFoundError:
+        advice = "Check the id, and that the key is of the project that owns it."
+        return Check("avatar", "fail", "this key knows none with this id", advice)
+    except RunwayException as error:
+        return Check("avatar", "fail", type(error).__name__, error.message)
+    if avatar.status == "READY":
+        return Check("avatar", "ok", f"{avatar.name} is READY")
+    reason = f": {avatar.failure_reason}" if avatar.failure_reason else ""
+    advice = (
+        f"Wait for it: runway-avatar avatars wait {avatar_id}"
+        if avatar.status == "PROCESSING"
+        else "It cannot be shown: make another one, and delete it."
+    )
+    return Check("avatar", "fail", f"{avatar.name} is {avatar.status}{reason}", advice)
 
 
 def _judge_account(organization: Any, detail: str) -> Check:
