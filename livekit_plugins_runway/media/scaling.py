@@ -47,17 +47,17 @@ def placement(
     if scaling == "stretch":
         return whole, full
     if scaling == "cover":
-        cut_width = min(width, _even(height * wide / high))
-        cut_height = min(height, _even(width * high / wide))
+        cut_width = min(width, nearest_even(height * wide / high))
+        cut_height = min(height, nearest_even(width * high / wide))
         left, top = (width - cut_width) / 2, (height - cut_height) * crop_top
-        return Box(_even(left, 0), _even(top, 0), cut_width, cut_height), full
-    fit_width = min(wide, _even(high * width / height))
-    fit_height = min(high, _even(wide * height / width))
+        return Box(nearest_even(left, 0), nearest_even(top, 0), cut_width, cut_height), full
+    fit_width = min(wide, nearest_even(high * width / height))
+    fit_height = min(high, nearest_even(wide * height / width))
     left, top = (wide - fit_width) / 2, (high - fit_height) / 2
-    return whole, Box(_even(left, 0), _even(top, 0), fit_width, fit_height)
+    return whole, Box(nearest_even(left, 0), nearest_even(top, 0), fit_width, fit_height)
 
 
-def _even(value: float, least: int = 2) -> int:
+def nearest_even(value: float, least: int = 2) -> int:
     """The nearest even number."""
     return max(least, 2 * round(value / 2))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,7 +11,7 @@ from livekit import rtc
 
 from .._common.checks import check_choice, check_whole
 from ..errors import ConfigurationError
-from .scaling import Scaler, Scaling
+from .scaling import Scaler, Scaling, nearest_even
 
 Codec = Literal["h264", "vp8", "vp9", "av1"]
 """The codecs that were seen to reach a viewer (livekit 1.1.21, livekit-server 1.11.0, Linux
@@ -29,7 +30,8 @@ MAX_FRAME_SIDE = 1920
 """Pixels. Runway's picture has 1088x704; a larger one would be enlarged only."""
 MIN_FPS, MAX_FPS = 1.0, 60.0
 MIN_BITRATE, MAX_BITRATE = 50_000, 10_000_000
-_RUNWAY_PIXELS = 1088 * 704
+RUNWAY_SIZE = (1088, 704)
+"""Pixels, of Runway's picture after its first seconds; before that 556x360, of the same ratio."""
 _BLANK_RANGE = 8
 _LEAST_CHOSEN, _MOST_CHOSEN = 200_000, 4_000_000
 
@@ -40,8 +42,9 @@ class VideoOptions:
     default it is relayed as it comes (556x360, then 1088x704, 25 fps).
 
     Args:
-        width: of the published picture in pixels, even, 16 to 1920; both `width` and `height`, or
-            neither. The picture keeps that size, whatever size Runway sends.
+        width: of the published picture in pixels, even, 16 to 1920. Without `height`, that follows
+            from the ratio of the first picture. The picture keeps its size, whatever size Runway
+            sends.
         height: likewise. 396x704 is the largest 9:16 in Runway's picture; a larger one is enlarged
             here, which costs CPU and shows nothing more.
         scaling: how the picture is fitted. "cover": fill the size and crop the rest, left and right
@@ -77,11 +80,6 @@ class VideoOptions:
         check_choice("scaling", self.scaling, get_args(Scaling))
         check_choice("codec", self.codec, get_args(Codec))
         check_choice("encoder", self.encoder, get_args(Encoder))
-        if (self.width is None) != (self.height is None):
-            raise ConfigurationError(
-                f"Pass both width and height, or neither: width is {self.width!r}, height "
-                f"{self.height!r}."
-            )
         for name, side in (("width", self.width), ("height", self.height)):
             if side is not None:
                 check_whole(name, side, MIN_FRAME_SIDE, MAX_FRAME_SIDE, "pixels")
@@ -90,14 +88,20 @@ class VideoOptions:
                         f"{name} must be even, for colours have half of the resolution; take "
                         f"{side - 1} or {side + 1} instead of {side}."
                     )
-        if self.width is None and self.scaling != "cover":
+        if None in (self.width, self.height) and self.scaling != "cover":
             raise ConfigurationError(f"scaling={self.scaling!r} needs width and height.")
+        wide, high = size_of(self, RUNWAY_SIZE) or RUNWAY_SIZE
+        if not all(MIN_FRAME_SIDE <= side <= MAX_FRAME_SIDE for side in (wide, high)):
+            raise ConfigurationError(
+                f"In Runway's ratio this makes a picture of {wide}x{high}; sides must have "
+                f"{MIN_FRAME_SIDE} to {MAX_FRAME_SIDE} pixels. Pass width and height."
+            )
         if not 0 <= self.crop_top <= 1:
             raise ConfigurationError(
                 f"crop_top must be a share from 0.0 (nothing is cut at the top) to 1.0, not "
                 f"{self.crop_top!r}."
             )
-        if self.crop_top and (self.width is None or self.scaling != "cover"):
+        if self.crop_top and (None in (self.width, self.height) or self.scaling != "cover"):
             raise ConfigurationError(
                 f'crop_top={self.crop_top!r} goes with width, height and scaling="cover" only.'
             )
@@ -110,6 +114,21 @@ class VideoOptions:
             check_whole("bitrate", self.bitrate, MIN_BITRATE, MAX_BITRATE, "bit/s")
 
 
+def size_of(options: VideoOptions, picture: tuple[int, int]) -> tuple[int, int] | None:
+    """Width and height of what is published of a picture of this size; None: the picture's own."""
+    width, height = options.width, options.height
+    wide, high = picture
+    if width is None and height is None:
+        return None
+    if width is None and height is not None:
+        width = nearest_even(height * wide / high)
+    elif height is None and width is not None:
+        height = nearest_even(width * high / wide)
+    assert width is not None
+    assert height is not None
+    return width, height
+
+
 def publish_options(options: VideoOptions) -> rtc.TrackPublishOptions:
     """How the camera is published."""
     told = rtc.TrackPublishOptions(
@@ -118,7 +137,7 @@ def publish_options(options: VideoOptions) -> rtc.TrackPublishOptions:
         video_codec=rtc.VideoCodec.Value(options.codec.upper()),
         simulcast=False,  # one encoder
         video_encoding=rtc.VideoEncoding(
-            max_bitrate=options.bitrate or _bitrate(options.width, options.height),
+            max_bitrate=options.bitrate or _bitrate(size_of(options, RUNWAY_SIZE)),
             max_framerate=options.max_fps or CAMERA_FRAMERATE,
         ),
     )
@@ -127,11 +146,11 @@ def publish_options(options: VideoOptions) -> rtc.TrackPublishOptions:
     return told
 
 
-def _bitrate(width: int | None, height: int | None) -> int:
+def _bitrate(size: tuple[int, int] | None) -> int:
     """In bit/s; as many per pixel as for Runway's own size."""
-    if width is None or height is None:
+    if size is None:
         return CAMERA_BITRATE
-    fair = CAMERA_BITRATE * width * height // _RUNWAY_PIXELS
+    fair = CAMERA_BITRATE * math.prod(size) // math.prod(RUNWAY_SIZE)
     return min(max(fair, _LEAST_CHOSEN), _MOST_CHOSEN)
 
 
@@ -170,11 +189,9 @@ class VideoFitter:
 
     def __init__(self, options: VideoOptions) -> None:
         self._pace = Pace(options.max_fps) if options.max_fps is not None else None
-        self._scaler = (
-            Scaler(options.width, options.height, options.scaling, options.crop_top)
-            if options.width is not None and options.height is not None
-            else None
-        )
+        self._options = options
+        self._scaler: Scaler | None = None
+        """Made for the first picture, whose ratio may decide."""
 
     def fit(self, frame: rtc.VideoFrame, timestamp_us: int) -> rtc.VideoFrame | None:
         """The picture to publish with the same timestamp, valid until the next call; None if it is
@@ -186,7 +203,13 @@ class VideoFitter:
         """
         if self._pace is not None and not self._pace.takes(timestamp_us):
             return None
-        return frame if self._scaler is None else self._scaler.scale(frame)
+        if self._scaler is None:
+            size = size_of(self._options, (frame.width, frame.height))
+            if size is None:
+                return frame
+            width, height = (min(max(side, MIN_FRAME_SIDE), MAX_FRAME_SIDE) for side in size)
+            self._scaler = Scaler(width, height, self._options.scaling, self._options.crop_top)
+        return self._scaler.scale(frame)
 
 
 def is_blank(frame: rtc.VideoFrame) -> bool:

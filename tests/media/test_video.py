@@ -69,8 +69,10 @@ def colour_at(frame: rtc.VideoFrame, x: float, y: float) -> tuple[int, ...]:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"width": 720}, "width and height"),
-        ({"height": 720}, "width and height"),
+        ({"height": 1920}, "2968x1920"),
+        ({"width": 16}, "16x10"),
+        ({"width": 720, "scaling": "fit"}, "width and height"),
+        ({"height": 720, "crop_top": 0.5}, "width, height"),
         ({"width": 14, "height": 720}, "width must be .* 16 to 1920, not 14"),
         ({"width": 720, "height": 1922}, "height must be .* 16 to 1920, not 1922"),
         ({"width": 721, "height": 1280}, "width must be even.* 720 or 722"),
@@ -121,6 +123,8 @@ def test_by_default_pictures_pass_as_they_are_and_are_encoded_as_ever() -> None:
     ("options", "bitrate"),
     [
         ({"width": 396, "height": 704}, 909_926),
+        ({"width": 544}, 625_000),
+        ({"height": 352}, 625_000),
         (PORTRAIT, 3_008_021),
         ({"width": 256, "height": 256}, 213_903),
         ({"width": 64, "height": 64}, 200_000),
@@ -322,3 +326,23 @@ def test_pictures_keep_their_order_and_those_left_out_are_not_scaled() -> None:
     fitter = VideoFitter(VideoOptions(width=64, height=64, max_fps=8))
     results = [fitter.fit(picture(320, 208), at * 40_000) for at in range(4)]
     assert [result is not None for result in results] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "size"), [({"width": 544}, (544, 352)), ({"height": 352}, (544, 352))]
+)
+def test_one_side_keeps_the_ratio_of_the_first_picture(
+    options: dict[str, Any], size: tuple[int, int]
+) -> None:
+    fitter = VideoFitter(VideoOptions(**options))
+    for width, height in ((556, 360), (1088, 704), (640, 640)):
+        result = fitter.fit(picture(width, height), 0)
+        assert result is not None
+        assert (result.width, result.height) == size
+
+
+def test_the_ratio_of_a_picture_that_is_not_runways_is_kept_as_far_as_sides_may_be() -> None:
+    for source, size in (((640, 640), (544, 544)), ((64, 1024), (544, 1920))):
+        result = VideoFitter(VideoOptions(width=544)).fit(picture(*source), 0)
+        assert result is not None
+        assert (result.width, result.height) == size
