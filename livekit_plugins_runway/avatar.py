@@ -41,6 +41,7 @@ from .lifecycle.tools import ToolDispatcher, ToolHandler, checked_handlers
 from .log import logger
 from .media.video import VideoOptions
 from .playout.ports import PlayoutStats
+from .runway.address import API_SECRET_VARIABLES
 from .runway.client import DEFAULT_BASE_URL, RunwayClient
 from .runway.journal.keeper import Keeper
 from .runway.journal.sweep import Swept
@@ -84,7 +85,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             end at about 300 s whatever was asked for. A value below `recovery.session_cap` limits
             the whole call: later sessions get what is left of it.
         api_url: default `RUNWAYML_BASE_URL`, else Runway's production API.
-        api_key: default `RUNWAYML_API_SECRET`.
+        api_key: default `RUNWAYML_API_SECRET`, else `RUNWAY_API_KEY`.
         avatar_participant_identity: identity of the participant that the user sees; unique in the
             room. The default, "runway-avatar-agent", gets a suffix if another agent's avatar uses
             it already.
@@ -204,7 +205,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         check_seconds("create_timeout", create_timeout)
         check_seconds("join_timeout", join_timeout)
         check_seconds("stall_timeout", stall_timeout)
-        api_secret = required("Runway's API secret", "api_key", api_key, "RUNWAYML_API_SECRET")
+        api_secret = required("Runway's API secret", "api_key", api_key, *API_SECRET_VARIABLES)
         base_url = api_url or os.getenv("RUNWAYML_BASE_URL") or DEFAULT_BASE_URL
         self._account = api_secret, base_url
         self._keeper = Keeper.on_this_machine(api_secret, base_url, guardian=guardian)

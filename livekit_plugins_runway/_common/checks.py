@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from livekit.agents import NotGivenOr
 
 
-def required(what: str, argument: str, value: NotGivenOr[str], variable: str) -> str:
-    """The argument, else the environment variable. Never shows the value."""
-    found = value or os.getenv(variable) or ""
+def required(what: str, argument: str, value: NotGivenOr[str], variable: str, *others: str) -> str:
+    """The argument, else the first environment variable that is set. Never shows the value, and
+    names the first variable alone where there is none."""
+    found = value or next(filter(None, map(os.getenv, (variable, *others))), "")
     if not found:
         raise ConfigurationError(f"{what} is missing: pass {argument}, or set {variable}.")
     return found

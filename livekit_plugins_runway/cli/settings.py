@@ -15,15 +15,15 @@ from dotenv import dotenv_values
 
 from .._common.checks import is_loopback, required
 from ..errors import ConfigurationError
-from ..runway.address import checked_base_url
+from ..runway.address import API_SECRET_VARIABLES, checked_base_url
 from .credentials import stored_keys
 from .exits import CredentialsError
 from .output import Output
 
 STAGE_BASE_URL = "https://api.dev-stage.runwayml.com"
-KEY_VARIABLES = ("RUNWAYML_API_SECRET", "RUNWAY_API_KEY", "RUNWAY_SKILLS_API_SECRET")
-"""The first that is set counts; the others are the names that Runway's tools and its agent skills
-(runwayml/skills) use."""
+KEY_VARIABLES = (*API_SECRET_VARIABLES, "RUNWAY_SKILLS_API_SECRET")
+"""The first that is set counts; the last is the name that Runway's agent skills (runwayml/skills)
+use."""
 STAGE_KEY_VARIABLES = ("RUNWAYML_API_SECRET_STAGE", "RUNWAY_SKILLS_API_SECRET_STAGE")
 """Of the staging API, before the others."""
 ADDRESS_VARIABLES = ("RUNWAYML_BASE_URL", "RUNWAY_SKILLS_BASE_URL")

@@ -1,10 +1,15 @@
-"""Where Runway is: an address that is checked before anything is asked of it."""
+"""Where Runway is: an address that is checked before anything is asked of it; and what the key to
+it is called."""
 
 from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
 from ..errors import ConfigurationError, ProtocolError
+
+API_SECRET_VARIABLES = ("RUNWAYML_API_SECRET", "RUNWAY_API_KEY")
+"""Environment variables of the key, the first that is set counts: that of Runway's SDKs, and
+another name that Runway's tools use."""
 
 
 def checked_base_url(base_url: str) -> str:

@@ -482,7 +482,10 @@ def test_arguments_are_checked_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, named in wrong:
         with pytest.raises(ConfigurationError, match=named):
             AvatarSession(api_key="key_x", **arguments)
+    monkeypatch.delenv("RUNWAY_API_KEY", raising=False)
     with pytest.raises(ConfigurationError, match="RUNWAYML_API_SECRET"):
         AvatarSession(preset_id="influencer")
+    monkeypatch.setenv("RUNWAY_API_KEY", "key_of_the_second_name")
+    AvatarSession(preset_id="influencer")
     monkeypatch.setenv("RUNWAYML_API_SECRET", "key_secret")
     assert "key_secret" not in repr(AvatarSession(preset_id="influencer"))

@@ -101,6 +101,18 @@ async def test_without_anything_it_says_what_to_set(unused_tcp_port: int) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "status"), [("RUNWAY_API_KEY", "ok"), ("RUNWAY_SKILLS_API_SECRET", "warn")]
+)
+async def test_it_warns_of_a_key_that_an_avatar_session_does_not_read(
+    name: str, status: str
+) -> None:
+    async with command_line() as (run, simulator):
+        env = {"RUNWAYML_API_SECRET": None, name: simulator.api_secret}
+        told = await run("--base-url", simulator.url, "--json", "doctor", env=env)
+        assert statuses(told.json)["runway key"] == status
+
+
+@pytest.mark.parametrize(
     ("options", "status", "text"),
     [
         ({"credits": 5}, "fail", "Buy credits"),

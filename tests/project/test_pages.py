@@ -29,6 +29,7 @@ from livekit_plugins_runway import (
 from livekit_plugins_runway.errors import LossReason
 from livekit_plugins_runway.events import Event
 from livekit_plugins_runway.lifecycle.timings import StageTimings
+from livekit_plugins_runway.runway.address import API_SECRET_VARIABLES
 from livekit_plugins_runway.runway.journal.writer import VARIABLE
 from livekit_plugins_runway.transport.identity import DEFAULT_IDENTITY
 
@@ -134,7 +135,7 @@ def test_the_arguments_of_start_are_those_that_it_names() -> None:
 def test_the_environment_variables_are_those_that_the_code_reads() -> None:
     named = names(" ".join(table(page("options"), "Environment variable")))
     read = re.findall(r'"((?:RUNWAYML|LIVEKIT)_\w+)"', inspect.getsource(avatar))
-    assert named == {*read, VARIABLE}
+    assert named == {*read, *API_SECRET_VARIABLES, VARIABLE}
 
 
 def test_the_events_states_and_stages_are_those_of_the_session() -> None:

@@ -19,12 +19,13 @@ import aiohttp
 from ..._common.http import new_session
 from ..._common.versions import untested_versions
 from ...errors import ConfigurationError, NotFoundError, RunwayException
+from ...runway.address import API_SECRET_VARIABLES
 from ...runway.billing import credits_for
 from ..calls import Request, ask, runway
 from ..commands.account import MODEL, ORGANIZATION, summary
 from ..commands.livekit_project import refusal, short_token
 from ..exits import CredentialsError
-from ..settings import KEY_VARIABLES, LIVEKIT_VARIABLES, STAGE_BASE_URL, Settings
+from ..settings import LIVEKIT_VARIABLES, STAGE_BASE_URL, Settings
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -133,10 +134,9 @@ def _runway_key(settings: Settings) -> Check:
             "`runway-avatar auth set`.",
         )
     where = f"{found.name} from {found.origin}"
-    if found.name != KEY_VARIABLES[0]:
-        return Check(
-            "runway key", "warn", where, "AvatarSession reads RUNWAYML_API_SECRET: set that, too."
-        )
+    if found.name not in API_SECRET_VARIABLES:
+        names = ", else ".join(API_SECRET_VARIABLES)
+        return Check("runway key", "warn", where, f"AvatarSession reads {names}: set one, too.")
     if found.origin == ".env":
         where += ", which this command reads and AvatarSession does not by itself"
     if not _KEY.fullmatch(found.value.strip()):
