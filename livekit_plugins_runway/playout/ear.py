@@ -1,4 +1,6 @@
-"""What comes back from the avatar: let through to the user or not, and kept to be looked at."""
+"""Receives the avatar's voice from the relay: passes it to the user or not, and keeps a copy for
+the accounting.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,18 @@ from .hearing.features import Levels, hop_levels
 from .hearing.noise import NoiseFloor
 
 _MOST_ARRIVALS = 300
-"""Pieces of sound to remember until they are looked at: 6 s of a relay's."""
+"""Pieces of sound kept until they are accounted for: 6 s of a relay's."""
 _QUIET, _QUIET_SHARE = 300, 0.03
-"""Largest sample of a hop that nobody misses, of a pause between words: -41 dBFS, or so much of the
-loudest."""
+"""Hops whose largest sample is below this (-41 dBFS), or below this share of the loudest, count as
+a pause between words, and may be left out.
+"""
 _BEFORE = 1
-"""Hop before the first sound: a word may begin softly."""
+"""Hops before the first sound that are kept, because a word may begin softly."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """Sound of the avatar in whole hops, in the order in which it came."""
+    """Sound of the avatar in whole hops, in order of arrival."""
 
     samples: NDArray[np.int16]
     levels: Levels
@@ -39,36 +42,37 @@ class Heard:
 
 
 class HeldVoice:
-    """Takes the avatar's voice and gives what the user hears in its place, in the same time.
-
-    What was held is heard when it is let go, and what follows is as late, until the pauses between
-    words have made up for it: each second hop of one is left out. Of the relay's thread, but for
-    `behind`.
+    """Delays the avatar's voice while it is held back. `push()` takes sound and returns what the
+    user hears instead, of the same length. Held sound is heard after the release, and what follows
+    is late by as much, until pauses between words have made up for it: every second hop of a pause
+    is left out. Used by the relay's thread only, except `behind`.
 
     Args:
-        former: was let go, and has still something to be heard: before anything of this.
+        former: a released one that still has sound to be heard, which comes first.
     """
 
     def __init__(self, former: HeldVoice | None = None) -> None:
         self._former = former
-        """Until the first `push()`, which takes over what it has."""
+        """Set until the first `push()`, which takes over its sound."""
         self.hops: deque[bytes] = deque()
         """Not heard yet."""
         self._free = 0
-        """Hops at the front that are heard although the rest is held."""
+        """Hops at the front that are released although the rest is held."""
         self._to_sound = 0
-        """Hops up to the last that is not quiet: what follows it need not be heard."""
+        """Hops up to the last one that is not quiet; later ones may be left out."""
         self._loudest = 0
-        """Sample of all that has come."""
+        """Largest sample so far."""
 
     @property
     def behind(self) -> int:
-        """Hops that the user has not heard yet, but for the quiet after them. From any thread."""
+        """Hops that the user has not heard yet, without the quiet ones at the end. From any
+        thread.
+        """
         former = self._former
         return self._to_sound if former is None else former.behind
 
     def push(self, pcm: bytes, *, let_go: bool) -> bytes:
-        """Take a whole number of hops, and give as many."""
+        """Take a whole number of hops, and return as many."""
         if self._former is not None:
             self.hops, self._to_sound = self._former.hops, self._former.behind
             self._free, self._former = len(self.hops), None
@@ -109,18 +113,18 @@ def _loudest(hop: bytes) -> int:
 
 class _Gate(enum.Enum):
     PASS = "pass"
-    HOLD = "hold"  # until it is known what it is
+    HOLD = "hold"  # until it is known whose words these are
     SILENCE = "silence"
-    DROP = "drop"  # somebody else writes to the microphone
+    DROP = "drop"  # the agent's own voice is written to the microphone
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """Replaced as a whole: the relay's thread reads it in one step."""
+    """Replaced as a whole, because the relay's thread reads it in one step."""
 
     gate: _Gate
     hearer: object
-    """Whom what comes belongs to."""
+    """The avatar whose sound arrives."""
     held: HeldVoice | None = None
     """With HOLD, and with the PASS after it."""
 
@@ -133,10 +137,9 @@ class _Arrival:
 
 
 class Ear:
-    """The only part of the sink that other threads touch, and they only by `relayed()`. All else is
-    of the event loop's thread.
-
-    Closing comes first and accounting after: what is closed is so from the next piece of sound on.
+    """The only part of the sink that other threads use, and they call `relayed()` only. Everything
+    else is used by the event loop's thread only. A change takes effect with the next piece of
+    sound; accounting comes after it.
     """
 
     def __init__(self) -> None:
@@ -146,31 +149,32 @@ class Ear:
         self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
         """Filled by the relay's thread, emptied by the event loop's."""
         self.floor = NoiseFloor()
-        """Of the avatar. Learned from what comes while nothing is said."""
+        """The avatar's noise floor, learned from the sound that arrives while nothing is said."""
         self.sounded_at: float | None = None
-        """Loop time at which the avatar was last audible, let through or not."""
+        """Loop time at which the avatar was last audible, whether passed on or not."""
         self.latency: float | None = None
-        """Seconds from the turn of a sample, if the avatar had no delay, to its sound; last
-        measured. Kept from one avatar to the next."""
+        """The avatar's latency in seconds, last measured: from the time at which a sample would be
+        spoken without delay to its sound. Kept from one avatar to the next.
+        """
 
     @property
     def is_open(self) -> bool:
-        """The user hears what comes."""
+        """Let the user hear the avatar."""
         return self._setting.gate is _Gate.PASS
 
     @property
     def is_holding(self) -> bool:
-        """What comes is held back until `let_go()`."""
+        """True while the sound is held back, until `let_go()`."""
         return self._setting.gate is _Gate.HOLD
 
     @property
     def behind(self) -> float:
-        """Seconds of what has come that the user has not heard yet, because it was held."""
+        """Seconds of received sound that the user has not heard yet, because it was held back."""
         held = self._setting.held
         return 0.0 if held is None else held.behind * HOP_SECONDS
 
     def open(self, hearer: object) -> None:
-        """The user hears what comes, which is `hearer`'s, after what they are behind with."""
+        """Let the user hear the sound of `hearer`, after the sound that was held back."""
         self._setting = _Setting(_Gate.PASS, hearer, self._still_to_be_heard)
 
     @property
@@ -178,21 +182,24 @@ class Ear:
         return self._setting.held if self.is_open and self.behind else None
 
     def hold(self, hearer: object) -> None:
-        """The user hears silence, until `let_go()`, and then what has come by then, too. What they
-        are behind with they hear before."""
+        """Hold the sound back until `let_go()`: the user hears silence, then the held sound. Sound
+        that was held back before is heard first.
+        """
         self._setting = _Setting(_Gate.HOLD, hearer, HeldVoice(self._still_to_be_heard))
 
     def let_go(self) -> None:
-        """No effect unless it holds."""
+        """No effect unless sound is held back."""
         if self.is_holding:
             self._setting = replace(self._setting, gate=_Gate.PASS)
 
     def close(self) -> None:
-        """The user hears silence in place of what comes, which is nobody's."""
+        """Let the user hear silence instead, and account the sound to no attempt."""
         self._setting = _Setting(_Gate.SILENCE, None)
 
     def drop(self, hearer: object = None) -> None:
-        """Somebody else writes to the microphone; what comes meanwhile is `hearer`'s."""
+        """The agent's own voice is written to the microphone; account arriving sound to
+        `hearer`.
+        """
         self._setting = _Setting(_Gate.DROP, hearer)
 
     def relayed(self, pcm: bytes) -> bytes | None:
@@ -208,11 +215,12 @@ class Ear:
         return setting.held.push(pcm, let_go=setting.gate is _Gate.PASS)
 
     def waits_since(self) -> float | None:
-        """Loop time of the first piece that was not taken yet; None if there is none."""
+        """Loop time of the oldest piece that was not taken yet; None if there is none."""
         return self._arrived[0].at if self._arrived else None
 
     def take(self, hops: int | None = None) -> list[tuple[object, Heard]]:
-        """What has arrived since the last call, by whom it belongs to, in order.
+        """The sound that arrived since the last call, in order, with the attempt that it belongs
+        to.
 
         Args:
             hops: about so many at most; None: all.

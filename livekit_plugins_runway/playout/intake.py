@@ -12,26 +12,27 @@ from .audio import BYTES_PER_SAMPLE, SAMPLE_RATE
 from .resampler import Resampler
 
 _PIECE = 0.5
-"""Seconds of speech that are made ready in one step: a frame may have minutes of it."""
+"""Seconds of speech that are converted in one step, because a frame may hold minutes."""
 _AROUND = 100
-"""What a change of rate looks at before and after it: this part of a second of each."""
+"""The resamplers get 1/`_AROUND` of a second before and after a change of rate as context."""
 
 
 class Intake:
-    """Of one sink; segments come one after the other."""
+    """One per sink; segments come one after the other."""
 
     def __init__(self) -> None:
-        # All of it is written by `_resampled()` and `flush()`.
+        # Written by `_resampled()` and `flush()` only.
         self._rate = SAMPLE_RATE
-        """Of the last frame, in Hz."""
+        """Rate of the last frame, in Hz."""
         self._resampler: Resampler | None = None
-        """From that rate; None for one that needs none."""
+        """Resampler from that rate; None if none is needed."""
         self._last = b""
-        """The end of the segment as it was given; empty before it has begun."""
+        """The last input samples of the segment; empty before its begin."""
 
     def pieces(self, frame: rtc.AudioFrame) -> Iterator[bytes]:
-        """The frame's sound, a little of it at a time; a frame of another rate than the one before
-        it is preceded by the rest of that."""
+        """Yields the frame's sound in small pieces. If the rate has changed, the rest of the former
+        rate's sound comes first.
+        """
         channels = frame.num_channels
         step = max(1, int(_PIECE * frame.sample_rate)) * channels
         samples = np.frombuffer(bytes(frame.data), np.int16)
@@ -48,8 +49,9 @@ class Intake:
         return rest + (pcm if self._resampler is None else self._resampler.push(pcm))
 
     def _change_to(self, rate: int, pcm: bytes) -> bytes:
-        """What is left of the sound so far; each side is told how the other goes on, or there
-        would be a click between them."""
+        """The rest of the sound at the former rate. Both resamplers get the samples beyond the
+        change as context, else there would be a click.
+        """
         before, after = _across(self._last, self._rate, pcm, rate)
         rest = b"" if self._resampler is None else self._resampler.flush(after)
         self._resampler = None if rate == SAMPLE_RATE else Resampler(rate, SAMPLE_RATE, before)
@@ -62,13 +64,13 @@ class Intake:
         if self._resampler is None:
             return b""
         rest = self._resampler.flush()
-        # For the next segment: its first words shall not wait for it to be made.
+        # For the next segment, so that its first words do not wait for the resampler.
         self._resampler = Resampler(self._rate, SAMPLE_RATE)
         return rest
 
 
 def _across(former: bytes, former_rate: int, pcm: bytes, rate: int) -> tuple[bytes, bytes]:
-    """The end of `former` at the new rate, and the beginning of `pcm` at the former one."""
+    """The end of `former` at the new rate, and the beginning of `pcm` at the former rate."""
     if not former:
         return b"", b""
     end = np.frombuffer(former, np.int16)

@@ -1,4 +1,5 @@
-"""Until an avatar that was speaking can be given other words: nothing of the old ones may follow.
+"""Decides when an avatar that was speaking can be sent other words, without any of the old ones
+following.
 
 Two reasons to wait: it was interrupted (`Interruption`), or it says its own start script
 (`OwnWords`). Times are loop times in seconds.
@@ -16,28 +17,30 @@ from .ports import SpeechDelivery
 from .routes.progress import FIRST_LATENCY
 
 SILENCE_TIMEOUT = 2.5
-"""Seconds after a barge-in for the avatar to fall silent; then the voice speaks instead."""
+"""Seconds after a barge-in for the avatar to fall silent; after that the next words are spoken by
+voice.
+"""
 _QUIET = 0.15
-"""Seconds without a sound: longer than a gap between two words, which may be one of the old."""
+"""Seconds without sound; longer than a gap between two words of the old speech."""
 _STALE_QUIET = 0.5
 _SCRIPT_QUIET = 0.8
-# What a worker had already sent when it confirmed is still in the jitter buffers for this long.
+# Sound that the worker had sent before it confirmed may be in jitter buffers for so long.
 _IN_FLIGHT = 0.15
-# A relay that brings nothing for so long is silent, too.
+# If the relay delivers nothing for so long, that counts as silence, too.
 _NO_FRAMES = 0.15
 
 
 class Settled(enum.Enum):
-    """Who may speak, as far as the avatar's old words are concerned."""
+    """Who may speak, given the avatar's old words."""
 
     NOT_YET = "not_yet"
     AVATAR = "avatar"
     VOICE = "voice"
-    """The avatar does not fall silent, and the next words should not wait any longer."""
+    """The avatar does not fall silent; speak the next words by voice."""
 
 
 class Settling(Protocol):
-    """Why an avatar cannot be given words yet."""
+    """A reason why an avatar cannot be sent words yet."""
 
     def hear(self, heard: Heard) -> None: ...
 
@@ -45,7 +48,7 @@ class Settling(Protocol):
 
 
 class OldWords(Protocol):
-    """What was being said; see `AvatarRoute`."""
+    """The interrupted attempt; see `AvatarRoute`."""
 
     @property
     def heard_at(self) -> float | None: ...
@@ -59,7 +62,7 @@ class OldWords(Protocol):
 
 
 class _Quiet:
-    """For how long an avatar has been silent."""
+    """Measures for how long an avatar has been silent."""
 
     def __init__(self, since: float) -> None:
         self._heard_until = since
@@ -73,16 +76,16 @@ class _Quiet:
                 self._sounded_at, self.has_sounded = at, True
 
     def seconds(self, now: float) -> float:
-        """Counted in sound that came; all the time since then if nothing comes any more."""
+        """Counted in received sound; in time, if nothing is received any more."""
         stopped = now - self._heard_until > _NO_FRAMES
         return (now if stopped else self._heard_until) - self._sounded_at
 
 
 class Interruption:
-    """From a barge-in until nothing of the old words can come back from the avatar any more.
+    """Lasts from a barge-in until none of the old words can come back from the avatar any more.
 
     Args:
-        words: the attempt that was interrupted; it tells which words may still come.
+        words: the interrupted attempt, which knows the words that may still come.
     """
 
     def __init__(self, since: float, words: OldWords) -> None:
@@ -93,11 +96,11 @@ class Interruption:
         self._quiet = _Quiet(since)
 
     async def notify(self, delivery: SpeechDelivery) -> None:
-        """Tell the worker to drop what it has; what it answers shortens the wait."""
+        """Tell the worker to drop its buffered speech. Its confirmation shortens the wait."""
         try:
             if await delivery.clear():
                 self._confirmed_at = asyncio.get_running_loop().time()
-        except Exception:  # noqa: BLE001  whatever a transport raises: the avatar was not told
+        except Exception:  # noqa: BLE001  whatever a transport raises, the avatar was not told
             logger.exception("the avatar could not be told to stop")
         finally:
             self._told = True
@@ -109,8 +112,9 @@ class Interruption:
     def settled(self, now: float, latency: float | None) -> Settled:
         """
         Args:
-            latency: seconds; without a confirmation, what was sent last comes out that much later.
-                None: not known for certain; then as long as the interrupted words have taken.
+            latency: the avatar's latency in seconds; without a confirmation the last sent sound
+                comes out that much later. None: not known; then the latency of the interrupted
+                words is used.
         """
         late = now - self._since > SILENCE_TIMEOUT
         if latency is None:
@@ -128,16 +132,16 @@ class Interruption:
             return quiet >= _STALE_QUIET
         if self._words.heard_at is None:
             return quiet >= _QUIET or self._confirmed_at is None
-        # In a pause of the old words the next of them may be yet to come.
+        # This may be a pause in the old words, and the next of them may still come.
         return min(quiet, self._words.missing_for(now)) >= _QUIET
 
 
 class OwnWords:
-    """From when the avatar may say its start script until it has.
+    """Lasts until the avatar has said its start script.
 
     Args:
         since: now.
-        limit: seconds after which the agent speaks all the same.
+        limit: seconds after which the agent speaks anyway.
     """
 
     def __init__(self, since: float, limit: float) -> None:

@@ -1,11 +1,12 @@
-"""The agent session's audio sink: the one owner of what was said, what was heard, what comes next.
+"""The agent session's audio sink. It owns the segments of speech: what was said, what was heard,
+what comes next.
 
-A segment (speech between two flushes) is spoken by one of two routes: the avatar, which sends it
-back through the relay, or the plain voice, written to the same microphone track. Whatever was not
-heard is still here, so the voice can take over in mid-sentence.
+A segment (speech between two flushes) is spoken by one of two routes: the avatar, whose voice comes
+back through the relay, or the agent's own voice ("the voice"), written to the same microphone
+track. Speech that was not heard is kept, so the voice can take over in mid-sentence.
 
 The framework's contract (livekit-agents 1.8.9 `voice/io.py`): exactly one `playback_finished` per
-segment, and one `playback_started` before it unless not a sample of it was heard.
+segment, and one `playback_started` before it, unless nothing of the segment was heard.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ _Event = Literal["playback_started", "playback_progressed", "playback_finished"]
 class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
     """Sink for an `AgentSession`; takes int16 PCM of any rate, mono or interleaved.
 
-    What a listener of its events raises is logged, and changes nothing.
+    Exceptions of its events' listeners are logged, and change nothing.
 
     Args:
-        microphone: where the plain voice is written, and whose subscription starts the speech.
-        report: called, from the event loop, with what the owner should know.
-        wait_for_avatar: seconds that the first speech waits for the avatar, then does without.
-        stall_timeout: seconds without progress, while speech is outstanding, that count as a loss.
+        microphone: the track for the voice; speech starts when somebody has subscribed to it.
+        report: called from the event loop with reports for the owner.
+        wait_for_avatar: seconds that the first speech waits for the avatar; then the voice speaks.
+        stall_timeout: seconds without progress, while speech is outstanding, after which the avatar
+            counts as lost.
         can_pause: offer pause and resume to the framework (`resume_false_interruption`).
-        by_clock: time and the worker's reports tell how far the avatar is, and not its voice.
+        by_clock: find the position by time and the worker's reports, and not by the avatar's voice.
     """
 
     def __init__(
@@ -59,11 +61,10 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         super().__init__(
             label="RunwayAvatar",
             capabilities=AudioOutputCapabilities(pause=can_pause),
-            sample_rate=None,  # resampled here: the framework's way would delay each utterance
+            sample_rate=None,  # resampled here: the framework's resampler delays each utterance
         )
         self._loop = asyncio.get_running_loop()
-        # Each of these has one owner of its state, and all is of the event loop's thread but for
-        # `relayed()`.
+        # Each of these owns its state. Used by the event loop's thread only, except `relayed()`.
         self._intake = Intake()
         self._queue = SegmentQueue()
         self._seat = AvatarSeat(wait_for_avatar)
@@ -91,13 +92,13 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
                 if self._queue.push(segment, piece):
                     self._player.send_first(segment)
                 self._pump.wake()
-                # A burst of speech must not keep the relay waiting; an event that is set does not
-                # yield.
+                # Yield, so that a burst of speech does not block the relay; waiting for an event
+                # that is set does not yield.
                 await asyncio.sleep(0)
         finally:
             for piece in pieces:  # cancelled in a long frame: none of it is lost
                 self._queue.push(segment, piece)
-        # Last, so that a segment that was cleared meanwhile is not begun anew with this frame.
+        # Last, so that this frame does not restart a segment that was cleared meanwhile.
         await self._queue.has_room.wait()
 
     def flush(self) -> None:
@@ -106,12 +107,14 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
             return
         self._queue.flush(self._intake.flush())
         if self._queue.is_closed:
-            # Not within this call: wrappers above have not noted the flush yet.
+            # Not within this call: outputs further up the chain have not handled the flush yet.
             self._loop.call_soon(self._finish_flushed)
         self._pump.wake()
 
     def clear_buffer(self) -> None:
-        """Barge-in: the gate closes at once, then the worker is told. Nothing unheard is spoken."""
+        """Barge-in: silence the user's track at once, then tell the worker. Unheard speech is
+        dropped.
+        """
         if self._queue:
             self._player.clear()
             self._pump.wake()
@@ -132,7 +135,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
 
     @property
     def avatar(self) -> Avatar | None:
-        """The one that speaks, or would; None: the voice does."""
+        """The present avatar; None: the voice speaks."""
         return self._seat.avatar
 
     @property
@@ -141,7 +144,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
 
     @property
     def latency(self) -> float | None:
-        """Seconds from a sample's turn to be spoken to its sound, last measured; None before."""
+        """The avatar's latency in seconds, last measured; None before."""
         return self._current.ear.latency
 
     @property
@@ -150,11 +153,11 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         return bool(self._queue)
 
     def attach_avatar(self, avatar: Avatar, *, seen: bool = True) -> None:
-        """The avatar shows its face: it speaks the segment that waits for it, or the next one.
+        """Attach an avatar that has video: it speaks the waiting segment, or the next one.
 
         Args:
-            seen: False if it does not show its face yet. It gets what waits all the same, and may
-                be silent until `avatar_seen()`, but for no longer than `wait_for_avatar`.
+            seen: False if it has no video yet. It is sent the waiting speech anyway, and may be
+                silent until `avatar_seen()`, for `wait_for_avatar` seconds at most.
         """
         self._seat.take(avatar, seen=seen)
         self._current.mute()
@@ -163,35 +166,35 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
         self._pump.wake()
 
     def avatar_seen(self) -> None:
-        """The avatar that was attached unseen shows its face."""
+        """The avatar that was attached without video has video now."""
         self._seat.see()
         if isinstance(self._current.route, AvatarRoute):
             self._current.route.seen()
 
     def let_speak(self, limit: float) -> None:
-        """The avatar says words of its own first (its start script); the agent's follow when it has
-        been silent for a while, or after `limit` seconds."""
+        """The avatar says its start script first. The agent's words follow when it has been silent
+        for a while, or after `limit` seconds.
+        """
         if self._current.route is None:
             self._current.ear.open(None)
             self._seat.settle(OwnWords(self._loop.time(), limit))
             self._pump.wake()
 
     def detach_avatar(self, avatar: Avatar | None = None) -> None:
-        """The avatar is gone, or will not come: from now on the voice speaks, inside the same
-        segment from the point that was not heard. Idempotent.
+        """The avatar is lost, or will not come. From now on the voice speaks, in the same segment
+        from the first unheard point. Idempotent.
 
         Args:
-            avatar: without effect if another one speaks by now; None: whichever it is.
+            avatar: no effect if another one is attached by now; None: the present one.
         """
         if avatar is None or self._seat.avatar in (None, avatar):
             self._current.leave_to_voice()
             self._pump.wake()
 
     async def hand_over(self, avatar: Avatar | None) -> None:
-        """Let another avatar, or (None) the voice, speak from now on: as soon as nothing is being
-        spoken, and the present one has fallen silent.
-
-        Returns when it has taken over; cancelled before, it does not take over.
+        """Let another avatar, or (None) the voice, take over as soon as nothing is being spoken and
+        the present one is silent. Returns when it has taken over. If it is cancelled before,
+        nothing changes.
         """
         pending = self._seat.propose(avatar)
         self._pump.wake()
@@ -201,9 +204,10 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
             self._seat.withdraw(pending)
 
     def force_hand_over(self) -> None:
-        """The hand-over cannot wait for the segment's end: at the next gap between words the other
-        avatar is attached, and the voice says the rest of the segment. Without effect if no
-        hand-over is pending."""
+        """Do not let the hand-over wait for the segment's end: attach the other avatar at the next
+        gap between words; the voice says the rest of the segment. No effect if no hand-over is
+        pending.
+        """
         if self._seat.hand_over is not None:
             self._seat.hand_over.forced_at = self._loop.time()
 
@@ -224,7 +228,7 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
             route.confirm(self._loop.time())
 
     async def aclose(self) -> None:
-        """Finish whatever is pending as interrupted, and end. Idempotent."""
+        """Finish pending segments as interrupted, and close. Idempotent."""
         self._queue.close()
         await self._pump.aclose()
         self._current.interrupt()

@@ -1,6 +1,6 @@
 """Plays the segments of a queue, one after the other, each by the avatar or by the voice.
 
-All of it is of the event loop's thread. Times are loop times in seconds.
+Used by the event loop's thread only. Times are loop times in seconds.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from .segment_queue import SegmentQueue
 
 _CLEAR_FLUSH_TIMEOUT = 1.0
 _HURRY = 2.0
-"""Seconds in which a gap between words must come where a change of speakers is urgent."""
+"""Seconds to wait for a gap between words if a change of speakers is urgent."""
 _AHEAD = 0.15
-"""Seconds by which speech is far enough ahead of real time to look after it less often."""
+"""If speech is ahead of real time by so many seconds, steps are less frequent."""
 _LISTEN_EVERY = 0.15
-"""Seconds of sound that are looked at together in mid-speech: in one go that takes least."""
+"""Seconds of sound that are analysed together in mid-speech, which takes less CPU than one by
+one.
+"""
 
 
 class SegmentPlayer:
-    """Decides, step by step, what becomes of the queue's head. Goes on by `tick()`.
+    """Decides, step by step, how the queue's head is spoken. Each step is a `tick()`.
 
     Args:
-        current: begins and ends what is decided here.
+        current: begins and ends the attempts.
     """
 
     def __init__(
@@ -51,18 +53,18 @@ class SegmentPlayer:
         self._current = current
         self._loop = asyncio.get_running_loop()
         self.is_paused = False
-        """Nobody speaks. Written by the sink."""
+        """True while paused. Written by the sink."""
         self._takeover: Takeover | None = None
-        """Where an avatar may go on with what the voice says; None while none may."""
+        """Where an avatar may take over from the voice; None if none may."""
         self._cleared_at: float | None = None
-        """The last barge-in; known wherever a segment is cleared."""
+        """The last barge-in."""
         self._waits_for_listeners = False
-        """Speech is kept until somebody listens. Tells it once."""
+        """True while speech is kept until somebody listens, so that it is logged once."""
 
     # -- one step -------------------------------------------------------------------------------
 
     def tick(self, now: float) -> bytes | None:
-        """One step; returns what the plain voice says in its 10 ms."""
+        """Make one step; returns the voice's sound for its 10 ms."""
         if not self._may_listen_later(now):
             self._current.listen_a_little()
         if not self._change_over_if_possible(now):
@@ -73,7 +75,7 @@ class SegmentPlayer:
         elif segment.cleared:
             self._finish_cleared(segment, now)
         elif not self._microphone.reachable:
-            self._current.break_off()  # nothing is heard; begun again from there
+            self._current.break_off()  # nothing reaches the user; start again from there
         elif not self.is_paused:
             self._begin_if_possible(segment, now)
             return self._go_on(now)
@@ -88,7 +90,7 @@ class SegmentPlayer:
         return None
 
     def _settle(self, now: float) -> None:
-        """Nobody speaks: see whether the avatar has fallen silent."""
+        """Nobody speaks: check whether the avatar has fallen silent."""
         if self._seat.settling is not None:
             self._speaker(now, None)
 
@@ -96,7 +98,7 @@ class SegmentPlayer:
         return self._seat.speaker(now, self._current.ear.latency, segment)
 
     def clear(self) -> None:
-        """Barge-in: nothing unheard of the queue is spoken."""
+        """Barge-in: drop the unheard speech of the queue."""
         self._current.interrupt()
         self._queue.clear()
         self._cleared_at = self._loop.time()
@@ -108,7 +110,7 @@ class SegmentPlayer:
 
     @property
     def may_rest_a_while(self) -> bool:
-        """Nothing depends on the next 40 ms: enough is on its way, or nothing is said."""
+        """True if the next 40 ms need no step: enough speech was sent, or nothing is said."""
         route = self._current.route
         if isinstance(route, AvatarRoute):
             is_ahead = route.pacer.ahead(self._loop.time()) >= _AHEAD
@@ -116,7 +118,9 @@ class SegmentPlayer:
         return not self._queue
 
     def _may_listen_later(self, now: float) -> bool:
-        """Nothing depends on what has just arrived: the avatar is in mid-speech."""
+        """True if the sound that has just arrived can be analysed later: the avatar is in
+        mid-speech.
+        """
         route, since = self._current.route, self._current.ear.waits_since()
         pending = self._seat.hand_over
         return (
@@ -132,7 +136,7 @@ class SegmentPlayer:
     # -- who speaks -----------------------------------------------------------------------------
 
     def _change_over_if_possible(self, now: float) -> bool:
-        """False if nothing is to be done before a change-over."""
+        """False if nothing may be spoken before the hand-over."""
         pending, ear = self._seat.hand_over, self._current.ear
         if pending is None or isinstance(self._current.route, AvatarRoute):
             return True
@@ -155,14 +159,14 @@ class SegmentPlayer:
     def _is_listened_to(self) -> bool:
         waits = not self._microphone.subscribed
         if waits and not self._waits_for_listeners:
-            logger.info("the agent's speech waits until somebody is in the room who listens")
+            logger.info("the agent's speech waits until somebody in the room listens")
         self._waits_for_listeners = waits
         return not waits
 
     # -- the avatar's route ---------------------------------------------------------------------
 
     def send_first(self, segment: Segment) -> None:
-        """Send the first words of a segment: they do not wait for a tick."""
+        """Send the first words of a segment at once, without waiting for a tick."""
         seat = self._seat
         if segment is not self._queue.head or segment.cleared or self.is_paused:
             return
@@ -170,7 +174,7 @@ class SegmentPlayer:
             return
         now = self._loop.time()
         if self._current.route is None:
-            self._current.listen()  # the old words may not be over
+            self._current.listen()  # the old words may not have ended
             self._begin_if_possible(segment, now)
         route = self._current.route
         if isinstance(route, AvatarRoute) and route.is_beginning:
@@ -203,7 +207,7 @@ class SegmentPlayer:
                 self._leave_off_if_forced(route, now)
 
     def _leave_off_if_forced(self, route: AvatarRoute, now: float) -> None:
-        """Change speakers inside the segment, if that is wanted and this is a moment for it."""
+        """Change speakers within the segment, if that is wanted and possible at this moment."""
         pending = self._seat.hand_over
         if pending is None or pending.forced_at is None:
             return
@@ -226,7 +230,7 @@ class SegmentPlayer:
         return pcm
 
     def _go_over_at_a_gap(self, voice: VoiceRoute, now: float) -> None:
-        """Let the avatar go on where a gap between words is ahead."""
+        """Let the avatar take over from the voice at the next gap between words."""
         segment, latency = voice.segment, self._current.ear.latency
         following = self._current.following
         if following is not None:
@@ -241,11 +245,11 @@ class SegmentPlayer:
                 self._current.send(self._current.begin_following(segment, gap, now), now)
 
     def _approach(self, following: AvatarRoute, now: float) -> None:
-        """The avatar has been given what follows the gap."""
+        """The avatar was sent the speech after the gap."""
         left = (following.start - following.segment.heard) / SAMPLE_RATE
         sounds = following.heard_at is not None
         if sounds and left > EARLY:
-            # It answers sooner than was measured: what it says would not be heard.
+            # It answers sooner than its latency: its first sound would be lost.
             self._current.ear.latency = following.latency or self._current.ear.latency
             self._current.withdraw_following()
         elif sounds or left <= 0.0:

@@ -1,4 +1,4 @@
-"""What the sink needs of its surroundings, and what it tells them.
+"""The interfaces between the sink and its environment.
 
 Audio is int16 mono PCM at 48 kHz throughout, in pieces of 10 ms where frames are meant.
 """
@@ -18,16 +18,17 @@ class Microphone(Protocol):
     async def push_audio(self, pcm: bytes) -> None: ...
 
     def keep_alive(self) -> None:
-        """Nobody else writes for now: be silent, so that no receiver loses the first words. To be
-        called again at least once a second."""
+        """Nothing is written for now: send silence, so that no receiver loses the first words. Must
+        be called again at least once a second.
+        """
 
     @property
     def subscribed(self) -> bool:
-        """Somebody listens, or was waited for as long as is sensible."""
+        """True if somebody listens, or the wait for a listener has ended."""
 
     @property
     def reachable(self) -> bool:
-        """False for a while: what is sent now is lost on the way."""
+        """False while the connection is interrupted: sound sent now is lost."""
 
 
 class SpeechDelivery(Protocol):
@@ -39,46 +40,47 @@ class SpeechDelivery(Protocol):
 
     @property
     def batch(self) -> int:
-        """Samples that go out at a time, once speech is as far ahead as it may be."""
+        """Samples sent at a time once speech is as far ahead as allowed."""
 
     @property
     def room(self) -> int:
-        """Samples that `send()` takes now; 0 while what was sent before is still on its way."""
+        """Samples that `send()` accepts now; 0 while earlier ones are still being sent."""
 
     def send(self, pcm: bytes) -> None:
-        """Take no more than `room`."""
+        """Send samples; at most `room`."""
 
     def finish(self) -> None:
-        """The segment that was being sent is complete."""
+        """Mark the segment as complete."""
 
     async def clear(self) -> bool:
-        """Drop all that was sent and not yet spoken. True if the worker confirmed; bounded."""
+        """Tell the worker to drop unspoken speech. True if it confirmed; bounded."""
 
 
 class Avatar(Protocol):
-    """One that speaks, or stands ready to."""
+    """An avatar that speaks, or is ready to."""
 
     @property
     def delivery(self) -> SpeechDelivery:
-        """The way of speech to it."""
+        """The delivery of speech to it."""
 
     def show(self) -> None:
-        """From now on the user sees and hears it, as far as the sink lets its voice through."""
+        """Let the user see it, and hear it as far as the sink passes its voice on."""
 
     def hide(self) -> None:
-        """From now on the user sees and hears nothing of it."""
+        """Let the user see and hear nothing more of it."""
 
     @property
     def doubts_first_words(self) -> bool:
-        """It may say words of its own, and the user hears it only through the sink: so its first
-        sounds are held back until they are known to be the agent's words."""
+        """True if it may say words of its own, and the user hears it through the sink only. Then
+        its first sound is held back until it is known to be the agent's words.
+        """
 
     def report_loss(self, reason: LossReason) -> None:
-        """It is given up; the voice has taken over already."""
+        """The sink has given it up; the voice has taken over already."""
 
 
 class WorkerReports(Protocol):
-    """Who is told what the avatar worker says of its playing. From the event loop."""
+    """Receives the avatar worker's reports on its playback. From the event loop."""
 
     def worker_started(self) -> None:
         """The worker reports that it has begun to play a segment."""
@@ -88,12 +90,13 @@ class WorkerReports(Protocol):
 
 
 class AvatarListener(WorkerReports, Protocol):
-    """Who is told what comes back from the avatar: the sink, as media and transports see it."""
+    """Receives the avatar's voice: the sink, as media and transports see it."""
 
     def relayed(self, pcm: bytes) -> bytes | None:
-        """Tell of the avatar's voice that has arrived, a whole number of 10 ms of it, and learn
-        what the user is to hear in its place, as much; None: nothing, for somebody else writes to
-        the microphone. From any one thread."""
+        """Pass on received sound of the avatar, a whole number of 10 ms. Returns what the user must
+        hear instead, of the same length; None: nothing, because the agent's own voice is being
+        written to the microphone. From any one thread.
+        """
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,14 @@ class FirstSpeechHeard:
     """The avatar was heard for the first time in a segment."""
 
     latency: float | None
-    """Seconds from the turn of the first spoken sample to its sound; None if the avatar had no face
-    yet when it was sent, and so had to wait."""
+    """Latency of the first spoken sample in seconds; None if the avatar had no video yet when it
+    was sent, and so had to wait.
+    """
 
 
 @dataclass(frozen=True)
 class OwnWordsHeard:
-    """An avatar was found to say the agent's words, by its voice; told once of each avatar."""
+    """An avatar was found to say the agent's words, by its voice; reported once for each avatar."""
 
 
 PlayoutReport = FirstSpeechHeard | OwnWordsHeard | PlayoutForced
@@ -115,16 +119,16 @@ PlayoutReport = FirstSpeechHeard | OwnWordsHeard | PlayoutForced
 
 @dataclass
 class PlayoutStats:
-    """What became of all speech so far; audio is counted in samples at 48 kHz."""
+    """Totals of all speech so far, in samples at 48 kHz."""
 
     pushed: int = 0
     """Taken from the agent."""
     sent: int = 0
-    """Sent to avatars; more than once where it was sent again after a pause."""
+    """Sent to avatars; counted again if it was sent again after a pause."""
     heard: int = 0
     """Put on the user's track."""
     dropped: int = 0
-    """Never to be heard: interrupted, or given up."""
+    """Dropped without being heard: interrupted, or given up."""
     segments: int = 0
     """Finished segments, and how many of them..."""
     interrupted: int = 0

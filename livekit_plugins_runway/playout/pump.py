@@ -1,4 +1,4 @@
-"""Lets a player go on, step by step, and sees to it that it always does."""
+"""Runs the player's steps, and keeps running them whatever one of them raises."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .segment_queue import SegmentQueue
 
 _MAX_CATCH_UP = 0.1
 _KEEP_ALIVE = 0.5
-"""Seconds after which an idle microphone without an avatar is told again that it is alone."""
+"""Seconds between calls of `keep_alive()` for an idle microphone without an avatar."""
 
 
 class Pump:
-    """Runs from its making until `aclose()`."""
+    """Runs from its creation until `aclose()`."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Pump:
         self._task = asyncio.create_task(self._run(), name="runway_audio_output")
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Wake the pump: there may be something to do."""
         self._wake.set()
 
     async def aclose(self) -> None:
@@ -55,12 +55,12 @@ class Pump:
         while True:
             try:
                 await self._go_on()
-            except Exception:  # noqa: BLE001  the agent must not fall silent, whatever it is
+            except Exception:  # noqa: BLE001  whatever the error is, the agent must not fall silent
                 logger.exception("the agent's speech has failed; the voice goes on")
                 self._recover()
 
     def _recover(self) -> None:
-        """The voice goes on with the segment; the second time it is given up."""
+        """Go on by voice with the segment; after a second failure give the segment up."""
         segment = self._queue.head
         self._current.recover()
         if segment is not None and segment is self._failed:
@@ -88,7 +88,7 @@ class Pump:
         return bool(self._queue) or seat.hand_over is not None or seat.settling is not None
 
     async def _rest(self) -> None:
-        """Until there may be something to do."""
+        """Wait until there may be something to do."""
         self._wake.clear()
         alone = self._seat.avatar is None
         if alone:

@@ -1,4 +1,4 @@
-"""Tells the framework of each segment: its start, its stretches, its one end."""
+"""Reports each segment to the framework: its start, the stretches that were heard, its one end."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class PlaybackEvents(Protocol):
 
 
 class PlaybackReporter:
-    """Of one sink; times are loop times in seconds.
+    """One per sink; times are loop times in seconds.
 
     Args:
-        report: called with what the sink's owner should know.
+        report: called with reports for the sink's owner.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class PlaybackReporter:
         """Unix time less loop time, seconds."""
 
     def started(self, segment: Segment, at: float) -> None:
-        """Something of it was heard. Told once."""
+        """The first sound of it was heard. Reported once."""
         if segment.state is SegmentState.WAITING:
             segment.move_to(SegmentState.PLAYING)
             self._events.on_playback_started(created_at=at + self.wall_offset)
 
     def progressed(self, segment: Segment, runs: list[Run]) -> None:
-        """These stretches of it were heard."""
+        """Report the stretches that were heard."""
         if segment.state is not SegmentState.PLAYING:
             return
         for run in runs:
@@ -63,10 +63,10 @@ class PlaybackReporter:
             )
 
     def finished(self, segment: Segment, *, interrupted: bool) -> None:
-        """The one end of a segment, which is taken off the queue."""
+        """Finish a segment, once, and remove it from the queue."""
         started = segment.state is SegmentState.PLAYING
         self._queue.finish(segment, interrupted=interrupted)
-        # Of a segment that never started, only silence has passed.
+        # If it never started, only silence has passed.
         unheard = interrupted and not started
         self._events.on_playback_finished(
             playback_position=0.0 if unheard else segment.heard / SAMPLE_RATE,
@@ -74,7 +74,9 @@ class PlaybackReporter:
         )
 
     def forced(self, segment: Segment) -> None:
-        """Its deadline has passed, or it cannot be played: it is about to be finished."""
+        """Its deadline has passed, or it cannot be played: report that it will be finished by
+        force.
+        """
         pushed, heard = segment.pushed / SAMPLE_RATE, segment.heard / SAMPLE_RATE
         logger.warning(
             "a segment was not heard to its end in time and was finished by force",

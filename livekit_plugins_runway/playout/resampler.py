@@ -1,4 +1,4 @@
-"""Speech at another sample rate, without delay: int16 mono PCM.
+"""Resamples speech without delay: int16 mono PCM.
 
 PyAV's resampler keeps back 1 ms until more speech comes (2 ms at 8 kHz). The SDK's
 (`rtc.AudioResampler`) keeps back up to 39 ms, that is, the first two frames of every utterance
@@ -15,10 +15,10 @@ from .audio import BYTES_PER_SAMPLE
 
 
 class Resampler:
-    """For one stretch of speech. Rates in Hz.
+    """Resamples one stretch of speech. Rates in Hz.
 
     Args:
-        before: what was heard before it, at the input rate, of 10 ms or less; silence by default.
+        before: the samples before it, at the input rate, 10 ms at most; silence by default.
     """
 
     def __init__(self, input_rate: int, output_rate: int, before: bytes = b"") -> None:
@@ -27,16 +27,17 @@ class Resampler:
         self._resampler = av.AudioResampler(format="s16", layout="mono", rate=output_rate)
         self._pushed = 0
         """Bytes, from the stretch's start."""
-        # With the first sound it gets it builds its filter, for 0.3 ms: that shall not be speech.
+        # The first input makes it build its filter, which takes 0.3 ms: do that before speech
+        # comes.
         step = input_rate // math.gcd(input_rate, output_rate)
         count = step * math.ceil(input_rate / 100 / step)
         self._given = -(count * output_rate // input_rate) * BYTES_PER_SAMPLE
-        """Bytes, from the stretch's start; negative while those from before it are given."""
+        """Bytes, from the stretch's start; negative within the context before it."""
         size = count * BYTES_PER_SAMPLE
         self._resample(_frame(before[-size:].rjust(size, b"\0"), input_rate))
 
     def push(self, pcm: bytes) -> bytes:
-        """What can be given now of all that was pushed."""
+        """The output that is available now."""
         if not pcm:
             return b""
         self._pushed += len(pcm)
@@ -46,7 +47,7 @@ class Resampler:
         """The rest. Nothing can be pushed after it.
 
         Args:
-            after: what is heard after it, at the input rate; silence by default.
+            after: the samples after it, at the input rate; silence by default.
         """
         if not after:
             return self._resample(None)

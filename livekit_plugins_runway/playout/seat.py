@@ -1,6 +1,5 @@
-"""Who speaks: the avatar that is there, one that is expected, or the voice; and who comes next.
-
-Pure but for the future that `hand_over()` waits for. Times are loop times in seconds.
+"""Who speaks: the present avatar, an expected one, or the voice; and who comes next. Pure, except
+for the future that `hand_over()` waits for. Times are loop times in seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from .interruption import Settled, Settling
 from .ports import Avatar
 
 _HUSH = 0.1
-"""Seconds without a sound after which an avatar has fallen silent."""
+"""Seconds without sound after which an avatar counts as silent."""
 _LONGEST_HUSH = 0.5
 
 
@@ -41,19 +40,20 @@ _ALLOWED = {
 
 @dataclass(eq=False)
 class HandOver:
-    """Another avatar, or the voice (None), that is to speak from the next change on."""
+    """The avatar, or the voice (None), that takes over next."""
 
     avatar: Avatar | None
     done: asyncio.Future[None]
     """Resolved by the sink when it has changed over."""
     forced_at: float | None = None
-    """When it was said that it cannot wait for the segment's end."""
+    """When the hand-over became urgent, so that it does not wait for the segment's end."""
     hush_until: float | None = None
-    """Until when it waits for the present avatar's last sound; None before it does."""
+    """Until when it waits for the present avatar's last sound; None before that wait."""
 
     def is_silent_by_now(self, sounded_at: float | None, now: float) -> bool:
-        """The present avatar does not say the end of what counts as heard any more: its place is
-        known to about 0.1 s, and whoever is replaced is cut off."""
+        """True once the outgoing avatar is no longer audible. Its position is known to about 0.1 s;
+        switching earlier could cut its last sound off.
+        """
         if sounded_at is None:
             return True
         if self.hush_until is None:
@@ -71,21 +71,23 @@ class AvatarSeat:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self.state = Seat.EXPECTED
-        """Written by `_move_to()` alone."""
+        """Written by `_move_to()` only."""
         self.avatar: Avatar | None = None
-        """There is one unless the seat is EXPECTED or EMPTY."""
+        """The present avatar; None if the seat is EXPECTED or EMPTY."""
         self.settling: Settling | None = None
         """While SETTLING."""
         self._seen = True
-        """Whether the avatar's face was seen; it may come while it is SETTLING."""
+        """True if the avatar has video; that may come while it is SETTLING."""
         self.hand_over: HandOver | None = None
         """The pending one."""
         self._unsettled: object = None
-        """What the voice said because the avatar did not fall silent after a barge-in."""
+        """The segment that was spoken by voice because the avatar did not fall silent after a
+        barge-in.
+        """
         self.never_settles = False
-        """It has not for another segment either."""
+        """The avatar did not fall silent for a second segment either."""
         self._waiting_since: float | None = None
-        """From when the first speech waits for a face. Never reset."""
+        """Since when the first speech waits for the avatar's video. Never reset."""
 
     def _move_to(self, state: Seat) -> None:
         if state not in _ALLOWED[self.state]:
@@ -95,7 +97,7 @@ class AvatarSeat:
             self.settling = None
 
     def take(self, avatar: Avatar | None, *, seen: bool = True) -> None:
-        """This one is the avatar from now on; None: the voice speaks."""
+        """Seat an avatar; None: the voice speaks."""
         self.avatar, self._seen = avatar, seen
         self._unsettled, self.never_settles = None, False
         self._move_to(Seat.EMPTY if avatar is None else self._present())
@@ -104,18 +106,18 @@ class AvatarSeat:
         return Seat.SEATED if self._seen else Seat.UNSEEN
 
     def see(self) -> None:
-        """The avatar's face is there."""
+        """The avatar has video."""
         self._seen = True
         if self.state is Seat.UNSEEN:
             self._move_to(Seat.SEATED)
 
     def settle(self, settling: Settling) -> None:
-        """The avatar gets no words until `settling` says so."""
+        """Send the avatar no words until `settling` allows it."""
         self._move_to(Seat.SETTLING)
         self.settling = settling
 
     def may_wait(self, now: float) -> bool:
-        """The first speech may still wait for the avatar's face."""
+        """True if the first speech may still wait for the avatar's video."""
         if self._waiting_since is None:
             self._waiting_since = now
         return now - self._waiting_since < self._patience
@@ -125,10 +127,10 @@ class AvatarSeat:
         return not self._seen
 
     def speaker(self, now: float, latency: float | None, segment: object) -> Speaker | None:
-        """Who is to speak now; None: it waits.
+        """Who speaks now; None: the segment waits.
 
         Args:
-            segment: what is to be spoken; None: nothing yet.
+            segment: the segment to speak; None: none yet.
         """
         if self.state is Seat.EMPTY:
             return Speaker.VOICE
@@ -155,17 +157,17 @@ class AvatarSeat:
     # -- the change of avatars --------------------------------------------------------------------
 
     def propose(self, avatar: Avatar | None) -> HandOver:
-        """Another one stands ready. It takes the place of one that was proposed before."""
+        """Propose another avatar. It replaces one that was proposed before."""
         self.hand_over = HandOver(avatar, asyncio.get_running_loop().create_future())
         return self.hand_over
 
     def withdraw(self, hand_over: HandOver) -> None:
-        """It is not to change over after all. No effect once it has."""
+        """Withdraw the proposal. No effect after the change."""
         if self.hand_over is hand_over:
             self.hand_over = None
 
     def change_over(self) -> None:
-        """The one that was proposed takes the seat. Only while one is."""
+        """Seat the proposed avatar. Only while there is a proposal."""
         pending, self.hand_over = self.hand_over, None
         if pending is None:
             raise RuntimeError("no avatar was proposed")

@@ -1,7 +1,8 @@
-"""What was said and how much of it was heard: pure accounting in samples, without I/O or clocks.
+"""A segment of speech, and how much of it was heard: pure accounting in samples, without I/O or
+clocks.
 
 `Segment` keeps the speech that was pushed until it was heard, and its short-time spectra, by which
-`SpeechTracker` (tracker.py) finds it again in what comes back from the avatar.
+`SpeechTracker` (tracker.py) finds it in the avatar's voice.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Segment:
     """
 
     pcm: bytearray = field(default_factory=bytearray, repr=False)
-    """From sample `kept_from` on."""
+    """The samples from `kept_from` on."""
     kept_from: int = 0
     flushed: bool = False
     cleared: bool = False
@@ -47,7 +48,7 @@ class Segment:
     state: SegmentState = SegmentState.WAITING
     hops: Hops = field(default_factory=Hops, repr=False)
     waveform: Waveform = field(default_factory=Waveform, repr=False)
-    """Of the hops that were described, but for those that were skipped."""
+    """Features of the described hops, without the skipped ones."""
 
     @property
     def pushed(self) -> int:
@@ -66,14 +67,13 @@ class Segment:
         self.flushed = True
 
     def describe(self, end: int, *, start: int = 0) -> None:
-        """Look at the samples before `end`: `hops` and what uses them cover only those.
-
-        For speech that is about to be sent, not for speech that comes in: a TTS delivers bursts of
-        many seconds, and all that time nothing could be relayed.
+        """Compute the features of the samples before `end`; `hops` covers only those. Done for
+        speech that is about to be sent, and not when it is captured: a TTS delivers bursts of many
+        seconds, and the relay would have to wait.
 
         Args:
-            start: sample before which nothing is asked of the speech any more; what was not looked
-                at before it counts as silence.
+            start: sample before which the features are not needed any more; if they were not
+                computed, they count as silence.
         """
         whole = self.flushed and end >= self.pushed
         last = -(-end // HOP) if whole else end // HOP
@@ -94,20 +94,23 @@ class Segment:
             self.waveform = Waveform(first)
 
     def read(self, start: int, end: int) -> bytes:
-        """PCM of the samples [start, end), without those that were forgotten."""
+        """PCM of the samples [start, end), without the forgotten ones."""
         first, last = (at - self.kept_from for at in (start, end))
         return bytes(self.pcm[max(0, first) * BYTES_PER_SAMPLE : max(0, last) * BYTES_PER_SAMPLE])
 
     def forget(self, before: int) -> None:
-        """Drop the PCM of what lies before a sample, and was described: it will not be spoken
-        again. Less than half a second is kept, so that it may be called as often as one likes."""
+        """Drop the PCM before a sample, if its features were computed: it will not be spoken again.
+        Up to half a second is kept, so that frequent calls are cheap.
+        """
         count = min(before, self.hops.count * HOP) - self.kept_from
         if count >= _LEAST_FORGOTTEN:
             del self.pcm[: count * BYTES_PER_SAMPLE]
             self.kept_from += count
 
     def next_spoken(self, first: int) -> int | None:
-        """The first hop from hop `first` on that has to be heard; None if none was looked at."""
+        """The first hop from hop `first` on that must be audible; None if there is none among the
+        described ones.
+        """
         spoken = self.hops.levels[first:] > SPOKEN_DB
         return first + int(np.argmax(spoken)) if spoken.any() else None
 
@@ -117,12 +120,13 @@ class Segment:
         return int(np.count_nonzero(self.hops.levels[start // HOP : stop] > SPOKEN_DB)) * HOP
 
     def silent_hops(self, first: int, count: int) -> int:
-        """How many of `count` hops from hop `first` on need not be heard."""
+        """How many of `count` hops from hop `first` on need not be audible."""
         return int(np.count_nonzero(self.hops.levels[first : first + count] <= SPOKEN_DB))
 
     def restart_point(self, position: int, *, margin: float, reach: float = 0.12) -> int:
-        """Where to speak on after a loss at `position`: at least `margin` seconds before it, and at
-        the quietest 10 ms of the `reach` seconds before that, so that a syllable is not cut."""
+        """Where to resume after a loss at `position`: at least `margin` seconds before it, and at
+        the quietest 10 ms of the `reach` seconds before that, so that a syllable is not cut.
+        """
         latest = (position - int(margin * SAMPLE_RATE)) // HOP
         if latest <= 0:
             return 0

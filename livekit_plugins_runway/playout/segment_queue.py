@@ -1,4 +1,4 @@
-"""The segments that are not finished: captured at one end, spoken at the other."""
+"""The queue of unfinished segments: captured at one end, spoken at the other."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ MAX_BUFFERED = 300.0
 
 
 class SegmentQueue:
-    """All of it is of the event loop's thread."""
+    """Used by the event loop's thread only."""
 
     def __init__(self) -> None:
         self._waiting: deque[Segment] = deque()
-        """The first is spoken, those after it wait. Each leaves by `finish()`."""
+        """The first one is being spoken, the others wait. `finish()` removes a segment."""
         self._open: Segment | None = None
-        """Being captured: the last of `_waiting`, or in none if it was finished meanwhile."""
+        """The segment being captured: the last of `_waiting`, or not in it if it was finished
+        meanwhile.
+        """
         self.has_room = asyncio.Event()
         """Cleared while more than `MAX_BUFFERED` seconds are unheard, and it is not closed."""
         self.has_room.set()
         self.is_closed = False
-        """What is captured is dropped."""
+        """Captured speech is dropped."""
         self.stats = PlayoutStats()
 
     def __bool__(self) -> bool:
@@ -33,18 +35,18 @@ class SegmentQueue:
 
     @property
     def head(self) -> Segment | None:
-        """The one that is spoken, or is to be spoken next."""
+        """The segment that is being spoken, or is next."""
         return self._waiting[0] if self._waiting else None
 
     def capture(self) -> Segment:
-        """The segment that is being captured, begun if need be."""
+        """The segment that is being captured; begun if there is none."""
         if self._open is None:
             self._open = Segment()
             self._waiting.append(self._open)
         return self._open
 
     def push(self, segment: Segment, pcm: bytes) -> bool:
-        """Add speech to it; False if nobody wants that any more."""
+        """Add speech to it; False if it was cleared or closed meanwhile."""
         if segment.cleared or self.is_closed:
             return False
         segment.push(pcm)
@@ -65,7 +67,7 @@ class SegmentQueue:
         return self._open is not None
 
     def clear(self) -> None:
-        """None of it is to be spoken any more."""
+        """Drop the unspoken speech of all segments."""
         for segment in self._waiting:
             segment.cleared = True
 
@@ -77,7 +79,7 @@ class SegmentQueue:
         return [segment for segment in self._waiting if segment.flushed]
 
     def finish(self, segment: Segment, *, interrupted: bool) -> None:
-        """The one end of a segment. If it is still being captured, the rest of it is dropped."""
+        """Finish a segment. If it is still being captured, the rest of it is dropped."""
         segment.move_to(SegmentState.FINISHED)
         self._waiting.remove(segment)
         stats = self.stats
@@ -90,7 +92,7 @@ class SegmentQueue:
         self.watch_room()
 
     def watch_room(self) -> None:
-        """More was captured, or heard."""
+        """Called when more was captured, or heard."""
         unheard = sum(segment.pushed - segment.heard for segment in self._waiting)
         if unheard > MAX_BUFFERED * SAMPLE_RATE and not self.is_closed:
             self.has_room.clear()

@@ -1,4 +1,4 @@
-"""One attempt at speaking a segment by the avatar: what to send, what was heard, and what of it.
+"""One attempt at speaking a segment by the avatar: what to send, what was heard, and the verdict.
 
 Pure: no clock, no event loop, no I/O. Positions are samples of the segment, counted from its start;
 times are loop times in seconds.
@@ -23,32 +23,38 @@ DEADLINE_MARGIN = 5.0
 _MARGIN = 0.08
 """Seconds before the place of a loss at which the voice begins."""
 _DOUBTFUL = 0.6
-"""Seconds of speech without one sound that is surely the agent's, from which on it may not be."""
+"""After so many seconds of speech without a sound that is surely the agent's, the words may be the
+avatar's own.
+"""
 _IN_DOUBT = 0.3
-"""The same, where what was heard last is not like the agent's words. On the first 700 cases of
+"""The same, if the last sounds are not like the agent's words. On the first 700 cases of
 bench/ear's sample with a sentence: none of 525 of the agent's words, 16 of 20 of others that had
-counted as heard."""
+counted as heard.
+"""
 _SHORT = 1.2
-"""Seconds of speech of a reply that is over before it is known whose words were heard."""
+"""Seconds of speech of a reply that may end before it is known whose words were heard."""
 _NOT_AT_ALL_ALIKE = 0.3
 _ALIKE = 0.6
-"""Likeness from which on sounds may be the agent's, though their waveform does not tell."""
+"""Likeness from which on sounds may be the agent's, if their waveform does not tell."""
 _CLICK = 0.1
-"""Seconds of speech in all, up to which it is not waited for: no avatar need make it audible."""
+"""Up to so many seconds of speech in all are not waited for: an avatar need not make them
+audible.
+"""
 _PART_OF_A_WORD = 0.12
 _LAST_WORD = 0.5
-"""Seconds of speech, up to which a missing end is no reason to give up the avatar."""
+"""A missing end of up to so many seconds of speech is no reason to give up the avatar."""
 # Seconds for which a word that is due may be missing...
 _LAST_WORD_WAIT = 0.6  # ...until somebody else says it,
 _END_WAIT = 0.3  # ...until less than a word is not waited for any more,
 _CONFIRMED_WAIT = 0.2  # ...and where the worker says that it has finished.
 _SOUNDS_ON = 0.5
-"""Seconds for which an avatar may sound after the last word that it had to say, where it is not
-known to have said it: a room, a breath. Other words go on."""
+"""Seconds for which an avatar may sound after its last word, if it is not known to have said that:
+reverberation, a breath. Other words last longer.
+"""
 _WORD_GAP = 0.03
-"""Seconds of silence at which one speaker may leave off and another go on."""
+"""Seconds of silence at which the speaker may change."""
 _REMEMBERED = SAMPLE_RATE
-"""Samples that are kept of what was heard: more than is ever said again."""
+"""Samples of heard speech that are kept; more than is ever repeated."""
 
 
 class Phase(enum.Enum):
@@ -58,32 +64,33 @@ class Phase(enum.Enum):
 
 
 class Verdict(enum.Enum):
-    """What has become of the attempt."""
+    """The state of an attempt, as `step()` judges it."""
 
     GO_ON = "go_on"
     HEARD = "heard"
     LAST_WORD_LOST = "last_word_lost"
-    """All but the last word was heard; another has to say that."""
+    """Everything but the last word was heard; the voice must say that."""
     FOREIGN = "foreign"
-    """The avatar says other words than it was told."""
+    """The avatar says other words than it was sent."""
     STALLED = "stalled"
     OVERDUE = "overdue"
     """The segment's deadline has passed."""
     UNSEEN_TOO_LONG = "unseen_too_long"
-    """Nothing was heard yet, and the face did not come in time."""
+    """Nothing was heard yet, and the video did not come in time."""
 
 
 class AvatarRoute:
-    """Sends from `start` on; `step()` and `stop()` write to `segment.heard` what was heard.
+    """Sends from `start` on; `step()` and `stop()` write what was heard to `segment.heard`.
 
     Args:
-        start: where in the segment it begins.
+        start: the sample of the segment at which it begins.
         latency: of the avatar in seconds, last measured; None if never.
-        stall_timeout: seconds without progress, while speech is owed, that count as a loss.
-        unseen: the avatar shows no face yet, and so may take its time.
-        by_clock: time and the worker's reports tell where it is, and not its voice.
-        former: the segment that was interrupted, of which words may still come.
-        trusted: the avatar was found to say the agent's words before.
+        stall_timeout: seconds without progress, while speech is outstanding, after which the avatar
+            counts as lost.
+        unseen: the avatar has no video yet, so it may answer late.
+        by_clock: find the position by time and the worker's reports, and not by the avatar's voice.
+        former: the interrupted segment, whose words may still come.
+        trusted: the avatar was found earlier to say the agent's words.
     """
 
     def __init__(
@@ -99,19 +106,19 @@ class AvatarRoute:
         former: Segment | None = None,
         trusted: bool = False,
     ) -> None:
-        # All of it is written by `note_sent()`, `hear()`, `step()` and `stop()`, in one thread.
+        # Written by `note_sent()`, `hear()`, `step()` and `stop()` only, in one thread.
         self.segment = segment
         self.start = start
         self._began = now
         self._silence_delay = latency or 0.0
         self._stall_timeout = stall_timeout
         self._is_patient = unseen
-        """The face is not there yet."""
+        """The avatar has no video yet."""
         self.phase = Phase.SENDING
         """Goes on from SENDING to SENT and OVER, or at once to OVER."""
         self.pacer = Pacer(self.start, now)
         self.tracker: SpeechTracker | PlayoutClock
-        """What tells where the avatar is."""
+        """Finds the avatar's position."""
         if by_clock:
             self.tracker = PlayoutClock(segment, start)
         else:
@@ -121,7 +128,7 @@ class AvatarRoute:
         )
         self._runs = Runs(self.start, now)
         self._confirmed = False
-        """The worker says that it has finished the segment."""
+        """The worker has reported that it has finished the segment."""
         self._is_judged = False
         """`step()` has found which of the words that came out were the agent's."""
         self._is_foreign = False
@@ -136,7 +143,7 @@ class AvatarRoute:
         return self.pacer.sent
 
     def due(self, delivery: SpeechDelivery, now: float) -> bytes:
-        """The speech that is to be sent now; empty if none is."""
+        """The speech to send now; empty if there is none."""
         end = self.pacer.next_end(self.segment.pushed, delivery, now)
         return self.segment.read(self.sent, end)
 
@@ -148,23 +155,25 @@ class AvatarRoute:
 
     @property
     def is_beginning(self) -> bool:
-        """So little was sent that the rest of the first words should follow at once."""
+        """True if so little was sent that the rest of the first words should follow at once."""
         return self.sent - self.start < MOST_AT_ONCE
 
     @property
     def is_complete(self) -> bool:
-        """All of the segment was sent, and the delivery does not know yet that this is all."""
+        """True if the whole segment was sent, and the delivery was not told yet that it is
+        complete.
+        """
         done = self.segment.flushed and self.sent == self.segment.pushed
         return done and self.phase is Phase.SENDING
 
     def note_complete(self) -> None:
-        """The delivery knows that this was all."""
+        """Note that the delivery was told that the segment is complete."""
         self.phase = Phase.SENT
 
     # -- hearing ----------------------------------------------------------------------------------
 
     def describe(self) -> None:
-        """Look at what was sent; not while it is being sent, for it would wait."""
+        """Compute features of the sent speech. Deferred, so that sending never waits for it."""
         self.segment.describe(self.sent, start=self.start)
         self.progress.note_described()
 
@@ -184,13 +193,16 @@ class AvatarRoute:
             self._runs.advance(position, at)
 
     def note_started(self) -> None:
-        """The worker reports that it has begun to play. Whoever listens need not be told."""
+        """The worker reports that it has begun to play. Ignored when the position is found by
+        listening.
+        """
         if self.phase is not Phase.OVER:
             self.tracker.note_started()
 
     def confirm(self, now: float) -> None:
-        """The worker reports that it has played the segment; believed only where the ear agrees,
-        and not before it can be true: the report of the segment before may come late."""
+        """The worker reports that it has played the segment; believed only if the measured position
+        agrees, and not before it can be true, because the former segment's report may come late.
+        """
         left = (self.segment.pushed - self.start) / SAMPLE_RATE
         if self.phase is Phase.SENT and now - self._began >= left:
             self._confirmed = True
@@ -207,16 +219,16 @@ class AvatarRoute:
 
     @property
     def confirmed_latency(self) -> float | None:
-        """`latency`, once what is heard was found to be the agent's words."""
+        """`latency`, once the heard words were found to be the agent's."""
         return self.latency if self.tracker.alike else None
 
     # -- judging ----------------------------------------------------------------------------------
 
     def step(self, now: float, *, impatient: bool = False) -> Verdict:
-        """What has become of it; `segment.heard` is set to the position.
+        """Judge the attempt; sets `segment.heard` to the position.
 
         Args:
-            impatient: the face should have come by now.
+            impatient: the video should have come by now.
         """
         self.describe()
         self.segment.heard = position = self._position(now)
@@ -243,7 +255,9 @@ class AvatarRoute:
         return Verdict.OVERDUE if self._is_overdue(now) else Verdict.GO_ON
 
     def seen(self) -> None:
-        """The face is there. The answer had to wait for it, so its latency tells nothing."""
+        """The avatar has video now. Its answer had to wait for that, so it is no measure of the
+        latency.
+        """
         self._is_patient = False
 
     def _position(self, now: float) -> int:
@@ -252,7 +266,7 @@ class AvatarRoute:
         not_waited_for = _CLICK * SAMPLE_RATE if self.phase is Phase.SENT else 0.0
         if self._spoken(self.start, self.sent) > not_waited_for:
             return self.start
-        # Silence cannot be heard: its time passes.
+        # Only silence was sent: advance by the clock.
         elapsed = now - self._began - self._silence_delay
         return min(self.sent, self.start + max(0, int(elapsed * SAMPLE_RATE)))
 
@@ -276,17 +290,17 @@ class AvatarRoute:
         return self._spoken(clear) / SAMPLE_RATE < (_LAST_WORD if believed else _PART_OF_A_WORD)
 
     def _clear_position(self, *, lost: bool = False) -> int:
-        """The position without sounds that may not have been the agent's words: made up by a
-        receiver that has run dry, or the avatar's own since its voice was last found to be like
-        what it was told.
+        """The position without sounds that may not have been the agent's words: concealment by a
+        receiver that has run dry, or the avatar's own words since its voice was last found to match
+        the sent speech.
 
         Args:
-            lost: the avatar is given up, so one that was never found to be alike is not believed.
+            lost: the avatar is given up, so the position of one that never matched is not used.
         """
         tracker = self.tracker
         clear = min(self.progress.position, tracker.clear_position)
         likeness = tracker.likeness
-        known = tracker.words is Words.OWN  # by its waveform, which tones do not have
+        known = tracker.words is Words.OWN  # by its waveform, which does not work for tones
         limit = _ALIKE if known else _NOT_AT_ALL_ALIKE if lost else -1.0
         unlike = likeness is not None and likeness < limit
         since = tracker.last_own if lost else tracker.foreign_since
@@ -299,11 +313,11 @@ class AvatarRoute:
             never_alike = tracker.words is Words.UNKNOWN and not tracker.alike
             return since if never_alike and unsure >= _DOUBTFUL else clear
         if tracker.words is Words.UNKNOWN:
-            return since if unsure <= _SHORT else clear  # of tones nothing else is ever known
+            return since if unsure <= _SHORT else clear  # for tones nothing else is known
         return since if unsure >= _IN_DOUBT else clear
 
     def _is_silence_over(self, now: float) -> bool:
-        """No word has come for so long that none will."""
+        """True if no word has come for so long that none will."""
         missing_for = self.missing_for(now)
         if self._confirmed:
             return missing_for >= _CONFIRMED_WAIT
@@ -311,17 +325,18 @@ class AvatarRoute:
         return waited and (self.progress.owes_words or self.progress.is_silence_past(now))
 
     def _without_the_end(self) -> Verdict:
-        """The end did not come, though its time has. Of the last word: what a data channel carried
-        while its connection was restored may come seconds late, or never."""
+        """True if the end is overdue, by at most the last word: data sent while a connection was
+        being restored may come seconds late, or never.
+        """
         missing = self._spoken(self._clear_position()) / SAMPLE_RATE
         if missing < _PART_OF_A_WORD:
-            return Verdict.GO_ON  # only silence is left, or noise
+            return Verdict.GO_ON  # only silence or noise is left
         if missing < _LAST_WORD:
             return self._without_the_last_word()
         if self.progress.owes_words:
             return Verdict.GO_ON
-        # All has come out, but not all of it as the agent's words; of an avatar that was never
-        # heard before too little is known to give it up.
+        # Everything came out, but not all of it as the agent's words. An avatar that was never
+        # heard before is not given up for that.
         if self.tracker.words is Words.UNKNOWN:
             self._is_judged = True
             return Verdict.LAST_WORD_LOST
@@ -329,8 +344,9 @@ class AvatarRoute:
         return Verdict.FOREIGN
 
     def _without_the_last_word(self) -> Verdict:
-        """An avatar that speaks as it is told did not say it, nor did one of which too little was
-        heard to know; of another one nobody can tell."""
+        """An avatar that speaks what it is sent did not say it, nor did one of which too little was
+        heard. For any other avatar it cannot be known.
+        """
         if self.tracker.alike or self.tracker.words is Words.UNKNOWN:
             self._is_judged = True
             return Verdict.LAST_WORD_LOST
@@ -349,18 +365,18 @@ class AvatarRoute:
 
     @property
     def is_between_words(self) -> bool:
-        """Another speaker may go on from here."""
+        """True if another speaker may go on from here."""
         return not self.tracker.onset or self.tracker.silence >= _WORD_GAP
 
     def stop(
         self, now: float, *, lost: bool, on_its_way: float = 0.0, behind: float = 0.0
     ) -> list[Run]:
-        """Close the books: what of it counts as heard goes to `segment.heard`.
+        """End the attempt, and write the heard position to `segment.heard`.
 
         Args:
-            lost: what follows begins in mid-word, and so repeats a little.
-            on_its_way: seconds that the user has not heard, of what has come back.
-            behind: the same, of what was held back; whoever goes on begins there.
+            lost: the voice continues in mid-word, and so repeats a little.
+            on_its_way: seconds of received sound that have not reached the user.
+            behind: seconds of sound that were held back; the next speaker begins there.
         """
         self.describe()
         position = self._position(now)
@@ -377,6 +393,6 @@ class AvatarRoute:
         return self._runs.finish(position)
 
     def finish(self) -> list[Run]:
-        """All of the segment counts as heard, or what `step()` has found."""
+        """End the attempt: the whole segment counts as heard, or as much as `step()` has found."""
         self.phase = Phase.OVER
         return self._runs.finish(self.segment.heard)

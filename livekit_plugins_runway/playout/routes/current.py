@@ -1,6 +1,6 @@
-"""The attempt at the queue's head: begun and ended, and what is heard kept in step with it.
+"""Begins and ends the attempt at the queue's head, and sets the ear accordingly.
 
-All of it is of the event loop's thread, but for `Ear.relayed()`. Times are loop times in seconds.
+Used by the event loop's thread only, except `Ear.relayed()`. Times are loop times in seconds.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from .avatar import AvatarRoute
 from .voice import VoiceRoute
 
 _MOST_AT_ONCE = 20
-"""Hops that are looked at in one step: about 5 ms of work."""
+"""Hops that are analysed in one step: about 5 ms of work."""
 _ON_ITS_WAY = 0.2
-"""Seconds from the relay to the user's ear, and from the end of a connection to its notice: words
-were lost by up to 0.36 s of speech where a participant was put out of its room (2 busy cores)."""
+"""Seconds from the relay to the user's ear, plus from the end of a connection to its detection: up
+to 0.36 s of speech were lost when a participant was removed from its room (2 busy cores).
+"""
 
 
 class CurrentRoute:
-    """Who speaks now, and what becomes of the seat when that ends.
+    """The present attempt, and what becomes of the seat when it ends.
 
     Args:
         stall_timeout: seconds without progress, while speech is owed, that count as a loss.
@@ -56,37 +57,40 @@ class CurrentRoute:
         """The attempt at the queue's head; None while nobody speaks. An `AvatarRoute` only while
         there is an avatar."""
         self.following: AvatarRoute | None = None
-        """What the avatar is given of the head while the voice still speaks: it takes over where
-        this begins. Only beside a `VoiceRoute`."""
+        """The part of the head that the avatar is sent while the voice still speaks; it takes over
+        at its beginning. Only beside a `VoiceRoute`.
+        """
         self._interrupted: Segment | None = None
-        """What the avatar was stopped in, until it was found to say what came after."""
+        """The segment in which the avatar was stopped, until it was found to say later words."""
         self._trusted: Avatar | None = None
         """The avatar that was found to say the agent's words."""
         self._clear_tasks: set[asyncio.Task[None]] = set()
-        """They tell workers to drop what they have. `aclose()` ends them."""
+        """Tasks that tell workers to drop their speech. Cancelled by `aclose()`."""
 
     async def aclose(self) -> None:
-        """What is spoken is interrupted. Idempotent."""
+        """Interrupt the attempt. Idempotent."""
         self.interrupt()
         await cancel_and_wait(*self._clear_tasks)
 
     # -- who is heard ---------------------------------------------------------------------------
 
     def mute(self) -> None:
-        """Nothing of an avatar is heard from now on."""
+        """Let the user hear nothing of the avatar from now on."""
         if self._seat.avatar is None or isinstance(self.route, VoiceRoute):
             self.ear.drop()
         else:
             self.ear.close()
 
     def listen(self) -> None:
-        """Account for what has arrived. Not as it arrives: looking at some of it at once takes much
-        less time, and the relay none."""
+        """Account for the received sound. Not on arrival: analysing several pieces together takes
+        much less time, and does not delay the relay.
+        """
         self._listen_to(self.ear.take())
 
     def listen_a_little(self) -> None:
-        """The same, of so much that the event loop is not kept: after a blocked loop there may be
-        seconds of it to be searched for words."""
+        """The same, for a limited amount, so that the event loop is not blocked: after a blocked
+        loop there may be seconds of sound to search.
+        """
         searched = isinstance(self.route, AvatarRoute) or self.following is not None
         self._listen_to(self.ear.take(_MOST_AT_ONCE if searched else None))
 
@@ -108,7 +112,7 @@ class CurrentRoute:
                 self._note_start(route, route.heard_at)
 
     def _note_noise(self, heard: Heard) -> None:
-        """What came while the avatar had nothing to say."""
+        """Account for sound that came while the avatar had nothing to say."""
         if self._seat.settling is None:
             self.ear.floor.hear(heard.levels)
 
@@ -120,7 +124,7 @@ class CurrentRoute:
     # -- the beginning --------------------------------------------------------------------------
 
     def begin(self, speaker: Speaker, now: float) -> None:
-        """This one speaks the queue's head, which there is, from where it was heard."""
+        """Begin an attempt at the queue's head, which must exist, from the heard position."""
         segment = self._queue.head
         assert segment is not None
         if speaker is Speaker.VOICE:
@@ -131,13 +135,13 @@ class CurrentRoute:
             self._open(self.route)
 
     def begin_following(self, segment: Segment, start: int, now: float) -> AvatarRoute:
-        """The avatar is given what the voice has not come to yet, from `start` on."""
+        """Send the avatar the speech from `start` on, which the voice has not reached yet."""
         self.following = self._avatar_route(segment, start, now)
         self.ear.drop(self.following)
         return self.following
 
     def go_over(self, now: float) -> None:
-        """The voice leaves off, and the avatar is heard with what it was given."""
+        """Stop the voice, and let the user hear the avatar."""
         following = self.following
         self.end(now, lost=False)
         self.route = following
@@ -145,7 +149,7 @@ class CurrentRoute:
             self._open(following)
 
     def _open(self, route: AvatarRoute) -> None:
-        """The avatar is heard, with this."""
+        """Let the user hear the avatar, with this attempt."""
         avatar = self._seat.avatar
         doubtful = avatar is not None and avatar.doubts_first_words and avatar is not self._trusted
         if doubtful and not route.tracker.seems_own:
@@ -169,7 +173,9 @@ class CurrentRoute:
     # -- speech on its way ----------------------------------------------------------------------
 
     def send(self, route: AvatarRoute, now: float) -> bool:
-        """Send on what may be sent now. False if the way is lost, and the avatar with it."""
+        """Send the speech that may be sent now. False if the delivery has failed, and so the avatar
+        is lost.
+        """
         avatar = self._seat.avatar
         assert avatar is not None
         try:
@@ -179,14 +185,14 @@ class CurrentRoute:
             if route.is_complete:
                 avatar.delivery.finish()
                 route.note_complete()
-        except Exception:  # noqa: BLE001  whatever a transport raises: the way is lost
+        except Exception:  # noqa: BLE001  whatever a transport raises, the delivery has failed
             logger.exception("speech could not be sent to the avatar")
             self.lose(LossReason.SPEECH_FAILED)
             return False
         return True
 
     def note_words(self, route: AvatarRoute) -> None:
-        """Keep what was found out about the avatar."""
+        """Store what was found out about the avatar."""
         if route.tracker.seems_own:
             self.ear.let_go()
         if route.confirmed_latency is not None:
@@ -202,13 +208,13 @@ class CurrentRoute:
     def end(
         self, now: float, *, lost: bool, on_its_way: float = 0.0, behind: float | None = None
     ) -> None:
-        """Close the books of the attempt: what of it counts as heard.
+        """End the attempt, and account for what was heard of it.
 
         Args:
-            lost: whoever goes on repeats a little.
-            on_its_way: seconds of the last sound that the user has not heard, for their connection
-                was lost; then it is the same speaker who goes on.
-            behind: seconds of the avatar's sound that were held back; None: as the ear says now.
+            lost: the next speaker repeats a little.
+            on_its_way: seconds of the last sound that the user has not heard, because the
+                connection was lost; then the same speaker goes on.
+            behind: seconds of the avatar's sound that were held back; None: those of the ear.
         """
         behind = self.ear.behind if behind is None else behind
         self.listen()
@@ -221,30 +227,30 @@ class CurrentRoute:
             self._reporter.progressed(route.segment, route.stop(on_its_way))
 
     def break_off(self) -> None:
-        """As `interrupt()`, where the user's connection is lost, and what is on its way with it."""
+        """As `interrupt()`, if the user's connection is lost, and the sound on its way with it."""
         self.interrupt(lost=True, on_its_way=_ON_ITS_WAY)
 
     def interrupt(self, *, lost: bool = False, on_its_way: float = 0.0) -> None:
-        """End the attempt, and let nothing more of it be heard (barge-in, pause, close)."""
+        """End the attempt, and let the user hear nothing more of it (barge-in, pause, close)."""
         route = self.route if self.following is None else self.following
         behind = self.ear.behind
         if isinstance(route, AvatarRoute):
-            self.mute()  # first: what is accounted for meanwhile must not be heard
+            self.mute()  # first, so that sound that arrives meanwhile is not heard
         self.end(self._loop.time(), lost=lost, on_its_way=on_its_way, behind=behind)
         if route is not None:
-            self.mute()  # again: the voice does not write any more
+            self.mute()  # again, because the voice does not write any more
         if isinstance(route, AvatarRoute):
             self._tell_to_stop(route)
 
     def withdraw_following(self) -> None:
-        """Nothing of what the avatar was given beside the voice shall be heard."""
+        """Let the user hear nothing of the speech that the avatar was sent beside the voice."""
         following, self.following = self.following, None
         self.mute()
         if following is not None:
             self._tell_to_stop(following)
 
     def _tell_to_stop(self, route: AvatarRoute) -> None:
-        """The avatar drops what it was given."""
+        """Make the avatar drop the speech that it was sent."""
         if route.sent == route.start or self._seat.avatar is None:
             return
         self._interrupted = route.segment
@@ -264,24 +270,25 @@ class CurrentRoute:
             self.route = self.following = None
             self.ear.let_go()
             if by_voice:
-                self.mute()  # an avatar that has come meanwhile is silent in its place
+                self.mute()  # an avatar that was attached meanwhile is silent here
         self._reporter.finished(segment, interrupted=interrupted)
 
     def finish_by_force(self, segment: Segment) -> None:
-        """Its deadline has passed, or it cannot be played."""
+        """Finish it by force: its deadline has passed, or it cannot be played."""
         self._reporter.forced(segment)
         self.finish(segment, interrupted=False)
 
     # -- the seat -------------------------------------------------------------------------------
 
     def change_over(self) -> None:
-        """The one that stands ready takes the seat."""
+        """Seat the avatar of the hand-over."""
         self._seat.change_over()
         self.mute()
 
     def leave_to_voice(self) -> None:
-        """The avatar is gone: the voice speaks, or the one that stands ready from the next segment
-        on."""
+        """The avatar is lost: go on by voice, or from the next segment on with the avatar of the
+        hand-over.
+        """
         now = self._loop.time()
         speaking = isinstance(self.route, AvatarRoute)
         if speaking:
@@ -292,7 +299,7 @@ class CurrentRoute:
         if self._seat.hand_over is not None:
             self.change_over()
             if speaking:
-                # Rather than wait until the next avatar can be heard.
+                # Instead of waiting until the next avatar can be heard.
                 self.begin(Speaker.VOICE, now)
 
     def lose(self, reason: LossReason) -> None:

@@ -1,4 +1,4 @@
-"""Stretches of a segment that were heard without a pause, as recordings need them. Pure."""
+"""The stretches of a segment that were heard without a pause; recordings need them. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from ..audio import SAMPLE_RATE
 
 HOLE = 0.25
-"""Seconds without progress at which a stretch ends: the source has run dry, or the avatar waits.
-Above what alignment is unsure of, below what a listener of a recording would notice."""
+"""A stretch ends after so many seconds without progress, because the source has run dry or the
+avatar waits. More than the uncertainty of the alignment, less than a listener of a recording would
+notice.
+"""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Run:
 
 
 class Runs:
-    """Of one attempt. Positions are samples of the segment, times are loop times in seconds."""
+    """One per attempt. Positions are samples of the segment, times are loop times in seconds."""
 
     def __init__(self, start: int, now: float) -> None:
         self._start = start
@@ -35,11 +37,11 @@ class Runs:
         self._ended: list[Run] = []
 
     def begin(self, at: float) -> None:
-        """The first sound was heard: the run counts from here on."""
+        """The first sound was heard: the run begins here."""
         self._began = self._reached = at
 
     def advance(self, position: int, now: float) -> None:
-        """So much was heard by now. It may be corrected backwards."""
+        """So much was heard by now. A later position may be smaller, as a correction."""
         gained = (position - self._position) / SAMPLE_RATE
         if gained == 0.0:
             return

@@ -1,7 +1,8 @@
-"""Where in a segment that the voice speaks an avatar may go on: at a gap between words ahead. Pure.
+"""Where an avatar may take over in a segment that the voice speaks: at the next gap between words.
+Pure.
 
-An avatar that comes back in the middle of a long segment would show a closed mouth until its end.
-What follows the gap is sent so early that it is heard when the voice comes to the gap.
+Otherwise an avatar that comes back in the middle of a long segment would show a closed mouth until
+its end. The speech after the gap is sent so early that it is heard when the voice reaches the gap.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from ..segment import Segment
 _GAP = 0.12
 """Seconds without a word at which the speakers change."""
 _LATE = 0.04
-"""Seconds by which the avatar is let come after the voice, rather than before."""
+"""Seconds by which the avatar may come later than the voice, so that it does not come earlier."""
 _LOOK_AHEAD = 4 * SAMPLE_RATE
 _REST = 1.5
-"""Seconds of speech that must be left after the gap, else the segment's end is near enough."""
+"""Minimum seconds of speech after the gap; with less, the avatar waits for the segment's end."""
 _LOOK_EVERY = SAMPLE_RATE // 5
 EARLY = 0.05
-"""Seconds before the gap at which the avatar's first sound does not cost a word."""
+"""If the avatar's first sound comes so many seconds before the gap, no word is lost."""
 
 
 class Takeover:
-    """Of one segment by one avatar. Positions are samples of the segment.
+    """One per segment and avatar. Positions are samples of the segment.
 
     Args:
         latency: of the avatar, in seconds.
@@ -36,10 +37,10 @@ class Takeover:
         self._reach = int((latency - _LATE) * SAMPLE_RATE)
         self._looked_at = -_LOOK_EVERY
         self.gap: int | None = None
-        """Where the avatar goes on; None until one was found."""
+        """The sample at which the avatar takes over; None until one was found."""
 
     def is_due(self, position: int) -> bool:
-        """What follows the gap is to be sent now that the voice is at `position`."""
+        """True if the speech after the gap must be sent now that the voice is at `position`."""
         if self.gap is None and position - self._looked_at >= _LOOK_EVERY:
             self._looked_at = position
             self.gap = self._next_gap(position + max(0, self._reach) + _LOOK_EVERY)
@@ -59,7 +60,7 @@ class Takeover:
 
 
 def _first_quiet(spoken: np.ndarray[tuple[int], np.dtype[np.bool_]], hops: int) -> int | None:
-    """Where the first run of so many quiet hops begins, after a spoken one."""
+    """The begin of the first run of so many quiet hops after a spoken one."""
     quiet = 0
     after_word = False
     for hop, is_spoken in enumerate(spoken.tolist()):

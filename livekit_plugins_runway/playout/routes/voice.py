@@ -1,4 +1,6 @@
-"""One attempt at speaking a segment by the plain voice. Pure; times are loop times in seconds."""
+"""One attempt at speaking a segment by the agent's own voice. Pure; times are loop times in
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from .runs import Run, Runs
 
 
 class VoiceRoute:
-    """Says from `segment.heard` on, and counts there what was said."""
+    """Speaks from `segment.heard` on, and advances that."""
 
     def __init__(self, segment: Segment, now: float) -> None:
         self.segment = segment
@@ -28,7 +30,7 @@ class VoiceRoute:
         pcm = segment.read(segment.heard, end)
         segment.heard = end
         self._runs.advance(end, now + HOP_SECONDS)
-        segment.describe(end, start=end)  # nobody will look for it in what an avatar says
+        segment.describe(end, start=end)  # its features are not needed: no avatar says it
         segment.forget(end - SAMPLE_RATE)
         return pcm.ljust(len(SILENCE), b"\0")
 
@@ -37,7 +39,7 @@ class VoiceRoute:
         return self.segment.flushed and self.segment.heard == self.segment.pushed
 
     def stop(self, on_its_way: float) -> list[Run]:
-        """As `finish()`, where the user has not heard the last so many seconds."""
+        """As `finish()`, if the user has not heard the last so many seconds."""
         unheard = round(on_its_way / HOP_SECONDS) * HOP
         self.segment.heard = max(self._start, self.segment.heard - unheard)
         return self.finish()
