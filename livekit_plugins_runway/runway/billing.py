@@ -1,4 +1,4 @@
-"""What a call has cost so far, by Runway's own figures where they are known."""
+"""The cost of a call so far, with Runway's own figures if they are known."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ USD_PER_CREDIT = 0.01
 
 
 def credits_for(billed_seconds: float) -> int:
-    """Credits of one session whose worker was there for so many seconds; 0 if it never was."""
+    """Credits of one session whose worker was in the room for so many seconds; 0 if it never
+    came.
+    """
     if billed_seconds <= 0:
         return 0
     return CREDITS_PER_SESSION + CREDITS_PER_STEP * math.ceil(billed_seconds / SECONDS_PER_STEP)
 
 
 def credits_of(end: SessionEnd) -> int:
-    """Credits of a session that has ended. One that was consumed costs the same as begun, whether
-    its worker came or not."""
+    """Credits of a session that has ended. A consumed session costs at least its begin, even if its
+    worker never came.
+    """
     consumed = CREDITS_PER_SESSION if end.consumed_at is not None else 0
     return max(credits_for(end.billed_seconds), consumed)
 
 
 def with_session(usage: CallUsage, end: SessionEnd) -> CallUsage:
-    """The same and one more session."""
+    """A copy with one more session."""
     return replace(
         usage,
         sessions=usage.sessions + 1,
@@ -40,7 +43,7 @@ def with_session(usage: CallUsage, end: SessionEnd) -> CallUsage:
 
 
 def corrected(usage: CallUsage, estimate: SessionEnd, settled: SessionEnd) -> CallUsage:
-    """The same, with Runway's own figures for one session instead of the estimate."""
+    """A copy with Runway's own figures for one session instead of the estimate."""
     more = settled.billed_seconds - estimate.billed_seconds
     credits = credits_of(settled) - credits_of(estimate)
     return replace(

@@ -1,4 +1,4 @@
-"""One HTTP call to Runway: its attempts, what is repeated, and what an answer means.
+"""One HTTP call to Runway: its attempts, and which of them are repeated.
 
 | what happened | get, any delete, requests that read | create, consume, other requests |
 |---|---|---|
@@ -9,8 +9,8 @@
 | any other answer | typed error at once | typed error at once |
 | aiohttp refuses the address or the session given to it | `ConfigurationError` | the same |
 
-A delete is done with whatever comes with its success. Of an answer 1 MiB is read (16 MiB for other
-requests), and JSON in 64 levels: what is longer or deeper is no JSON here.
+A delete has succeeded whatever the body of its success says. Of an answer 1 MiB is read (16 MiB for
+other requests), and JSON in 64 levels: what is longer or deeper is no JSON here.
 
 Runway documents 502, 503 and 504 as transient, so a create is repeated after them too, although a
 gateway may have passed it on: the id of such a session is never known here. A consume that is
@@ -68,7 +68,7 @@ TRANSIENT = (502, 503, 504)
 """Statuses that Runway documents as transient."""
 _LONGEST_BACKOFF = 8.0
 LAST_CHANCE = 1.0
-"""Seconds that are kept for the last repeat of a call that is made in a hurry."""
+"""Seconds reserved for the last repeat of a call with a deadline."""
 _MIB = 1024 * 1024
 _SLOWEST_SENDING = 64 * 1024
 """Bytes in a second."""
@@ -77,7 +77,7 @@ _SLOWEST_SENDING = 64 * 1024
 @dataclass(frozen=True)
 class ConnectOptions:
     """How one call is repeated. The framework's `APIConnectOptions`, with the same fields and
-    defaults, is taken as well; this one does not load the framework.
+    defaults, is accepted as well; this class does not load the framework.
 
     Attributes:
         max_retry: repeats after the first attempt.
@@ -91,9 +91,8 @@ class ConnectOptions:
 
 
 class _Body(aiohttp.BytesPayload):
-    """A JSON body that knows whether any of it may have left this machine.
-
-    aiohttp tells that of no other request: a time-out or a cut can come before or after sending.
+    """A JSON body that records whether any of it may have been sent. aiohttp does not tell: a
+    time-out or a cut connection can come before or after sending.
     """
 
     def __init__(self, content: bytes, on_sent: Callable[[], None] | None) -> None:
@@ -122,7 +121,7 @@ class _Body(aiohttp.BytesPayload):
 
 @dataclass(slots=True)
 class ApiCall:
-    """One call, over all of its attempts."""
+    """One call, with all its attempts."""
 
     operation: Operation
     method: str
@@ -133,10 +132,13 @@ class ApiCall:
     session_id: str | None = None
     on_sent: Callable[[], None] | None = None
     repeats_5xx: bool = True
-    """False: after 502, 503 or 504 it is left to the caller, who may want another body."""
+    """False: a 502, 503 or 504 is raised to the caller, who may repeat the call with another
+    body.
+    """
     hurry: asyncio.Event | None = None
-    """Set by the caller, `LAST_CHANCE` seconds before its time is over: whatever wait there is ends
-    then, for one last repeat. With it repeats are limited by time alone, and not by `max_retry`."""
+    """Set by the caller `LAST_CHANCE` seconds before its deadline: a running wait ends then, for
+    one last repeat. With it repeats are limited by time only, and not by `max_retry`.
+    """
     repeatable: bool = False
     """A request that has a body, and changes nothing."""
     form: Callable[[], aiohttp.FormData] | None = None
@@ -145,7 +147,7 @@ class ApiCall:
     form_length: int = 0
     body: _Body | None = None
     attempts: int = 0
-    """How many were begun."""
+    """Number of attempts so far."""
     abandoned: bool = False
 
     @property
@@ -154,17 +156,17 @@ class ApiCall:
 
     @property
     def longest_answer(self) -> int:
-        """Bytes of an answer that are read. Lists and documents are longer than sessions."""
+        """Maximum bytes of a response. Lists and documents are longer than sessions."""
         return 16 * _MIB if self.operation == "request" else _MIB
 
     @property
     def sending(self) -> float:
-        """Seconds that its body may take in addition."""
+        """Additional seconds for sending its body."""
         length = max(len(self.content or b""), self.form_length)
         return max(0, length - _SLOWEST_SENDING) / _SLOWEST_SENDING
 
     async def pause(self, seconds: float) -> None:
-        """Before a repeat."""
+        """Called before a repeat."""
         if self.hurry is None:
             await asyncio.sleep(seconds)
             return
@@ -173,7 +175,7 @@ class ApiCall:
                 await self.hurry.wait()
 
     def told(self, error: Exception) -> str:
-        """What an error of aiohttp says, on one line, without secrets and ids."""
+        """The text of an aiohttp error, on one line, without secrets and ids."""
         text = f"{type(error).__name__}: {error}".replace(self.session_id or self.path, "<id>")
         return one_line(self.without_secrets(text))[:300]
 
@@ -183,7 +185,7 @@ class ApiCall:
         return text
 
     def lost(self, why: RunwayException) -> RunwayException:
-        """The error for an answer that did not arrive, or does not make sense."""
+        """The error for a response that did not arrive, or cannot be understood."""
         if self.operation == "create":
             text = (
                 "A Runway session may have been made, but the answer was lost: "
@@ -206,23 +208,23 @@ class ApiCall:
         )
 
     def given_up(self) -> RunwayException:
-        """The error for a call that the client's own closing cut short."""
+        """The error for a call that was ended by closing the client."""
         why = UnavailableError("The Runway client was closed before the answer came.")
         return self.lost(why) if self.sent else why
 
     def repeats(self, error: ServerError) -> bool:
-        """Whether another attempt may follow a 5xx."""
+        """True if another attempt may follow a 5xx."""
         return self.repeats_5xx and error.status_code in TRANSIENT
 
     def abandon(self) -> None:
-        """Nobody wants the answer any more: start no further attempt, let none leave."""
+        """Abandon the call: no further attempts; abort one whose body has not been sent."""
         self.abandoned = True
         if self.body is not None:
             self.body.withdrawn = True
 
 
 GivenSession: TypeAlias = aiohttp.ClientSession | Callable[[], aiohttp.ClientSession | None] | None
-"""A session that is somebody else's, or what gives one."""
+"""An `aiohttp.ClientSession` of the caller, or a function that returns one."""
 
 
 class HttpCaller:
@@ -247,7 +249,7 @@ class HttpCaller:
         self._closed = False
 
     async def perform(self, call: ApiCall) -> object:
-        """All attempts of a call; the decoded JSON of its success, None for delete."""
+        """Make all attempts of a call. Returns the decoded JSON of its success, None for delete."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         deadline = began + self._call_timeout + call.sending
@@ -278,7 +280,7 @@ class HttpCaller:
             attempt += 1
 
     async def prewarm(self) -> None:
-        """Leave an open connection for the next call. What goes wrong is for that call to tell."""
+        """Open a connection for the next call. Errors are ignored; that call will raise them."""
         try:
             async with (
                 asyncio.timeout(self._conn_options.timeout),
@@ -289,7 +291,7 @@ class HttpCaller:
             logger.debug("runway was not reached early", extra={"error": type(error).__name__})
 
     async def aclose(self) -> None:
-        """Close the HTTP session if it was made here."""
+        """Close the HTTP session, if this object has made it."""
         self._closed = True
         if self._own_http is not None:
             await self._own_http.close()
@@ -312,7 +314,7 @@ class HttpCaller:
             cause = error
         except (aiohttp.ClientError, OSError) as error:
             failure = UnavailableError(f"Runway could not be reached ({call.told(error)}).")
-            # This kind holds the request's headers, and so the key.
+            # This exception holds the request's headers, and so the key.
             cause = None if isinstance(error, aiohttp.ClientResponseError) else error
         except RunwayException:
             raise
@@ -323,7 +325,7 @@ class HttpCaller:
             )
         else:
             return _decode(call, answer)
-        # Outside of the handlers, so that no error with a secret becomes the context.
+        # Raised outside of the handlers, so that no exception with a secret becomes the context.
         raise (call.lost(failure) if call.sent else failure) from cause
 
     async def _exchange(self, call: ApiCall, limit: float) -> _Answer:

@@ -1,4 +1,4 @@
-"""One Runway session as a resource: from its creation to its confirmed end."""
+"""One Runway session, from its creation to its confirmed end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from .models import (
 END_BUDGET = 7.0
 """Seconds in which a session's end must be confirmed; a job has 10 after its room is gone."""
 STATUS_INTERVAL = 10.0
-"""Seconds between looks at the status of a session that seems to be alive."""
+"""Seconds between polls of the status of a session that seems to be alive."""
 _CONFIRM_SHARE = 0.6
 _POLL = 0.5
 _RETRY = 0.5
 _FOLLOWS = 0.5
-"""Seconds after its worker's leaving in which Runway may say that a session has ended by itself."""
+"""Seconds after its worker has left, in which Runway may report that the session has ended by
+itself.
+"""
 _SETTLE_INTERVAL = 3.0
 
 
@@ -48,22 +50,22 @@ _ORDER = list(SessionState)
 
 @dataclass
 class _Times:
-    """Unix times in seconds, set as the session comes that far; None for what it did not reach.
-    To be told and not to be counted with: the machine's clock may be set in between."""
+    """Unix times in seconds, set when the session reaches a stage; None for stages that it did not
+    reach. For reports only, not for differences: the machine's clock may be set in between.
+    """
 
     created: float | None = None
     ready: float | None = None
     consumed: float | None = None
     running: float | None = None
-    """The worker came: it is billed from here."""
+    """The worker joined: it is billed from this time."""
     ended: float | None = None
 
 
 @dataclass(eq=False)
 class RealtimeSession:
-    """Owns one Runway session. Once it was created `end()` must be awaited; all else may fail.
-
-    Of the event loop's thread; what it holds is written here alone.
+    """Owns one Runway session. Once it was created, `end()` must be awaited, whatever else fails.
+    Used by the event loop's thread only.
 
     Args:
         client: shared; not closed here.
@@ -73,19 +75,19 @@ class RealtimeSession:
     client: RunwayClient
     request: CreateRealtimeSession
     state: SessionState = SessionState.NEW
-    """Only forward, by `_move_to()`; steps may be left out."""
+    """Changed by `_move_to()` only, and only forward; steps may be left out."""
     id: str = ""
-    """Runway's; "" until CREATED."""
+    """Runway's id; "" until CREATED."""
     times: _Times = field(default_factory=_Times)
     _billed_from: float | None = field(default=None, repr=False)
-    """Loop time, with `times.running`."""
+    """Loop time of `times.running`."""
     _final: RealtimeSessionState | None = field(default=None, repr=False)
-    """Runway's word that it has ended, once `wait_until_ended()` has had it."""
+    """Runway's terminal answer, once `wait_until_ended()` has received it."""
     _end_task: asyncio.Task[SessionEnd] | None = field(default=None, repr=False)
-    """The one attempt at ending it, from the first `end()` on."""
+    """The task that ends it, from the first `end()` on."""
 
     def _move_to(self, state: SessionState) -> None:
-        """The one place that changes the state: forward only."""
+        """Change the state; forward only."""
         if _ORDER.index(state) <= _ORDER.index(self.state):
             raise RuntimeError(f"a session cannot go from {self.state.value} to {state.value}")
         self.state = state
@@ -128,8 +130,9 @@ class RealtimeSession:
         return credentials
 
     async def wait_until_ended(self, interval: float = STATUS_INTERVAL) -> RealtimeSessionState:
-        """Ask for the status every `interval` seconds until it is terminal; runs until cancelled
-        otherwise. What goes wrong with asking is no end."""
+        """Poll the status every `interval` seconds until it is terminal, else until cancelled. A
+        failed poll does not count as an end.
+        """
         while True:
             await asyncio.sleep(interval)
             state = await self._status()
@@ -138,7 +141,7 @@ class RealtimeSession:
                 return state
 
     def worker_joined(self) -> None:
-        """Billing has begun."""
+        """Note that billing has begun."""
         self.times.running = time.time()
         self._billed_from = asyncio.get_running_loop().time()
 
@@ -149,12 +152,12 @@ class RealtimeSession:
         worker_gone: asyncio.Event | None = None,
         budget: float = END_BUDGET,
     ) -> SessionEnd:
-        """End the session and see that it has ended. Idempotent; callers share one attempt.
+        """End the session and confirm its end. Idempotent; callers share one attempt.
 
-        END_CALL while the worker can hear it, confirmed by the worker's leaving or by a terminal
-        status; else DELETE, repeated within `budget` seconds. Never raises for what Runway does: an
-        end that could not be confirmed is in the result and in the log. Cancelling the caller does
-        not stop it.
+        Sends END_CALL if the worker can receive it, confirmed by the worker's leaving or by a
+        terminal status; else DELETE, repeated within `budget` seconds. Never raises for Runway's
+        answers: an end that could not be confirmed is reported in the result and in the log.
+        Cancelling the caller does not stop it.
 
         Args:
             say_goodbye: sends END_CALL; returns False if it could not.
@@ -167,10 +170,11 @@ class RealtimeSession:
         return await asyncio.shield(self._end_task)
 
     async def settled(self, end: SessionEnd, timeout: float) -> SessionEnd | None:
-        """The same end with Runway's final status and figures, which it has some seconds later;
-        None if it had none within `timeout` seconds. A session that has not ended by then, though
-        its worker was seen to leave, is deleted, and that end is returned: the worker may be back,
-        and what it has billed meanwhile counts."""
+        """The same end with Runway's final status and figures, which come some seconds later; None
+        if they did not come within `timeout` seconds. If the session has not ended by then,
+        although its worker was seen to leave, it is deleted, and that end is returned: the worker
+        may have come back, and bills.
+        """
         try:
             async with asyncio.timeout(timeout):
                 state = await self.wait_until_ended(_SETTLE_INTERVAL)
@@ -185,7 +189,7 @@ class RealtimeSession:
                     )
         except TimeoutError:
             if end.how == "worker left":
-                logger.warning("a Runway session goes on without its worker; it is deleted")
+                logger.warning("a Runway session goes on without its worker; deleting it")
                 return await self._end_by_delete(asyncio.get_running_loop().time() + END_BUDGET)
         return None
 
@@ -222,7 +226,7 @@ class RealtimeSession:
             return worker_gone is not None and worker_gone.is_set()
 
         if has_gone() or say_goodbye is None or not await say_goodbye():
-            if has_gone():  # at first, or while the goodbye could not be said
+            if has_gone():  # at first, or if END_CALL could not be sent
                 return await self._ended_with_its_worker()
             used = self.times.consumed is not None or self.times.running is not None
             state = await self._status() if used else None
@@ -239,8 +243,10 @@ class RealtimeSession:
                     return self._result("end call", state)
 
     async def _ended_with_its_worker(self) -> SessionEnd | None:
-        """Whether it has, of a worker that has left by itself. It may have crashed, which ends
-        nothing at Runway: only a terminal status counts, which may follow the leaving."""
+        """Whether the session of a worker that left by itself has ended. The worker may have
+        crashed, which does not end the session at Runway. So only a terminal status counts, which
+        may come after the leaving.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + _FOLLOWS
         while True:
@@ -303,8 +309,9 @@ class RealtimeSession:
 
 
 def abandoned(session_id: str) -> SessionEnd:
-    """The end of a session whose create was given up before its answer came, and which could not be
-    ended afterwards."""
+    """The end of a session whose create was given up before its response came, and which could not
+    be ended afterwards.
+    """
     return SessionEnd(
         session_id=session_id,
         status=None,

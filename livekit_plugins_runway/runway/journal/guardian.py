@@ -1,4 +1,4 @@
-"""Starts the guardian, a small process that ends what this one leaves when it is killed."""
+"""Starts the guardian, a small process that ends this process's sessions if it is killed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _KEPT = {
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF"),
     *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PATH", "SYSTEMROOT"),
 }
-"""What it needs of the environment; no key is among it."""
+"""The environment variables that it needs; none of them is a key."""
 _REAP_SECONDS = 1.0
 _REAP_INTERVAL = 0.01
 
 
 class Guardian:
-    """Of one journal. Without it a killed process's sessions wait for the next sweep.
+    """One per journal. Without it, a killed process's sessions wait for the next sweep.
 
     Args:
         journal: the file, which this process has locked.
-        url: of Runway's sessions; an id completes it.
-        headers: of a call that ends one. They hold the key.
+        url: the URL of Runway's sessions, to which an id is appended.
+        headers: the headers of a call that ends one; they hold the key.
     """
 
     def __init__(self, journal: Path, url: str, headers: Mapping[str, str]) -> None:
@@ -39,12 +39,14 @@ class Guardian:
         self._task = json.dumps(task).encode()
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: Held | None = None
-        """The end of a pipe that the system closes with this process, however it ends."""
+        """Our end of a pipe, which the system closes when this process ends, in whatever way."""
 
     def start(self) -> None:
-        """Takes some milliseconds. Does not raise: where it cannot be started the log says so."""
+        """Start it; takes some milliseconds. Does not raise; a failure is logged."""
         if not _is_python(sys.executable) or not _PROGRAM.is_file():
-            logger.warning("there is no Python to start a guardian with; guardian=False says so")
+            logger.warning(
+                "no Python was found to start the guardian with; guardian=False avoids this warning"
+            )
             return
         reading, writing = os.pipe()
         self._lifeline = Held(writing)
@@ -56,7 +58,8 @@ class Guardian:
                 stderr=subprocess.DEVNULL,
                 cwd=os.path.abspath(os.sep),
                 env={name: value for name, value in os.environ.items() if name.upper() in _KEPT},
-                # Out of the way of Ctrl-C, and of whoever kills the whole group.
+                # A session of its own, so that Ctrl-C and signals to the process group do not reach
+                # it.
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
@@ -68,11 +71,11 @@ class Guardian:
             os.close(reading)
 
     async def aclose(self, *, wait: bool) -> None:
-        """Let it go: it ends at once if the journal says that nothing is left, else after its work,
-        for which it has a minute. Idempotent.
+        """Release it: it ends at once if the journal is empty, else after its work, for which it
+        has a minute. Idempotent.
 
         Args:
-            wait: until it has ended, for a second at most.
+            wait: wait until it has ended, for a second at most.
         """
         if self._lifeline is not None:
             self._lifeline.close()
@@ -81,11 +84,13 @@ class Guardian:
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _REAP_SECONDS
-        while process.poll() is None and loop.time() < deadline:  # noqa: ASYNC110  no event tells
+        while process.poll() is None and loop.time() < deadline:  # noqa: ASYNC110  there is no event for it
             await asyncio.sleep(_REAP_INTERVAL)
 
 
 def _is_python(executable: str | None) -> bool:
-    """A frozen program, or a server that Python is built into, would start itself once more."""
+    """In a frozen program, or a server that embeds Python, `sys.executable` would start that
+    program once more.
+    """
     name = os.path.basename(executable or "").lower()
     return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)

@@ -1,27 +1,28 @@
-"""The guardian: waits for the end of the process that started it, and then ends what it has left.
+"""The guardian: waits for the end of the process that started it, and then ends the sessions that
+it has left.
 
-A program, not a module of the package: started with the file's path and `-I -S`, it has the
-standard library and nothing else. While it waits it has loaded next to nothing even of that: the
-work itself is in `guardian_work.py`.
+A program, not a module of the package: started with the file's path and `-I -S`, it uses the
+standard library only. While it waits, it has loaded almost nothing: the work itself is in
+`guardian_work.py`.
 
 From its standard input it reads the path of a journal, a line, and a JSON object: `{"journal":
-PATH, "url": WHERE_SESSIONS_ARE, "headers": {...}}`. The key comes this way, and in no argument and
-no environment. Then it reads nothing more: the end of the input is the end of its owner, whatever
-ended it.
+PATH, "url": WHERE_SESSIONS_ARE, "headers": {...}}`. The key comes this way, and not in an argument
+or the environment. After that it only waits for the end of the input, which is the end of its
+owner.
 """
 
 import os
 
 try:
-    # `signal` makes enums, which takes longer than all else here.
+    # Importing `signal` creates enums, which takes longer than everything else here.
     import _signal as signal  # type: ignore[import-not-found]
 except ImportError:
     import signal
 
 
 def main() -> None:
-    # Ctrl-C, and the stop of a service, are sent to all processes: its owner goes on for a while
-    # after that. It needs no signal to end; it does when its owner has.
+    # Ctrl-C and the stop of a service are sent to all processes, but the owner goes on for a while.
+    # The guardian needs no signal to end: it ends after its owner.
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -29,7 +30,7 @@ def main() -> None:
     while part := os.read(0, 65536):
         told += part
     journal, _, task = told.partition(b"\n")
-    if os.path.exists(journal):  # else the owner has ended in good order
+    if os.path.exists(journal):  # else the owner has ended properly
         _work(task)
 
 

@@ -1,5 +1,5 @@
-"""The guardian's work: ends what its owner has left. Loaded by `guardian_process.py` once there is
-some; standard library only.
+"""The guardian's work: ends the sessions that its owner has left. Loaded by `guardian_process.py`
+when needed; standard library only.
 
 It reaches Runway as the environment says: the usual variables for proxies, `SSL_CERT_FILE`.
 """
@@ -18,17 +18,17 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 SECONDS = 60.0
-"""For all of its work; what is left then is for the next sweep."""
+"""Seconds for all of its work; the rest is left to the next sweep."""
 ANSWER_SECONDS = 10.0
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 4.0
 THREADS = 8
 LOOK_AGAIN = 0.02
-"""Seconds between looks at a lock that its dead owner still has."""
+"""Seconds between checks of a lock that its dead owner still holds."""
 
 
 def work(told: dict[str, Any]) -> None:
-    """End what the owner's journal says, if nobody else does."""
+    """End the sessions in the owner's journal, unless another process does."""
     deadline = time.monotonic() + SECONDS
     records = _records()
     held = take_over(records, told["journal"], deadline)
@@ -44,7 +44,7 @@ def work(told: dict[str, Any]) -> None:
 
 
 def _records() -> Any:
-    """`records.py`, which is no module of a package here."""
+    """Load `records.py`, without the package."""
     place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "records.py")
     spec: Any = spec_from_file_location("records", place)
     module = sys.modules["records"] = module_from_spec(spec)
@@ -53,7 +53,7 @@ def _records() -> Any:
 
 
 def take_over(records: Any, journal: str, deadline: float) -> Any:
-    """The file, once its owner is wholly gone; None if another one sweeps it, or has done so."""
+    """The file, once its owner has ended; None if another process sweeps it, or has done so."""
     while time.monotonic() < deadline:
         held = records.take_over(records.Path(journal))
         if held is not None or not os.path.exists(journal):
@@ -83,20 +83,20 @@ def end_all(
 
 
 def ender(told: dict[str, Any], deadline: float) -> Callable[[str], bool]:
-    """A function that ends a session, and says whether it has."""
+    """A function that ends a session, and returns whether it has."""
 
     def status(session_id: str) -> int:
-        """0: no answer."""
+        """The HTTP status; 0: no answer."""
         url = told["url"] + urllib.parse.quote(session_id, safe="")
         request = urllib.request.Request(url, headers=told["headers"], method="DELETE")
         seconds = max(0.1, min(ANSWER_SECONDS, deadline - time.monotonic()))
         try:
-            # It follows no redirect of a DELETE: the key goes to one host.
+            # Redirects of a DELETE are not followed, so that the key goes to one host only.
             with urllib.request.urlopen(request, timeout=seconds) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
-        except Exception:  # noqa: BLE001  whatever it is, there was no answer
+        except Exception:  # noqa: BLE001  whatever the error is, there was no answer
             return 0
 
     def ended(session_id: str) -> bool:

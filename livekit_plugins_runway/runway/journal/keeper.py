@@ -1,4 +1,4 @@
-"""What sees to it that no killed process leaves a session billing, in one object for one owner."""
+"""Journal, sweep and guardian in one object, for one client."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .sweep import Sweep, Swept
 from .writer import Journal, journal_folder
 
 SWEEP_SECONDS = 60.0
-"""For the sweep beside a start; what is left then is for the next one."""
+"""Seconds for the sweep that runs beside a start; the rest is left to the next one."""
 _AFTER = 0.02
-"""Seconds by which a sweep lets what is started beside it go first."""
+"""Seconds that a sweep waits, so that the start beside it comes first."""
 _SESSIONS = "/v1/realtime_sessions/"
 
 
 class Keeper:
-    """Of whoever owns a client. Never raises.
+    """One per client. Never raises.
 
     Args:
-        api_secret: as the client's, and so is `base_url`.
+        api_secret: that of the client, as is `base_url`.
         folder: of the journals; None: neither journal nor sweep nor guardian.
-        guardian: start one as soon as a session stands in the journal, before it can bill.
+        guardian: start one as soon as a session is in the journal, before it can bill.
     """
 
     def __init__(
@@ -35,19 +35,19 @@ class Keeper:
     ) -> None:
         on_first = self._guard if guardian else lambda _: None
         self.journal = Journal(api_secret, base_url, folder, on_first)
-        """For the client to write."""
+        """The journal that the client writes."""
         self._api_secret = api_secret
         self._base_url = base_url
         self._folder = folder
         self._guardian: Guardian | None = None
-        """Of the journal's present file."""
+        """The guardian of the journal's present file."""
         self._sweeping: asyncio.Task[None] | None = None
-        """From the first `sweep()` on."""
+        """The task of the first `sweep()`."""
         self._closed = False
 
     @staticmethod
     def on_this_machine(api_secret: str, base_url: str, *, guardian: bool = False) -> Keeper:
-        """With the folder that the environment says."""
+        """One with the folder from the environment."""
         return Keeper(api_secret, base_url, journal_folder(), guardian=guardian)
 
     def sweep(
@@ -55,7 +55,9 @@ class Keeper:
         delete: Callable[[str], Awaitable[None]],
         on_swept: Callable[[Swept], None] = lambda _: None,
     ) -> None:
-        """End what dead processes have left, in the background; once. Arguments as `Sweep`."""
+        """End the sessions that dead processes have left, in the background; once. Arguments as
+        `Sweep`.
+        """
         if self._sweeping is None and self._folder is not None:
             sweep = Sweep(self._api_secret, self._base_url, delete, on_swept)
             self._sweeping = asyncio.create_task(
@@ -69,19 +71,20 @@ class Keeper:
                 await sweep.run(folder)
         except TimeoutError:
             logger.debug("the sweep has run out of time")
-        except Exception:  # noqa: BLE001  of another process's leavings; this call goes on
-            logger.exception("what killed processes have left was not swept")
+        except Exception:  # noqa: BLE001  these are another process's sessions; this call goes on
+            logger.exception("the sessions that killed processes have left could not be swept")
 
     def _guard(self, journal: Path) -> None:
         if self._closed:
-            return  # nobody would let it go
+            return  # nothing would release it
         url = same_address(self._base_url) + _SESSIONS
         self._guardian = Guardian(journal, url, request_headers(self._api_secret))
         self._guardian.start()
 
     async def aclose(self) -> None:
-        """After the client's last call: what stands in the journal now is left to others.
-        Idempotent."""
+        """Call it after the client's last call: sessions that are in the journal now are left to
+        other processes. Idempotent.
+        """
         self._closed = True
         await cancel_and_wait(self._sweeping)
         clean = self.journal.close()

@@ -1,10 +1,10 @@
-"""The lines of a journal file, how a file is taken over, and the lock that says who has it.
+"""The format of a journal file, its lock, and how a file is taken over.
 
 Standard library only, and no import from this package: `guardian_process.py` loads this file alone.
 
 A file is JSON Lines. A session that may bill is `{"v": 1, "made": ID, "at": UNIX, "cap": SECONDS,
-"api": URL, "salt": HEX, "key": HEX}`; `{"v": 1, "ended": ID, "at": UNIX, "by": WHO}` takes it off.
-With `by` "guardian" that is still to be told, by the next sweep.
+"api": URL, "salt": HEX, "key": HEX}`; `{"v": 1, "ended": ID, "at": UNIX, "by": WHO}` removes it.
+With `by` "guardian" the end is still to be reported, by the next sweep.
 """
 
 from __future__ import annotations
@@ -23,44 +23,46 @@ from pathlib import Path
 
 SUFFIX = ".jsonl"
 LARGEST = 1 << 20
-"""Bytes; what is larger was not written by a journal."""
+"""Bytes; a larger file was not written by a journal."""
 MARGIN = 1800.0
-"""Seconds beyond its cap for which a session is still believed to be alive: it may have been
-queued, and Runway may have taken another cap than it was asked for (the longest is this long)."""
+"""Seconds beyond its cap for which a session may still be alive: it may have been queued, and
+Runway may use another cap than the requested one (the longest is this long).
+"""
 FORGOTTEN = 86_400.0
-"""Seconds after which a file goes that holds what nobody here understands."""
+"""Seconds after which a file that cannot be understood is removed."""
 _VERSION = 1
 _LONGEST_ID = 200
 _LOCKED = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 
 class NotAJournalError(Exception):
-    """A file that is not followed; the text says why."""
+    """A file that is not a journal; the text says why."""
 
 
 # -- the file and its lock -------------------------------------------------------------------------
 
 
 class Held:
-    """A descriptor that ends with this process: no child that is forked from it keeps it.
-
-    A lock, like the end of a pipe, belongs to all who have the descriptor: a forked child that
-    outlives its parent would make the parent look alive.
+    """A descriptor that no forked child keeps. A lock, like the end of a pipe, is held by all
+    processes that have the descriptor, so a forked child that outlives its parent would make the
+    parent look alive.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        """-1: closed, or this is a forked child, which has none."""
+        """The descriptor; -1 if it is closed, or in a forked child."""
         _held.add(self)
 
     def write(self, data: bytes) -> None:
-        """Whole, or an `OSError`. What the system was given outlives this process; it is not
-        forced to the disk, because a machine that goes down ends nothing in time anyway."""
+        """Write all of it, or raise `OSError`. Data that was handed to the system survives this
+        process. It is not forced to the disk: if the machine goes down, nothing is ended in time
+        anyway.
+        """
         if os.write(self.fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read(self) -> bytes:
-        """All of it, `LARGEST` bytes at most."""
+        """Read all of it, `LARGEST` bytes at most."""
         os.lseek(self.fd, 0, os.SEEK_SET)
         parts = []
         left = LARGEST
@@ -71,7 +73,7 @@ class Held:
 
     def remove(self, path: Path) -> None:
         """Close it, and remove the file."""
-        if sys.platform == "win32":  # which removes no open file
+        if sys.platform == "win32":  # which cannot remove an open file
             self.close()
         with contextlib.suppress(OSError):
             path.unlink()
@@ -86,11 +88,11 @@ class Held:
 
 
 _held: set[Held] = set()
-"""Of this process, as descriptors are; for `_let_go()` alone."""
+"""The descriptors of this process, for `_let_go()` only."""
 
 
 def _let_go() -> None:
-    """In a forked child. Closing frees no lock: the parent has the descriptor, too."""
+    """Runs in a forked child. Closing frees no lock, because the parent has the descriptor, too."""
     for held in _held:
         with contextlib.suppress(OSError):
             os.close(held.fd)
@@ -103,13 +105,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def create(folder: Path) -> tuple[Path, Held]:
-    """A new file of this process, locked. Raises `OSError` where that is not possible."""
+    """Make a new file for this process, locked. Raises `OSError` if that is not possible."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     while True:
         path = folder / f"{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}"
         held = _opened(path, os.O_CREAT | os.O_EXCL)
         try:
-            # A sweep may have come between: it took an empty file for one that was left.
+            # A sweep may have come in between, and taken the empty file for one that was left.
             if _lock(held.fd) and os.fstat(held.fd).st_nlink:
                 return path, held
         except OSError:
@@ -119,7 +121,8 @@ def create(folder: Path) -> tuple[Path, Held]:
 
 
 def take_over(path: Path) -> Held | None:
-    """A file whose owner is gone, locked; None if somebody has it, or it is gone.
+    """Open and lock a file whose owner is gone; None if another process holds it, or it was
+    removed.
 
     Raises:
         NotAJournalError: a link, a pipe, another user's, or too large.
@@ -145,7 +148,7 @@ def take_over(path: Path) -> Held | None:
 
 
 def _opened(path: Path, flags: int) -> Held:
-    # A pipe would hold up who opens it; a link leads elsewhere.
+    # Opening a pipe would block; a link leads elsewhere.
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
         flags |= getattr(os, name, 0)
     return Held(os.open(path, os.O_RDWR | os.O_APPEND | flags, 0o600))
@@ -163,12 +166,13 @@ def _check(found: os.stat_result) -> None:
 
 
 def _lock(fd: int) -> bool:
-    """For as long as the descriptor lives; False if somebody else has it."""
+    """Lock it for the life of the descriptor; False if another process holds it."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            # Windows keeps others from reading what is locked, so that is a byte behind the end.
+            # On Windows a locked range cannot be read by others, so a byte behind the end is
+            # locked.
             os.lseek(fd, LARGEST * 2, os.SEEK_SET)
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         else:
@@ -191,7 +195,7 @@ class Entry:
 
     Attributes:
         api: where Runway is.
-        salt, key: the fingerprint of the key that made it.
+        salt, key: the fingerprint of the API key that made it.
         made_at: Unix time in seconds.
         cap: seconds after which Runway ends it.
     """
@@ -204,7 +208,7 @@ class Entry:
     cap: float
 
     def is_over(self, now: float) -> bool:
-        """Runway has ended it by now."""
+        """True if Runway must have ended it by now."""
         return now - self.made_at > self.cap + MARGIN
 
     def line(self) -> bytes:
@@ -220,13 +224,13 @@ class Entry:
 
 @dataclass
 class Contents:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
-        alive: by id, those that may bill.
-        untold: those that the guardian has ended, and when (Unix time).
-        damaged: how many lines make no sense.
-        unknown: how many are of another version.
+        alive: sessions that may bill, by id.
+        untold: sessions that the guardian has ended, with the Unix time.
+        damaged: number of lines that cannot be read.
+        unknown: number of lines of another version.
     """
 
     alive: dict[str, Entry] = field(default_factory=dict)
@@ -240,12 +244,12 @@ def ended_line(session_id: str, at: float, by: str) -> bytes:
 
 
 def _line(**fields: object) -> bytes:
-    # Also before it: the line before may be half of one.
+    # A line break before it as well: the line before may be incomplete.
     return b"\n" + json.dumps({"v": _VERSION, **fields}).encode() + b"\n"
 
 
 def parse(data: bytes) -> Contents:
-    """Never raises: what makes no sense is counted, and the rest is read."""
+    """Never raises: lines that cannot be read are counted, and the rest is read."""
     contents = Contents()
     for line in data.split(b"\n"):
         if not line.strip():
@@ -302,7 +306,7 @@ def _seconds(value: object) -> float:
 
 @dataclass(frozen=True)
 class Account:
-    """Whose sessions these are: one key at one Runway."""
+    """Identifies whose sessions these are: one API key at one Runway address."""
 
     api: str
     salt: str
@@ -319,15 +323,16 @@ class Account:
 
 
 def made_with(entry: Entry, api_secret: str, base_url: str) -> bool:
-    """Whether this key, at this Runway, can end it."""
+    """True if this key, at this Runway address, can end it."""
     if entry.api != same_address(base_url):
         return False
     return hmac.compare_digest(entry.key.encode(), fingerprint(api_secret, entry.salt).encode())
 
 
 def fingerprint(api_secret: str, salt: str) -> str:
-    """Tells two keys from one another, and says nothing about a key: of 64 bits, which countless
-    keys share, and salted, so that two files of one key do not look alike."""
+    """Distinguishes keys without revealing them: 64 bits, which countless keys share, and salted,
+    so that two files of the same key differ.
+    """
     digest = hashlib.blake2b(api_secret.strip().encode(), key=salt.encode()[:64], digest_size=8)
     return digest.hexdigest()
 

@@ -1,5 +1,6 @@
-"""Ends what killed processes have left in their journals. What a living process has is not touched:
-it holds the lock of its file."""
+"""Ends the sessions that killed processes have left in their journals. Those of a living process
+are not touched: it holds the lock of its file.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +37,12 @@ Outcome = Literal["ended", "failed", "other key", "expired"]
 
 @dataclass(frozen=True)
 class Swept:
-    """What became of an entry of a dead process.
+    """The outcome for one entry of a dead process.
 
     Attributes:
         outcome: "ended"; "failed": it stays for the next sweep; "other key": of another key or
-            Runway, and stays for whoever has that; "expired": Runway has ended it long ago.
+            Runway address, and stays for a sweep with that; "expired": Runway has ended it long
+            ago.
         error: why it failed.
         ended_at: Unix time in seconds, where it was ended.
     """
@@ -51,8 +53,9 @@ class Swept:
     ended_at: float | None = None
 
     def session_end(self) -> SessionEnd:
-        """As an event tells it. When its worker came is not known, so it is billed for the time
-        since it was made, at most up to its cap: an upper bound."""
+        """The payload for `session_ended`. It is not known when its worker joined, so the time
+        since its creation counts as billed, at most its cap: an upper bound.
+        """
         ended_at = time.time() if self.ended_at is None else self.ended_at
         age = max(0.0, ended_at - self.entry.made_at)
         return SessionEnd(
@@ -70,12 +73,12 @@ class Swept:
 
 
 class Sweep:
-    """For one key at one Runway. Several may run at once, also in other processes: each file is
-    taken by one of them, and each entry ended once.
+    """A sweep with one key at one Runway address. Several may run at once, also in other processes:
+    each file is taken by one of them, and each session ended once.
 
     Args:
         delete: ends a session, as `RunwayClient.delete`.
-        on_swept: called for each session as it is known to have ended, here or by the guardian.
+        on_swept: called for each session that was ended, here or by the guardian.
     """
 
     def __init__(
@@ -91,8 +94,9 @@ class Sweep:
         self._on_swept = on_swept
 
     async def run(self, folder: Path) -> list[Swept]:
-        """What was found, in the order of files and entries. Does not raise for what a file holds
-        or Runway says; cancelled, it leaves the rest for the next one."""
+        """The outcomes, in the order of files and entries. Does not raise for the content of a file
+        or Runway's answers. If it is cancelled, the rest is left to the next sweep.
+        """
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def one(path: Path) -> list[Swept]:
@@ -108,7 +112,7 @@ class Sweep:
             held = take_over(path)
         except (OSError, NotAJournalError) as error:
             why = {"file": path.name, "reason": str(error)}
-            logger.warning("a file among the journals is left alone", extra=why)
+            logger.warning("a file among the journals is ignored", extra=why)
             return []
         if held is None:
             return []
@@ -121,7 +125,7 @@ class Sweep:
         contents = parse(held.read())
         if contents.damaged:
             logger.warning(
-                "a journal of Runway sessions is damaged; what can be read of it is swept",
+                "a journal of Runway sessions is damaged; sweeping the entries that can be read",
                 extra={"file": path.name, "lines": contents.damaged},
             )
         told = [Swept(entry, "ended", ended_at=at) for entry, at in contents.untold]
@@ -136,7 +140,7 @@ class Sweep:
         return told + found
 
     def _is_done_with(self, found: list[Swept], contents: Contents, path: Path) -> bool:
-        """Nothing in the file is anybody's any more."""
+        """True if no entry in the file is needed any more."""
         if any(swept.outcome in ("failed", "other key") for swept in found):
             return False
         if all(self._is_ours(entry) for entry, _ in contents.untold) and not contents.unknown:
@@ -163,8 +167,8 @@ class Sweep:
         swept = Swept(entry, "ended", ended_at=time.time())
         try:
             held.write(ended_line(entry.session_id, time.time(), "sweep"))
-        except OSError as error:  # then it may be ended once more, which does no harm
-            logger.debug("a journal was not written", extra={"error": type(error).__name__})
+        except OSError as error:  # then the session may be ended once more, which does no harm
+            logger.debug("a journal could not be written", extra={"error": type(error).__name__})
         self._tell(swept)
         return swept
 
@@ -184,7 +188,7 @@ class Sweep:
 
 
 def left_in(folder: Path) -> list[Path]:
-    """Journals, of the living too; [] where there is no such folder."""
+    """The journal files, including those of living processes; [] if there is no such folder."""
     try:
         return sorted(folder.glob(f"*{SUFFIX}"))[:_MOST_FILES]
     except OSError:
@@ -192,7 +196,9 @@ def left_in(folder: Path) -> list[Path]:
 
 
 def look(folder: Path) -> list[Entry]:
-    """What a sweep would look at: the entries of the dead, whoever made them. Changes nothing."""
+    """The entries that a sweep would handle: those of dead processes, with any key. Changes
+    nothing.
+    """
     entries: list[Entry] = []
     now = time.time()
     for path in left_in(folder):

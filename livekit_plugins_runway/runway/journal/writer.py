@@ -1,4 +1,4 @@
-"""The journal of one client: the ids of the sessions that it has made and that may bill."""
+"""Writes the journal of one client: the ids of its sessions that may bill."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ...log import logger
 from .records import Account, Entry, Held, create, ended_line
 
 VARIABLE = "RUNWAY_AVATAR_JOURNAL"
-"""Names the folder; "off": no journal."""
+"""Environment variable with the folder; "off": no journal."""
 _USUAL_CAP = 300.0
-"""Seconds; what Runway takes for a session that asks for none."""
+"""Seconds; Runway's default."""
 _WHAT_TO_DO = f"name a folder that can be written with {VARIABLE}, or say off"
 _FOLDER = Path("livekit-plugins-runway", "journal")
 
 
 def journal_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Where journals are on this machine; None if there are none.
+    """The folder of the journals; None if they are off.
 
     `RUNWAY_AVATAR_JOURNAL`, else the user's folder for states: `XDG_STATE_HOME` or
     `~/.local/state`, `~/Library/Application Support`, `LOCALAPPDATA`.
@@ -33,7 +33,9 @@ def journal_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
             return Path(named).expanduser().absolute()
         return _state_folder(environment) / _FOLDER
     except (RuntimeError, OSError):
-        logger.warning("there is no home folder for a journal of Runway sessions: %s", _WHAT_TO_DO)
+        logger.warning(
+            "no folder for the journal of Runway sessions could be found: %s", _WHAT_TO_DO
+        )
         return None
 
 
@@ -47,14 +49,13 @@ def _state_folder(environment: Mapping[str, str]) -> Path:
 
 
 class Journal:
-    """Of one client, for one key. Never raises: a call goes on without it, after one warning.
-
-    Of the event loop's thread. Writing takes some microseconds, and is done when the call returns:
-    no moment lies between a create's answer and its entry.
+    """One per client, for one key. Never raises: after one warning a call goes on without a
+    journal. Used by the event loop's thread only. Writing takes some microseconds, and is done when
+    the method returns, so that a created session is never without an entry.
 
     Args:
-        folder: made where it is missing; None: nothing is written.
-        on_first: called with the file once the first entry stands in it.
+        folder: made if it is missing; None: nothing is written.
+        on_first: called with the file once it has its first entry.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class Journal:
         on_first: Callable[[Path], None] = lambda _: None,
     ) -> None:
         self.folder = folder
-        """None also after no file could be made there."""
+        """The folder; None also if no file could be made there."""
         self.path: Path | None = None
         """The file; None before the first entry, and after `close()`."""
         self._account = Account.of(api_secret, base_url)
         self._alive: dict[str, Entry] = {}
-        """What stands in the file and was not taken off."""
+        """The sessions in the file that were not removed."""
         self._file: Held | None = None
-        """Locked from the first entry to `close()`."""
+        """The file, locked from the first entry to `close()`."""
         self._on_first = on_first
         self._told: Held | None = None
         """The file that `on_first` was called for."""
@@ -81,9 +82,9 @@ class Journal:
         self._warned = False
 
     def _open(self) -> Held | None:
-        """The file, made and locked; None if there is no journal."""
+        """Make and lock the file; None if there is no journal."""
         if self._file is not None and self._file.fd < 0:
-            self._forget()  # a forked child: what the parent has made is the parent's to end
+            self._forget()  # a forked child: the sessions are the parent's
         if self._file is None and self.folder is not None:
             try:
                 self.path, self._file = create(self.folder)
@@ -93,7 +94,9 @@ class Journal:
         return self._file
 
     def made(self, session_id: str, cap: float | None) -> None:
-        """From now on it may bill, for `cap` seconds at most; None: as long as Runway's default."""
+        """Add a session that may bill from now on, for `cap` seconds at most; None: Runway's
+        default.
+        """
         file = self._open()
         if file is None:
             return
@@ -101,7 +104,7 @@ class Journal:
         try:
             file.write(entry.line())
         except OSError as error:
-            self._warn(error)  # the file stays locked, for what else stands in it
+            self._warn(error)  # the file stays locked, for its other entries
         else:
             self._alive[session_id] = entry
             if self._told is not file and self.path is not None:
@@ -109,7 +112,9 @@ class Journal:
                 self._on_first(self.path)
 
     def ended(self, session_id: str) -> None:
-        """It bills no more, or somebody else ends it. No effect on one that does not stand here."""
+        """Remove a session that bills no more, or that others end. No effect if it is not in the
+        journal.
+        """
         if self._file is None or self._file.fd < 0 or self._alive.pop(session_id, None) is None:
             return
         try:
@@ -123,8 +128,9 @@ class Journal:
             self.close()
 
     def close(self) -> bool:
-        """Let go of the file. True: it was empty, and is gone; else whoever comes next ends what it
-        says."""
+        """Release the file. True: it was empty, and is removed; else the next sweep ends its
+        sessions.
+        """
         self._closed = True
         held, path, clean = self._file, self.path, not self._alive
         if held is not None and held.fd >= 0 and path is not None:
