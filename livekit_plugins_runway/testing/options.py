@@ -11,7 +11,7 @@ Every default has a source, named in brackets:
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -20,7 +20,7 @@ Stage = Literal["before_effect", "after_effect"]
 is lost."""
 
 CallName = Literal["create", "get", "delete", "consume", "connect_backend"]
-_STRICT = {"extra": "forbid"}
+STRICT = {"extra": "forbid"}
 """For pydantic, which makes them of what was ordered in JSON: a misspelled name is refused."""
 
 
@@ -41,7 +41,7 @@ class Speech(enum.StrEnum):
 class CallFault:
     """What goes wrong with one REST call. Delays are in seconds of wall clock, never scaled."""
 
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
+    __pydantic_config__: ClassVar[Mapping[str, str]] = STRICT
 
     status: int | None = None
     """Answer this HTTP status and do nothing else."""
@@ -75,7 +75,7 @@ class Faults:
     a bare number means a `CallFault` with that status. `create` counts from the first create call
     until one succeeds, so a retried create meets the second entry."""
 
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
+    __pydantic_config__: ClassVar[Mapping[str, str]] = STRICT
 
     create: Sequence[int | CallFault] = ()
     get: Sequence[int | CallFault] = ()
@@ -102,7 +102,7 @@ class WorkerManners:
     knows. The defaults are those for which there is evidence. Seconds of wall clock.
     """
 
-    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
+    __pydantic_config__: ClassVar[Mapping[str, str]] = STRICT
 
     speech: Speech | None = None
     """`None`: as `SimulatorOptions.speech`."""
@@ -167,7 +167,7 @@ class SimulatorOptions:
     allow_private_livekit_url: bool = True
     """Accept `ws://` and private hosts in `integration.url`, which the real service refuses
     (documented: wss or https, and a public host). Local: the worker must reach a local server."""
-    custom_avatars: Collection[str] | None = ()
+    custom_avatars: frozenset[str] | None = frozenset()
     """Ids of avatars that are in `RunwaySimulator.account` from the start, READY. What is not in
     the account is a 404 (measured), what is not READY a 400 (inferred). `None`: an id that is not
     there is taken for one that is READY (local)."""

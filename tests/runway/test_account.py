@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import date
@@ -372,3 +373,29 @@ async def test_an_answer_without_an_id_is_no_avatar() -> None:
     async with runway(Reply(payload={"name": "Ada", "status": "READY"})) as (_, client):
         with pytest.raises(e.ProtocolError, match="id"):
             await client.get_avatar(AN_ID)
+
+
+@virtual_clock
+async def test_what_is_given_reaches_neither_log_nor_error(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    face = tmp_path / "face.png"
+    face.write_bytes(b"a picture")
+    async with runway(Reply(503), Reply(cut="request read")) as (server, client):
+        with pytest.raises(e.LostAnswerError) as lost:
+            await an_avatar(client, reference_image=face)
+        place = {
+            "uploadUrl": f"{server.url}/store?signature=a-signature",
+            "fields": {"policy": "a-policy"},
+            "runwayUri": "runway://stored",
+        }
+        server.script += [Reply(payload=place), Reply(403, "<Error>a-policy is over</Error>")]
+        with pytest.raises(e.ForbiddenError) as refused:
+            await client.upload(face)
+        server.script += [Reply(payload=place), *[Reply(cut="request read")] * 3]
+        with pytest.raises(e.UnavailableError) as away:
+            await client.upload(face)
+    told = "".join((caplog.text, *map(str, (lost.value, refused.value, away.value))))
+    for secret in (KEY, PERSONALITY, "data:image", "a-policy", "a-signature"):
+        assert secret not in told

@@ -93,7 +93,7 @@ async def test_at_runways_production_host_a_front_end_looks_by_itself() -> None:
 
 
 async def test_what_it_asks_for_reaches_runway() -> None:
-    async with served(quick(custom_avatars={UUID})) as server:
+    async with served(quick(custom_avatars=frozenset({UUID}))) as server:
         answer = await server.join(
             avatarId=UUID, maxDuration=60, personality="Kind.", startScript="Hello!"
         )
@@ -105,7 +105,7 @@ async def test_what_it_asks_for_reaches_runway() -> None:
 
 
 async def test_the_first_allowed_avatar_is_the_default_and_others_are_refused() -> None:
-    theirs = quick(custom_avatars={UUID})
+    theirs = quick(custom_avatars=frozenset({UUID}))
     async with served(theirs, avatars=("tennis-coach", UUID)) as server:
         assert (await server.post(FRONT_END, {})).status == 200
         assert only(server).create_body["avatar"]["presetId"] == "tennis-coach"

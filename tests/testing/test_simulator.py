@@ -94,7 +94,7 @@ async def simulated(**options: Any) -> AsyncIterator[Caller]:
 
 @pytest.fixture
 async def runway() -> AsyncIterator[Caller]:
-    async with simulated(custom_avatars={CUSTOM}) as caller:
+    async with simulated(custom_avatars=frozenset({CUSTOM})) as caller:
         yield caller
 
 
@@ -270,7 +270,7 @@ async def test_private_livekit_url_is_refused_on_request(url: str) -> None:
 
 async def test_avatar_of_another_project_is_not_found() -> None:
     theirs = {"type": "custom", "avatarId": CUSTOM.replace("6f", "5f")}
-    async with simulated(custom_avatars={CUSTOM}) as runway:
+    async with simulated(custom_avatars=frozenset({CUSTOM})) as runway:
         await runway.create(avatar={"type": "custom", "avatarId": CUSTOM})
         status, answer = await runway.call("POST", SESSIONS, body={**BODY, "avatar": theirs})
         assert (status, answer["error"]) == (404, "Could not find Avatar")

@@ -19,6 +19,12 @@ from livekit_plugins_runway.testing.program.command import main
 from livekit_plugins_runway.testing.program.control import PATH, ControlApi
 
 SESSIONS = "/v1/realtime_sessions"
+FACE = {
+    "name": "Ada",
+    "referenceImage": "https://example.com/face.png",
+    "personality": "Kind.",
+    "voice": {"type": "runway-live-preset", "presetId": "luna"},
+}
 BODY = {"model": "gwm1_avatars", "avatar": {"type": "runway-preset", "presetId": "influencer"}}
 TOKEN = "a-token-of-the-control-api"
 
@@ -125,9 +131,23 @@ async def test_faults_meet_the_next_session_every_one_or_one_that_runs() -> None
             assert (status, seen["failureCode"]) == (200, "INTERNAL")
 
 
+async def test_faults_of_the_account_meet_its_next_call_and_the_next_avatar() -> None:
+    async with program() as it:
+        orders = {"avatar": "No face was found", "calls": [503]}
+        assert (await it.control("PUT", "/account/faults", orders))[0] == 200
+        statuses = [(await it.runway("GET", "/v1/avatars"))[0] for _ in range(2)]
+        assert statuses == [503, 200]
+        assert (await it.runway("POST", "/v1/avatars", FACE))[0] == 200
+        avatars = it.simulator.account.avatars
+        await it.simulator.wait_until(lambda: avatars[0]["status"] == "FAILED")
+        assert avatars[0]["failureReason"] == "No face was found"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "names"),
     [
+        ("PUT", "/account/faults", {"avatars": "x"}, 400, "avatars"),
+        ("PUT", "/account/faults", {"calls": [{"stats": 1}]}, 400, "stats"),
         ("PUT", "/faults", {"creat": [503]}, 400, "creat"),
         ("PUT", "/faults", {"create": [{"stats": 1}]}, 400, "stats"),
         ("PUT", "/faults", {"rpc_delay": "long"}, 400, "rpc_delay"),
@@ -222,6 +242,8 @@ async def test_each_thing_has_a_command(
         file.write_text('{"avatars": [{"name": "Ada"}]}')
         await it.command("fill", str(file))
         await it.command("fault", '{"get": [500]}')
+        await it.command("fault", "--account", '{"voice": "Too short"}')
+        assert it.simulator.account.next_failure("voice") is not None
         session = await it.create()
         assert (await it.runway("GET", f"{SESSIONS}/{session.id}"))[0] == 500
         await it.command("wait", "READY")
@@ -245,6 +267,7 @@ async def test_each_thing_has_a_command(
         (["--nothing"], "--nothing"),
         (["--set", "credit=0"], "credits"),
         (["--set", "concurrency=0"], "concurrency"),
+        (["--set", "custom_avatars=7"], "custom_avatars"),
         (["--set", 'hosted={"pace": 0}'], "pace"),
         (["--set", 'faults={"creat": []}'], "creat"),
         (["show"], "what"),

@@ -401,7 +401,8 @@ class AccountCalls:
 
         Args:
             since: the first day; None: 30 days ago.
-            before: the day after the last one, at most 90 days later; None: 30 days later.
+            before: the day after the last one, at most 90 days later; None: 30 days later. (With
+                neither, today is so not in it.)
         """
         if since is not None and before is not None and not 0 < (before - since).days <= 90:
             raise ConfigurationError("From since to before there must be 1 to 90 days.")

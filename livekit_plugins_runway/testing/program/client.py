@@ -45,6 +45,8 @@ def _call(arguments: Namespace) -> tuple[str, str, Any, float]:
             return "GET", "" if what == "summary" else f"/{what}", None, 0.0
         case "fill":
             return "PUT", "/account", _json(_text(arguments.file), arguments.file), 0.0
+        case "fault" if arguments.account:
+            return "PUT", "/account/faults", _json(arguments.faults, "FAULTS"), 0.0
         case "fault":
             query = f"?session={quote(arguments.session, safe='')}"
             return "PUT", f"/faults{query}", _json(arguments.faults, "FAULTS"), 0.0

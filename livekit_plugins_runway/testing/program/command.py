@@ -73,6 +73,11 @@ def _parser() -> _Parser:
     fault.add_argument(
         "--session", default="next", help="next (the default), every, last, or a session's id"
     )
+    fault.add_argument(
+        "--account",
+        action="store_true",
+        help='with the account, and no session: {"avatar": "No face was found", "calls": [503]}',
+    )
     do = commands.add_parser("do", help="do something to a session")
     do.add_argument("action", choices=[action.replace("_", "-") for action in ACTIONS])
     do.add_argument("--session", default="last", help="its id; the last one if left out")

@@ -17,7 +17,7 @@ from ..simulator.account import avatar, document, voice
 from ..simulator.rest import RecordedRequest, bearer, parse_json
 from ..simulator.service import RunwaySimulator
 from ..simulator.session import SessionStatus, SimulatedSession
-from .orders import WrongOrder, faults_of
+from .orders import WrongOrder, account_faults_of, faults_of
 
 PATH = "/_simulator"
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -55,6 +55,7 @@ class ControlApi:
             ("DELETE", "/requests", self._forget_requests),
             ("GET", "/account", self._account),
             ("PUT", "/account", self._fill_account),
+            ("PUT", "/account/faults", self._order_account_faults),
             ("PUT", "/faults", self._order_faults),
             ("GET", "/sessions", self._sessions),
             ("GET", "/sessions/{id}", self._session),
@@ -158,6 +159,10 @@ class ControlApi:
                 self._simulator.faults.default = faults
             case name:
                 self._find(request, name).faults = faults
+        return web.json_response({"ordered": True})
+
+    async def _order_account_faults(self, request: web.Request) -> web.Response:
+        account_faults_of(await _object(request)).order(self._simulator.account)
         return web.json_response({"ordered": True})
 
     async def _act(self, request: web.Request) -> web.Response:

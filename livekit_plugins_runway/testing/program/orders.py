@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..options import Faults, SimulatorOptions
+from ..options import STRICT, CallFault, Faults, SimulatorOptions
+from ..simulator.account.entries import MadeKind, SimulatedAccount
 
 _T = TypeVar("_T")
 _MOST_TOLD = 3
@@ -24,6 +27,44 @@ def faults_of(given: Any) -> Faults:
         WrongOrder: an unknown name, or a value that cannot be meant.
     """
     return _valid(Faults, given, "faults")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountFaults:
+    """What goes wrong with the account: each is used up.
+
+    Attributes:
+        avatar, voice, task: why the next one that is made becomes FAILED.
+        calls: statuses and faults of the next calls about the account, in order.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = STRICT
+
+    avatar: str | None = None
+    voice: str | None = None
+    task: str | None = None
+    calls: Sequence[int | CallFault] = ()
+
+    def order(self, account: SimulatedAccount) -> None:
+        """To go wrong from now on."""
+        reasons: dict[MadeKind, str | None] = {
+            "avatar": self.avatar,
+            "voice": self.voice,
+            "task": self.task,
+        }
+        for kind, reason in reasons.items():
+            if reason is not None:
+                account.fail_next(kind, reason)
+        account.call_faults.extend(self.calls)
+
+
+def account_faults_of(given: Any) -> AccountFaults:
+    """From `{"avatar": "No face was found", "calls": [503]}`.
+
+    Raises:
+        WrongOrder: an unknown name, or a value that cannot be meant.
+    """
+    return _valid(AccountFaults, given, "faults")
 
 
 def option_of(assignment: str) -> tuple[str, Any]:
