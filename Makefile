@@ -6,7 +6,7 @@ PYTHON = .venv/bin/python
 export OPENBLAS_NUM_THREADS = 1
 
 .PHONY: help demo test test-page bench bench-speech bench-ear chaos check docs lint types format
-.PHONY: coverage clean image matrix provision setup
+.PHONY: coverage clean image matrix provision release setup
 
 help:
 	@echo "make demo    an avatar on this machine, in a page to talk to it and to break it; no account needed"
@@ -24,6 +24,7 @@ help:
 	@echo "make matrix  the tests on every Python, livekit and lowest version that is declared; two hours"
 	@echo "make image   the image of examples/cloud, built, and a call held in it; needs docker, podman or buildah"
 	@echo "make docs    the pages and the API reference as a site, in site/; every link is checked"
+	@echo "make release wheel and sdist, checked, installed and tried in fresh environments; uploads nothing"
 	@echo "make clean   remove what tests, targets and tools left; .venv and the LiveKit server stay"
 
 demo: provision
@@ -54,6 +55,9 @@ chaos: provision
 
 check: lint
 	@$(PYTHON) -m pytest -m "not server and not slow" -n auto
+
+release: setup
+	@$(PYTHON) tools/release.py $(ARGS)
 
 image: provision
 	@$(PYTHON) tools/try_image.py $(ARGS)
