@@ -1,7 +1,7 @@
 """Fixtures for pytest: a LiveKit server and a Runway on this machine (`docs/testing.md`).
 
-pytest loads this module in every project that has the package installed. So it is a module of its
-own, which costs nothing until a test asks for a fixture: only then the package is imported.
+pytest loads this module in every project that has the package installed. So this is a module of its
+own, and the package is imported only when a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _no_server = pytest.StashKey[Exception]()
 _OURS = "livekit_server_of_runway_bridge"
-"""A name that no other fixture has: a project's own `livekit_server` needs no server of ours."""
+"""A name of our own, so that no server is built for a project's own fixture `livekit_server`."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build a missing livekit-server here: it takes minutes, longer than any one test may."""
+    """Build a missing livekit-server here, because it takes minutes, longer than a test may."""
     if session.config.option.collectonly:
         return
     if any(_OURS in getattr(item, "fixturenames", ()) for item in session.items):
@@ -42,7 +42,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session", name=_OURS)
 def _livekit_server(pytestconfig: pytest.Config) -> Iterator[LiveKitServer]:
-    """What `livekit_server` gives."""
+    """The server of the fixture `livekit_server`."""
     if (error := pytestconfig.stash.get(_no_server, None)) is not None:
         raise error
     from livekit_plugins_runway.testing.livekit_server import LiveKitServer

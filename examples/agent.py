@@ -1,4 +1,4 @@
-"""A voice agent with a Runway face.
+"""A voice agent with a Runway avatar.
 
 Needs LIVEKIT_URL, LIVEKIT_API_KEY, LIVEKIT_API_SECRET and RUNWAYML_API_SECRET; RUNWAY_AVATAR_ID for
 an avatar of your own. Speech recognition, language model and voice come from LiveKit Inference.

@@ -1,9 +1,9 @@
 """Tools that the avatar uses by itself: one tells your front end, one asks your back end.
 
-Runway's own conversation model calls them, so they matter where the avatar answers by itself;
-what becomes of them while an agent does the talking is not known. (Tools of your agent's own
-language model need none of this.) The user's front end is not in Runway's room, so the event is
-passed on to it here. Needs no key but those of LiveKit and Runway.
+Runway's own conversation model calls them, so they matter if the avatar answers by itself. Whether
+they are called while an agent does the talking is not known. (Tools of your agent's own language
+model need none of this.) The user's front end is not in Runway's room, so this agent passes the
+event on. Needs no key but those of LiveKit and Runway.
 
     python examples/client_tools.py dev
 """

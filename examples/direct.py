@@ -1,6 +1,6 @@
 """A voice agent whose Runway avatar joins the room by itself.
 
-Needs what agent.py needs; LIVEKIT_URL must be a public wss:// address, for Runway gets it.
+Needs what agent.py needs; LIVEKIT_URL must be a public wss:// address, for Runway's worker.
 
     python examples/direct.py dev
 """

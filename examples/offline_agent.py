@@ -1,7 +1,7 @@
 """The demo's agent: a whole voice pipeline and an avatar, with no key and no network.
 
-`make demo` starts it as a worker and lets you talk to it. What it tells about itself goes to the
-log, one `demo event` a line.
+`make demo` starts it as a worker and lets you talk to it. It reports its events to the log, one
+`demo event` per line.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ REPLIES = {
     "goodbye": "Goodbye! It was good to see you.",
 }
 PAGE = "page"
-"""Metadata of the dispatch for a call in which a visitor watches and breaks things."""
+"""Metadata of the dispatch for the page's call, in which a visitor breaks things."""
 PAGE_OPTIONS: dict[str, Any] = {
-    # The visitor ends sessions on purpose, often and at any age: no reason to give up, no cap to
-    # be learned, and nothing that is paid for.
+    # The visitor ends sessions on purpose, often and at any age. So never give up, learn no cap,
+    # and limit no cost: nothing is paid for.
     "max_duration": 1800,
     "recovery": RecoveryOptions(
         max_restarts=1_000, backoff=0.1, backoff_max=0.1, max_sessions=None, session_cap=None
@@ -70,7 +70,7 @@ PAGE_OPTIONS: dict[str, Any] = {
 }
 
 server = AgentServer(
-    # By the number of jobs, because a busy machine is no reason to refuse the only call.
+    # By the number of jobs: a busy machine must not refuse the only call.
     load_fnc=lambda worker: min(len(worker.active_jobs) / 4, 0.99),
     num_idle_processes=1,
     drain_timeout=5,
@@ -114,7 +114,7 @@ async def entrypoint(ctx: JobContext) -> None:
     )
 
     async def show_face(_: rtc.RpcInvocationData) -> str:
-        """The visitor has bought credits: an avatar that has given up comes back on demand."""
+        """The visitor has bought credits: bring back an avatar that was given up."""
         try:
             await avatar.swap_avatar(preset_id="influencer")
         except RunwayException as error:

@@ -1,7 +1,7 @@
-"""Another avatar in mid-call: the user writes "cook" or "coach", and somebody else is there.
+"""Another avatar in mid-call: the user writes "cook" or "coach", and the avatar changes.
 
-The old face stays until the new one has pictures, on the same tracks. Needs no key but those of
-LiveKit and Runway: the voice is offline; put your own STT, LLM and TTS in its place.
+The old avatar stays until the new one has video, on the same tracks. Needs no key but those of
+LiveKit and Runway: the voice is offline; replace it by your own STT, LLM and TTS.
 
     python examples/swap_avatar.py dev
 """

@@ -1,8 +1,8 @@
-"""The voice speaks at once, the face joins it when it is there.
+"""The voice speaks at once; the avatar joins later.
 
-A Runway avatar needs some 5 to 10 s to come. By default the first words wait for it (10 s at most);
+A Runway avatar takes some 5 to 10 s to start. By default the first words wait for it, 10 s at most;
 with `wait_for_avatar=0` they do not. Needs no key but those of LiveKit and Runway: the voice is
-offline; put your own STT, LLM and TTS in its place.
+offline; replace it by your own STT, LLM and TTS.
 
     python examples/voice_first.py dev
 """

@@ -1,4 +1,4 @@
-"""An agent with a face for production: one call per core, calls end before a deploy does.
+"""An agent with an avatar for production: one call per core; a deploy waits for running calls.
 
 Settings come from the environment (`docs/deploy.md`): LIVEKIT_URL, LIVEKIT_API_KEY,
 LIVEKIT_API_SECRET, RUNWAYML_API_SECRET; RUNWAY_AVATAR_ID or RUNWAY_PRESET_ID; PORT, of the health
@@ -24,7 +24,7 @@ CORES = max(1, int(get_cpu_monitor().cpu_count()))
 
 server = AgentServer(
     # An avatar takes up to a quarter of a core, the rest of a voice agent as much or more. LiveKit
-    # Cloud has a measure of its own, and says so in the log.
+    # Cloud measures load itself, and says so in the log.
     load_fnc=lambda worker: min(len(worker.active_jobs) / CORES, 1.0),
     load_threshold=0.99,
     num_idle_processes=1,
@@ -43,7 +43,7 @@ def face() -> AvatarSession:
     return AvatarSession(
         avatar_id=avatar_id,
         preset_id=None if avatar_id else os.getenv("RUNWAY_PRESET_ID", "influencer"),
-        # Whoever kills the process leaves a session that bills until its end: keep that near.
+        # If the whole machine is killed, a session bills until its maximum: keep that low.
         max_duration=300,
         recovery=RecoveryOptions(on_user_left="close"),
     )

@@ -14,8 +14,9 @@ AGENT_NAME = "runway-cloud-agent"
 
 
 async def now(room: str, **metadata: str) -> None:
-    """Send the agent at once. Where no worker is registered, it succeeds all the same, and is lost:
-    if no agent has come after 10 s, call it again."""
+    """Send the agent at once. If no worker is registered, the call succeeds, but the dispatch is
+    lost: if no agent has joined after 10 s, call it again.
+    """
     async with api.LiveKitAPI() as livekit:
         await livekit.agent_dispatch.create_dispatch(
             api.CreateAgentDispatchRequest(
@@ -25,8 +26,9 @@ async def now(room: str, **metadata: str) -> None:
 
 
 def token(room: str, user: str, **metadata: str) -> str:
-    """A user's token whose room configuration brings the agent when the user is the first in the
-    room. Make it on your server: whoever has the key can make any token."""
+    """A user's token whose room configuration dispatches the agent if the user is the first in the
+    room. Make it on your server, because the API key can make any token.
+    """
     dispatch = api.RoomAgentDispatch(agent_name=AGENT_NAME, metadata=json.dumps(metadata))
     return (
         api.AccessToken()

@@ -1,1 +1,1 @@
-"""What is heard of the avatar: spectra, where in the speech it is, whose words they are. Pure."""
+"""Analyses the avatar's voice: its position in the speech, and whose words they are. Pure."""

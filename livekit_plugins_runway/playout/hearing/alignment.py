@@ -1,9 +1,10 @@
 """Where in a known piece of speech a receiver is, from what it hears: dynamic time warping, online.
 
-What comes back from an avatar is what was said, but not at its pace: a starved receiver stretches
-sound (NetEq of libwebrtc: to twice its length and more), one that has too much hurries, a worker
-that waits for speech is silent and then goes on. So each 10 ms heard are compared with every place
-near by, and the cheapest path through all of them tells the place. No clock is involved.
+An avatar's voice has the words that were sent, but not their pace: a receiver that runs dry
+stretches sound (NetEq of libwebrtc: to twice its length and more), one with too much in its buffer
+speeds up, a worker that waits for speech is silent and then goes on. So each 10 ms heard are
+compared with every place near by, and the cheapest path through all of them gives the place. No
+clock is involved.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _GAIN_SWING_DB = 12.0
 _STRAIN_WEIGHT = 0.04
 _HOPELESS = 20.0
 STRAINED = 0.9
-"""Mean cost of a hop of sound from which on the place is lost; see `Alignment.strain`."""
+"""If the mean cost of a hop of sound exceeds this, the place is lost; see `Alignment.strain`."""
 
 
 class Alignment:
-    """Follows what is heard of speech from its hop `first` on, which is heard next."""
+    """Follows the heard speech, from its hop `first` on."""
 
     def __init__(self, first: int) -> None:
         self._low = first - 1
@@ -42,7 +43,7 @@ class Alignment:
         self._gain = 0.0
         self._spoken = 0
         self.strain = 0.0
-        """What the last half second of sound cost per hop."""
+        """Mean cost per hop of the last half second of sound."""
 
     @property
     def place(self) -> int:
@@ -50,8 +51,8 @@ class Alignment:
         return self._low + self._best + 1
 
     def hear(self, heard: Hops, since: int, said: Hops) -> list[int]:
-        """Account for what was heard from hop `since` on. Of the speech only what was sent so far
-        is given.
+        """Account for the sound heard from hop `since` on. The given speech is what was sent so
+        far.
 
         Returns:
             `place` after each of these hops.
@@ -81,15 +82,16 @@ class Alignment:
         return places
 
     def _reachable(self, hops: int, said: int) -> slice:
-        """Which of `_costs` can be of the cheapest path within so many hops. A path that costs so
-        much more than the best one does not become the best again."""
+        """Which of `_costs` can be part of the cheapest path within so many hops; a path that costs
+        much more than the best one cannot become the best again.
+        """
         likely = np.flatnonzero(self._costs < self._costs[self._best] + _HOPELESS)
         first = max(int(likely[0]), -self._low, 0)
         last = min(int(likely[-1]) + 2 * hops + 1, said - self._low, _SPAN)
         return slice(first, max(first, last))
 
     def _step(self, sounds: bool, changed: bool, at: slice, cost: Levels) -> None:
-        """Go on by one hop heard, of which `cost` tells how it goes with the hops said."""
+        """Advance by one heard hop; `cost` is its cost at each hop said."""
         before = self._costs
         costs = before + np.float32((_WARP if changed else _HELD) if sounds else np.inf)
         np.minimum(costs[1:], before[:-1], out=costs[1:])
@@ -106,7 +108,7 @@ class Alignment:
             self.strain += _STRAIN_WEIGHT * (float(least) - self.strain)
 
     def move_to(self, place: int) -> None:
-        """Begin again where `place` hops were heard."""
+        """Restart at the place where `place` hops were heard."""
         self._low = place - 1
         self._costs[:] = np.inf
         self._costs[0], self._best = 0.0, 0
@@ -127,12 +129,13 @@ class Alignment:
     def _unlikeness(
         self, levels: Levels, shapes: Levels, said_levels: Levels, said_shapes: Levels
     ) -> Levels:
-        """How unlike sounds are to each hop said. Softer than said costs nothing: a receiver fades
-        out what it holds. Louder does: sound was not made of silence."""
+        """The difference of sounds from each hop said. A softer sound costs nothing, because a
+        receiver fades out what it conceals. A louder one does: silence does not become sound.
+        """
         apart = said_shapes - shapes
         np.abs(apart, out=apart)
         np.minimum(apart, _WORST_DB, out=apart)
-        # What is quiet in both says little: a vowel has its energy in few bands.
+        # Bands that are quiet in both say little: a vowel has its energy in few bands.
         weight = np.maximum(said_shapes, shapes)
         weight += 1.0
         gained = (levels - np.float32(self._gain))[:, np.newaxis]
@@ -144,7 +147,7 @@ class Alignment:
         return cost
 
     def _changes(self, bands: Levels) -> list[bool]:
-        """Whether each sound is another than 10 ms before, whatever its level."""
+        """True for each sound that differs from the sound 10 ms before, regardless of level."""
         relative = bands - bands.max(axis=1, keepdims=True)
         before = np.empty_like(relative)
         before[0], before[1:] = self._relative, relative[:-1]
@@ -155,13 +158,13 @@ class Alignment:
         return changed
 
     def _learn_gain(self, gain: float) -> None:
-        """How much louder the avatar is than what was said; what fades is left out."""
+        """How much louder the avatar is than the speech; fading sounds are left out."""
         self._spoken += 1
         if self._spoken < _GAIN_HOPS or abs(gain - self._gain) < _GAIN_SWING_DB:
             self._gain += max(1 / self._spoken, 1 / _GAIN_HOPS) * (gain - self._gain)
 
     def _follow(self) -> None:
-        """Keep the place inside the span that is looked at."""
+        """Keep the place inside the span that is compared."""
         ahead = self._best - _BACK
         if ahead > 0:
             self._best -= ahead

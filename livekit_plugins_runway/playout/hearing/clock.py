@@ -1,4 +1,4 @@
-"""Where the avatar is by the clock: for one whose voice does not come back alike."""
+"""The avatar's position by the clock, for avatars whose voice differs from what they are sent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .tracker import Words
 
 
 class PlayoutClock:
-    """In place of a `SpeechTracker`: takes any sound for the agent's words, and 10 ms of it, or of
-    the silence after it, for 10 ms of them. It believes the worker's reports.
+    """Replaces a `SpeechTracker`: any sound counts as the agent's words, and 10 ms of it, or of
+    silence after it, as 10 ms of the segment. Believes the worker's reports.
 
     Args:
         segment: what is being said; it may still grow.
@@ -25,7 +25,7 @@ class PlayoutClock:
     others_go_on = False
     likeness: float | None = None
     words = Words.UNKNOWN
-    """It cannot tell."""
+    """Unknown by the clock."""
     seems_own = True
 
     def __init__(self, segment: Segment, start: int) -> None:

@@ -1,9 +1,9 @@
-"""Whether what is heard is the very waveform that was said, and at which place of it.
+"""Whether the heard sound has the waveform that was sent, and at which place of it.
 
-A gain, a filter, a room, a codec, even a change of pace leave a waveform recognisable; other words,
-however alike two voices are, have another one. Each 80 ms of sound heard are correlated with all
-that was said near by. Own words correlate best at places that go on as the hearing does; other
-words correlate anywhere, and what they find does not last.
+A waveform stays recognisable after a gain, a filter, a room, a codec, even a change of pace; other
+words have another waveform, even in a similar voice. Each 80 ms of heard sound are correlated with
+the speech near by. For the agent's words the best places advance as the sound does; for other words
+they are random, and do not continue.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _TAPS = 97
 _FRAME = 4 * STEP
 _SHIFT = 2 * STEP
 _SMOOTH = 11
-"""Bins of 25 Hz over which a spectrum is levelled: the formants go, the pitch stays."""
+"""Bins of 25 Hz over which a spectrum is levelled: this removes formants and keeps the pitch."""
 _FAINT = np.float32(1e-3 * np.sqrt(_FRAME))
 _FADE, _UNDER = 0.96, np.float32(0.05)  # 26 dB under what was loud within a second
 _NOMINAL = 10.0  # energy of 80 ms of speech after that, whatever its level
 
 _RELATIVE = 0.025  # of the loudest of the last second: what is softer may be a hole
 END_HOPS = 12
-"""Hops of silence after which what comes next is heard for itself."""
+"""Hops of silence after which the next sound is analysed separately."""
 
 BLOCK = 8
 """Steps that are compared at once."""
@@ -48,7 +48,7 @@ STRIDE = 4
 _PART = 16  # steps of speech that are compared in one transform
 _SIZE = 2048  # samples of the transform: a part, and a block behind it
 DELAY = 2
-"""Steps by which the whitened waveform is known later than the sound."""
+"""Delay of the whitened waveform, in steps."""
 
 _BACKGROUND = 0.92  # quantile of the correlations that any sound has somewhere
 _LEAST_BACKGROUND = 0.2
@@ -112,8 +112,9 @@ class Decimator:
 
 
 class Whitener:
-    """Makes all frequencies of a signal equally strong, in each 40 ms; `DELAY` steps late. Takes an
-    even number of steps."""
+    """Whitens a signal: makes all frequencies equally strong in each 40 ms, `DELAY` steps late.
+    Takes an even number of steps.
+    """
 
     def __init__(self) -> None:
         self._recent = np.zeros(_FRAME - _SHIFT, np.float32)
@@ -147,7 +148,7 @@ class Whitener:
 
 
 class Waveform:
-    """Of speech as it was said: grows with it, and finds a block of sound in it.
+    """The waveform of the speech that was sent: grows with it, and finds a block of sound in it.
 
     Args:
         first: hop of the speech with which it begins.
@@ -165,7 +166,7 @@ class Waveform:
 
     @property
     def first(self) -> int:
-        """Hop of the speech before which nothing is kept."""
+        """Hop of the speech before which everything was dropped."""
         return self._first * _PART
 
     def append(self, samples: NDArray[np.int16]) -> None:
@@ -182,7 +183,7 @@ class Waveform:
         self._rest, self._unfinished = rest, None
 
     def forget(self, before: int) -> None:
-        """Drop what lies before a hop."""
+        """Drop everything before a hop."""
         count = min(before // _PART - self._first, len(self._parts))
         if count > 0:
             del self._parts[:count]
@@ -234,11 +235,11 @@ class Block:
 
 
 class _Loudness:
-    """Which samples are louder than what an avatar brings while it says nothing."""
+    """True for samples that are louder than the avatar's noise."""
 
     def __init__(self) -> None:
         self._peaks: deque[int] = deque([0], maxlen=4)
-        """Of the last hops without sound."""
+        """Levels of the last hops without sound."""
         self._loud_peak = 0.0
         """Of the last second. Written by `of`."""
 
@@ -276,7 +277,7 @@ class _Blocks:
         return self._complete()
 
     def end(self) -> list[Block]:
-        """The blocks that are left. What comes next is heard for itself."""
+        """The remaining blocks. The next sound is analysed separately."""
         last = self._ends[-1:]
         self._ends += last * DELAY
         white = self._whitener.push(np.zeros(DELAY * STEP if last else 0, np.float32))
@@ -297,8 +298,8 @@ class _Blocks:
 
 
 class Sounds:
-    """What is heard, without its silences: a worker that waits for more to say may be silent in
-    mid-word, every 20 ms. What is left of a silence would shift all that follows it.
+    """The heard sound without its silences. A worker that waits for more speech may be silent in
+    mid-word, every 20 ms, and the rest of a silence would shift everything after it.
 
     All of it is written by `push`.
     """
@@ -369,7 +370,7 @@ class Sounds:
 
 
 class Trace:
-    """Where in a piece of speech the sounds heard go on as the speech does, and how surely.
+    """Where in the speech the heard sounds advance as the speech does, and the evidence for it.
 
     All of it is written by `hear` and `go_on`.
 
@@ -392,7 +393,7 @@ class Trace:
         self._background = _LEAST_BACKGROUND
         """Likeness that the last blocks had with places that were not theirs."""
         self._goes_on = False
-        """The last block that was compared is what was said next."""
+        """True if the last compared block matches the next part of the speech."""
         self._skipped: tuple[Block, int] | None = None
         """The last block, if it was not compared yet, and `_ended` before it."""
         self.evidence = 0.0
@@ -415,11 +416,11 @@ class Trace:
         self._search(block, first, last)
 
     def go_on(self, block: Block) -> bool:
-        """Account for a block if it is what was said next, in much less time than `hear` does. Only
-        every other one is compared.
+        """Account for a block if it matches the next part of the speech; much faster than `hear`.
+        Only every other one is compared.
 
         Returns:
-            Whether it is. If not, nothing was done.
+            True if it matches. If not, nothing was done.
         """
         if block.last - self._ended > _NO_HOLE:
             return False
@@ -450,14 +451,15 @@ class Trace:
         return self._sure_place
 
     def _shift(self, hops: int, ended: int) -> None:
-        """Take it for granted that the speech goes on as it does, or take that back."""
+        """Assume that the speech goes on, or withdraw that assumption."""
         self._scored = self._scored[0] + hops, self._scored[1]
         self.place += hops
         self._ended = ended
 
     def _stands_out(self, likeness: Signal, at: int) -> bool:
-        """Whether a block is so much more like the speech at a place than elsewhere that this is
-        its place. A sound that a receiver holds is as alike all along a vowel."""
+        """True if a block is so much more similar to the speech at one place than elsewhere that
+        this is its place. A sound that a receiver repeats is similar all along a vowel.
+        """
         there = float(likeness[max(0, at - 1) : max(0, at + 2)].max(initial=0.0))
         before, after = likeness[: max(0, at - 2)], likeness[max(0, at + 3) :]
         elsewhere = max(float(before.max(initial=0.0)), float(after.max(initial=0.0)))

@@ -1,5 +1,6 @@
-"""Which of the last sounds a receiver made up: it holds the last one for about 0.1 s, and fades it
-out, when nothing more comes (NetEq of libwebrtc, measured with livekit 1.1.21)."""
+"""Which of the last sounds are concealment by a receiver: if nothing more comes, it repeats the
+last sound for about 0.1 s and fades it out (NetEq of libwebrtc, measured with livekit 1.1.21).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from .likeness import is_one_tone
 
 _FADE_DB = 6.0
 _FADE_HOPS = 60
-_MIN_FADE_HOPS = 6  # a word's own end is shorter, and may be placed a little wrong
+_MIN_FADE_HOPS = 6  # a natural end of a word is shorter, and its place is less certain
 _MIN_SOUND_HOPS = 20
 _LEVEL_HOPS = 200
 _HELD_HOPS = 10

@@ -1,4 +1,4 @@
-"""Short-time spectra by which speech that was sent is found again in what comes back."""
+"""Short-time spectra, by which sent speech is found in the avatar's voice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..audio import HOP
 
 Levels = NDArray[np.float32]
 
-# Band edges in FFT bins of 100 Hz, up to 7 kHz: what survives the 16 kHz of a data stream. Tones of
+# Band edges in FFT bins of 100 Hz, up to 7 kHz: the range of a data stream of 16 kHz. Tones of
 # tests, 60 Hz apart, share a band from 1 kHz on: there only the pauses tell one from the next.
 _EDGES = np.array(
     [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 22, 25, 28, 31, 35, 39, 44, 50, 57]
@@ -19,7 +19,7 @@ _TOP_BIN = 70
 _WINDOW = np.hanning(HOP).astype(np.float32)
 _FLOOR_DB = -60.0
 SHAPE_DB = 30.0
-"""Below its loudest band, a band of a sound does not count."""
+"""A band that is so many dB below the loudest one is ignored."""
 
 AUDIBLE_DB = -55.0
 """dBFS above which a relayed hop counts as sound."""
@@ -29,7 +29,7 @@ SPOKEN_DB = -42.0
 
 
 SILENT_DB = -100.0
-"""dBFS of digital silence, and of whatever does not count as sound."""
+"""dBFS of digital silence, and of everything below the threshold of sound."""
 
 
 def _hops(pcm: NDArray[np.int16]) -> Levels:
@@ -59,8 +59,9 @@ def hop_features(pcm: NDArray[np.int16]) -> tuple[Levels, Levels]:
 
 
 def shape_of(bands: Levels) -> Levels:
-    """What distinguishes sounds whatever their level: how far each band, in dB, is above what does
-    not count, for one hop or many."""
+    """The shape of a sound, regardless of its level: how far each band, in dB, is above the ignored
+    level; for one hop or many.
+    """
     shape: Levels = np.maximum(bands - bands.max(axis=-1, keepdims=True) + SHAPE_DB, 0.0)
     return shape
 
@@ -87,14 +88,14 @@ class Hops:
         self.count = end
 
     def append_silence(self, count: int) -> None:
-        """Hops that nobody looks at."""
+        """Add hops whose features are not needed."""
         self.append(
             np.full(count, SILENT_DB, np.float32),
             np.full((count, len(_EDGES)), _FLOOR_DB, np.float32),
         )
 
     def forget(self, count: int) -> None:
-        """Drop the first `count`: the rest is counted from 0 again."""
+        """Drop the first `count` hops; the rest is counted from 0 again."""
         rows = slice(count, self.count)
         kept = self._levels[rows].copy(), self._bands[rows].copy(), self._shapes[rows].copy()
         self.count -= count

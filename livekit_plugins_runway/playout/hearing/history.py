@@ -1,4 +1,4 @@
-"""What was heard of an avatar in the last seconds, and where in the speech that was."""
+"""The sound of an avatar in the last seconds, and its places in the speech."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEPT_HOPS = 400
 
 
 class History:
-    """Hops heard are counted from the first that was ever given; of the speech, from its start."""
+    """Heard hops are counted from the first one ever; hops of the speech from its start."""
 
     def __init__(self) -> None:
         self.hops = Hops()
@@ -38,7 +38,7 @@ class History:
         self.silent_run = since_loud
 
     def begin(self, places: list[int]) -> None:
-        """What was heard before is no part of the speech."""
+        """Mark the sound so far as no part of the speech."""
         self.places, self.sound_hops = places, 0
 
     def follow(self, places: list[int]) -> None:
@@ -78,7 +78,7 @@ class History:
         return np.array(self.places[hops.start + offset : hops.stop + offset], np.int64) - 1
 
     def forget(self) -> None:
-        """Keep only what is looked back at."""
+        """Drop everything that is not needed any more."""
         surplus = self.hops.count - _KEPT_HOPS
         if surplus >= _KEPT_HOPS:
             self.hops.forget(surplus)

@@ -1,4 +1,4 @@
-"""Whose words an avatar says: judged by their waveform, their places and their spectra."""
+"""Judges whose words an avatar says, by waveform, places and spectra."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _IN_PIECES = 0.4  # of them, interrupted: what does not wait has up to 0.3
 
 
 class Words(enum.Enum):
-    """Whose words are heard."""
+    """The owner of the heard words."""
 
     UNKNOWN = "unknown"
     OWN = "own"  # of the segment
@@ -71,7 +71,7 @@ class WordJudge:
         self.words = Words.UNKNOWN
         """As far as can be told."""
         self.alike = False
-        """Its own words were heard at any time."""
+        """True once its own words were heard."""
         self.own_place = start
         """Hops of the speech that were heard when its own words were last heard."""
         self._own_peak = 0.0
@@ -91,7 +91,7 @@ class WordJudge:
         self.steady = False
         """What is said and heard hardly changes, as tones: likeness tells nothing."""
         self._was_unsteady = False
-        """At any time it was not `steady`."""
+        """True if it was not `steady` at some time."""
         self._waits_until = 0
         """Hop heard, until which the avatar may be waiting for more to say."""
         self._interrupted: deque[bool] = deque(maxlen=_LAST_BLOCKS)
@@ -112,11 +112,11 @@ class WordJudge:
         self.alike = self.alike or along >= _ALIKE
 
     def note_agreement(self, agree: bool) -> None:
-        """Whether waveform and spectra give one place for the last block."""
+        """True if waveform and spectra give the same place for the last block."""
         self._agreement += _AGREEMENT_WEIGHT * (agree - self._agreement)
 
     def dismiss_stale(self) -> None:
-        """The words of the segment before have ended."""
+        """Note that the words of the former segment have ended."""
         if self.words is Words.STALE:
             self.words = Words.UNKNOWN
 
@@ -221,7 +221,7 @@ class WordJudge:
         return long and fell and self.along < _CEASED_ALONG
 
     def _waits(self, block: Block) -> bool:
-        """Whether what is heard comes in pieces because there was no more to say."""
+        """True if the sound comes in pieces because there was no more to say."""
         in_pieces = sum(self._interrupted) >= _IN_PIECES * len(self._interrupted)
         return block.last < self._waits_until and in_pieces
 

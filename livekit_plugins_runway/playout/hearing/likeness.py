@@ -1,4 +1,4 @@
-"""How alike the spectra of two sounds are, whatever their levels: pure functions."""
+"""The similarity of the spectra of two sounds, regardless of level: pure functions."""
 
 from __future__ import annotations
 

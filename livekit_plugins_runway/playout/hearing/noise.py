@@ -1,4 +1,4 @@
-"""The level up to which what comes back from an avatar is no sound, but its noise."""
+"""The level up to which the avatar's sound counts as noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ _MARGIN_DB = 6.0
 
 
 class NoiseFloor:
-    """Learns the floor of what comes back while nothing is said.
-
-    Each tenth of a second counts as what nearly all of it stays below; the floor is the least of
-    the last two seconds. So speech, which has pauses or ends, does not raise it, and a noise that
-    grows is known after two seconds. What an avatar brings before its first word is known at once:
-    that word shall not be taken from among noise.
+    """Learns the noise floor while nothing is said. The level of a tenth of a second is its 90 %
+    quantile; the floor is the lowest of the last two seconds. So speech, which has pauses, does not
+    raise it, and a growing noise is known after two seconds. Noise before the avatar's first word
+    is known at once, so that it is not taken for a word.
     """
 
     def __init__(self) -> None:
@@ -29,8 +27,7 @@ class NoiseFloor:
         self._highs: deque[float] = deque(maxlen=_PIECES)
         self._needed = _FIRST_PIECES
         self.level = AUDIBLE_DB - _MARGIN_DB
-        """dBFS that the noise nearly always stays below. What is louder than -44 is taken for
-        sound."""
+        """dBFS below which the noise nearly always stays. Anything above -44 counts as sound."""
 
     @property
     def threshold(self) -> float:
@@ -48,12 +45,13 @@ class NoiseFloor:
                     self.level = min(min(self._highs), _HIGHEST_DB - _MARGIN_DB)
 
     def note_speech(self) -> None:
-        """The avatar has spoken: what comes between its words is no longer all noise."""
+        """Note that the avatar has spoken: sound between its words need not be noise any more."""
         self._needed = _PIECES
 
 
 def _nearly_highest(levels: list[float]) -> float:
-    """The 90 % quantile of ten. numpy's own, and its median, load a module at their first call,
-    which takes 0.1 s of the event loop."""
+    """The 90 % quantile of ten. numpy's quantile and median load a module at their first call,
+    which blocks the event loop for 0.1 s.
+    """
     second, highest = sorted(levels)[-2:]
     return second + 0.1 * (highest - second)

@@ -1,5 +1,4 @@
-"""What the spectra of the last sounds tell: how alike they are to the speech, and where it is.
-Pure functions."""
+"""Compares the spectra of the last sounds with the speech: similarity and place. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ _MATCH_MIN_SCORE = 0.75
 _MIN_SOUND_HOPS = 20
 _ALONG_HOPS = 100
 _NOISE_BELOW_DB = 15.0
-"""What is so much softer than the loudest sound may be noise."""
+"""Sounds that are so many dB softer than the loudest one may be noise."""
 
 
 def find_place(history: History, segment: Segment, start_hop: int) -> int | None:
@@ -53,7 +52,7 @@ def likeness_at_places(history: History, segment: Segment) -> tuple[float, bool]
         return None
     at = np.minimum(places[sounds], said.count - 1)
     there, here = said.bands[at], heard.bands[with_place][sounds]
-    # A ring tone goes on and off: with what is heard in its pauses it would look as if it changed.
+    # A ring tone goes on and off; with its pauses included, it would seem to change.
     levels = heard.levels[with_place][sounds]
     loud = levels > levels.max() - _NOISE_BELOW_DB
     spoken = loud & (said.levels[at] > AUDIBLE_DB)

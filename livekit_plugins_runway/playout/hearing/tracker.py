@@ -1,7 +1,7 @@
-"""How far into a segment the avatar is, and whose words it says, from what is heard of it.
+"""Finds the avatar's position in a segment, and whose words it says, from its voice.
 
-Short-time spectra are compared instead of counting what was sent, because what was sent is not yet
-heard and may never be. Whose words they are is told by their waveform (coherence.py).
+Short-time spectra are compared, because speech that was sent is not heard yet, and may never be.
+The waveform shows whose words they are (coherence.py).
 
 Measured on 11 voices (eSpeak, Pico, Piper, Flite), and sentences, that no number was chosen on,
 with the treatments of bench/ear and a TTS from bursts to half of real time, in batches of 0.15 s;
@@ -53,9 +53,8 @@ _PAUSE_IS_NEXT = 12 * HOP  # samples of speech, at most, before a pause that fol
 
 
 class SpeechTracker:
-    """Follows one delivery of a segment to the avatar, from what is heard of it.
-
-    All of its state is written by `hear` and what that calls.
+    """Follows one delivery of a segment to the avatar, by the avatar's voice. Its state is written
+    by `hear` and the methods that it calls.
 
     Args:
         segment: what is being said; it may still grow.
@@ -65,7 +64,7 @@ class SpeechTracker:
     """
 
     believes_reports = False
-    """What is heard tells when the worker has begun and ended, and not the worker."""
+    """The worker's reports are not needed: begin and end are heard."""
 
     def __init__(
         self,
@@ -87,7 +86,7 @@ class SpeechTracker:
         self._alignment: Alignment | None = None
         """None before a sound that may be the beginning."""
         self._provisional = former is not None
-        """It is not known yet that what has begun are not stale words."""
+        """True while the sound that has begun may be stale words."""
         self._onset_hop = 0
         """Hop heard with which `_alignment` begins."""
         self._astray = 0
@@ -95,7 +94,7 @@ class SpeechTracker:
 
     @property
     def words(self) -> Words:
-        """Whose words are heard, as far as can be told."""
+        """Whose words are heard, as far as known."""
         return self._judge.words
 
     @property
@@ -110,8 +109,9 @@ class SpeechTracker:
 
     @property
     def onset(self) -> bool:
-        """True once the avatar has begun to speak. Where a former segment was given, not before it
-        is known (0.2 to 0.4 s later) that it is not its words."""
+        """True once the avatar has begun to speak. If a former segment was given, only once it is
+        known (0.2 to 0.4 s later) that these are not its words.
+        """
         return self._alignment is not None and not self._provisional
 
     @property
@@ -163,7 +163,7 @@ class SpeechTracker:
 
     @property
     def clear_position(self) -> int:
-        """`position` without a tail that is not the avatar's: see fades.py."""
+        """`position` without a tail that is a receiver's concealment: see fades.py."""
         if not self.onset:
             return self.position
         place = place_before_fade(self._history, self._segment, self._own.sure_place)
@@ -266,7 +266,7 @@ class SpeechTracker:
         self._trace(block)
         place = self._history.place_at(block.last, self._start_hop)
         self._judge.note_agreement(abs(own.place - place) <= _NEAR_BY_HOPS)
-        # A block from both sides of a pause may be found on either.
+        # A block that spans a pause may be found on either side.
         if own.evidence >= _PLACED and block.last - block.first <= _PIECES_HOPS:
             self._correct(block.last)
         if self._judge.judge(block, own, self._stale) and not self.alike:
@@ -277,7 +277,7 @@ class SpeechTracker:
         goes_on = own.evidence > _SURE and abs(own.place + STRIDE - place) <= _ASTRAY_HOPS
         if not (goes_on and own.go_on(block)):
             near = own.place if own.evidence > _LOCKED else place
-            # The place by the spectra may have gone astray since the waveform knew one.
+            # The place by the spectra may be wrong since the waveform last gave one.
             known = own.place if own.evidence >= _PLACED else near
             before, after = _NEAREST_HOPS if own.evidence > _SURE else _NEAR_HOPS
             first = max(self._start_hop - BLOCK, min(near, known) - before)
@@ -316,7 +316,7 @@ class SpeechTracker:
             self._judge.dismiss_stale()
 
     def _retract(self) -> None:
-        """What was heard was not the beginning."""
+        """The sound so far was not the beginning."""
         self._alignment, self._provisional = None, True
         self._history.begin([])
         self._onset.listen_again(self._history.count, self._history.silent_run)
@@ -324,11 +324,11 @@ class SpeechTracker:
     # -- where the place is not what the spectra tell ---------------------------------------------
 
     def _correct(self, hop: int) -> None:
-        """The waveform knows better where the avatar is."""
+        """Correct the place by the waveform."""
         if self._alignment is None:
             return
         own, place = self._own, self._history.place_at(hop, self._start_hop)
-        # In a sound that does not change no place is surer than another.
+        # Within a sound that does not change, all places are equally likely.
         surer = own.evidence - own.evidence_at(place) >= _SURER
         self._astray = self._astray + 1 if abs(own.place - place) > _ASTRAY_HOPS and surer else 0
         if self._astray >= (1 if own.evidence >= _LOCKED else 2):

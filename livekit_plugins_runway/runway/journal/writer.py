@@ -150,8 +150,8 @@ class Journal:
             return
         self._warned = True
         logger.warning(
-            "there is no journal of Runway sessions, so what a killed process has made goes on to "
-            "bill: %s",
+            "there is no journal of Runway sessions, so the sessions of a killed process go "
+            "on billing: %s",
             _WHAT_TO_DO,
             extra={"error": type(error).__name__, "reason": error.strerror},
         )
