@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
-import pwd
 import re
 import shutil
 import signal
@@ -87,8 +85,7 @@ def _say(message: str) -> None:
 
 
 def _cache_folder() -> Path:
-    # HOME may be unset or empty in CI.
-    home = Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    home = Path(os.environ.get("HOME") or _home_of_user())
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():
         base = home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
@@ -121,8 +118,21 @@ def _cached_or_built() -> ServerProgram:
     return ServerProgram(str(binary))
 
 
+def _home_of_user() -> str | Path:
+    """HOME may be unset or empty in CI."""
+    if sys.platform == "win32":
+        return Path.home()
+    import pwd
+
+    return pwd.getpwuid(os.getuid()).pw_dir
+
+
 @contextlib.contextmanager
 def _sole_builder(folder: Path) -> Iterator[None]:
+    if sys.platform == "win32":
+        raise _Unavailable("build: not provided for on Windows")
+    import fcntl
+
     with (folder / "livekit-server.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from typing import Annotated
 
 import typer
 
+from ..._common.signals import stop_on_signals
 from ...errors import ConfigurationError
 from ...log import logger
 from ...serve.options import TOKEN_VARIABLE, Response, ServeOptions
@@ -117,10 +117,7 @@ _OPTIONS = {
 
 
 async def _until_signalled(options: ServeOptions, settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     secret, base_url = settings.runway_key(), settings.base_url
     await run(options, secret, stop=stop, ready=_announce, base_url=base_url)
 

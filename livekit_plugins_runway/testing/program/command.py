@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -165,7 +166,9 @@ async def _serve(arguments: argparse.Namespace, options: SimulatorOptions) -> No
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        # Not in the event loop of Windows, where Ctrl-C cancels this task.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
     simulator = RunwaySimulator(
         **_livekit(arguments),
         options=options,
