@@ -316,7 +316,7 @@ class ForbiddenError(RequestError):
 class NotFoundError(RequestError):
     """404: an avatar or a session that the key's project does not have."""
 
-    summary = "Runway does not know what was asked for"
+    summary = "Runway does not know the requested resource"
     default_hint = "An avatar is visible only to keys of the project that owns it: check both."
 
 
@@ -330,7 +330,7 @@ class QuotaError(RequestError):
 class RateLimitedError(RequestError):
     """Any other 429: too many requests just now."""
 
-    summary = "Runway asks for fewer requests"
+    summary = "Runway received too many requests"
     default_hint = "Try again later."
     default_retryable = True
 
@@ -385,7 +385,7 @@ class LostAnswerError(RunwayException, APIConnectionError):
 
     def __init__(
         self,
-        message: str = "The answer of Runway was lost.",
+        message: str = "Runway's response was lost.",
         *,
         operation: Operation = "create",
         session_id: str | None = None,
@@ -400,7 +400,7 @@ class LostAnswerError(RunwayException, APIConnectionError):
 class ProtocolError(RunwayException, APIError):
     """Runway's answer is not what its schema says: not JSON, fields missing, unknown status."""
 
-    def __init__(self, message: str = "Runway's answer does not make sense.") -> None:
+    def __init__(self, message: str = "Runway's response could not be understood.") -> None:
         APIError.__init__(self, message, retryable=False)
 
 
@@ -625,8 +625,8 @@ class AvatarEvictedError(RunwayException, APIConnectionError):
 def _evicted(reason: str, identity: str) -> str:
     if reason == "replaced":
         return (
-            f"Somebody has joined the agent's room as {identity!r}, which puts the avatar out; it "
-            "joins again with another identity. Is the agent dispatched twice?"
+            f"Another participant has joined the agent's room as {identity!r}, which removes the "
+            "avatar; it joins again with another identity. Is the agent dispatched twice?"
         )
     return (
         f"The avatar participant {identity!r} was removed from the agent's room; the agent goes on "
@@ -669,7 +669,7 @@ class TransportsFailedError(RunwayException, APIConnectionError):
         bridge: RunwayException | None = None,
         direct: RunwayException | None = None,
     ) -> None:
-        said = f"Neither transport gives a face. Bridge: {bridge} Direct: {direct}"
+        said = f"Neither transport gives an avatar. Bridge: {bridge} Direct: {direct}"
         APIConnectionError.__init__(self, message or said, retryable=False)
         self.bridge = bridge
         self.direct = direct

@@ -81,7 +81,7 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
         if isinstance(outcome, Exception):
             name = task.get_name() if isinstance(task, asyncio.Task) else "future"
             logger.debug(
-                "a task that was ended had failed",
+                "a cancelled task had failed",
                 extra={"task": name, "error": type(outcome).__name__},
             )
 

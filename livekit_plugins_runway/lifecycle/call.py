@@ -253,7 +253,9 @@ class AvatarCall:
         if (error := task.exception()) is None:
             self._on_over()
             return
-        logger.error("the avatar is given up", exc_info=error)
+        logger.error(
+            "an internal error ended the avatar; the agent goes on by voice", exc_info=error
+        )
         self.output.detach_avatar()
         self._states.move_to(AvatarState.VOICE_ONLY, "internal error")
 

@@ -210,7 +210,9 @@ class FaceSlot:
         shown = await instance.wait_until_shown(_SHOWN_TIMEOUT)
         last, self._last_frame = self._last_frame, None
         freeze = None if shown is None or last is None else max(0.0, shown - last)
-        logger.info("another session is the face", extra={"cause": cause, "freeze": freeze})
+        logger.info(
+            "another session has become the avatar", extra={"cause": cause, "freeze": freeze}
+        )
         self._endings.count(AvatarReplaced(cause, instance.session.id, freeze, overlap, by_voice))
 
 

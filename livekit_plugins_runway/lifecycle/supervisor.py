@@ -199,7 +199,9 @@ class Supervisor:
         on = self._switch.is_on
         while self.phase not in phases:
             if self.phase is Phase.OVER or self._switch.is_on is not on:
-                raise AvatarClosedError("The call ended, or the face was switched, meanwhile.")
+                raise AvatarClosedError(
+                    "The call ended, or the avatar was switched on or off, meanwhile."
+                )
             await self._changed.wait()
 
     def remove_face(self, error: RunwayException) -> None:
@@ -237,7 +239,7 @@ class Supervisor:
         may_leave = recovery.on_user_left != "keep"
         cause: Cause = "restart"
         if self._made is None and self.waits_for_a_user:
-            await self._pause("nobody is there yet")
+            await self._pause("nobody is in the room yet")
         while True:
             faces = asyncio.create_task(self._keep_a_face(cause), name="runway_faces")
             leaving = presence.wait_until_left(recovery.user_left_grace) if may_leave else None
@@ -247,7 +249,7 @@ class Supervisor:
                 await cancel_and_wait(faces)
             if first == 0 and not faces.result():
                 return
-            reason = "the face is switched off"
+            reason = "the avatar is switched off"
             if first == 1:
                 reason = "the user has left"
                 logger.info(reason, extra={"then": recovery.on_user_left})
@@ -281,7 +283,7 @@ class Supervisor:
         while self.waits_for_a_user or not self._switch.is_on:
             await self._presence.wait_until_back()
             await self._switch.wait_until_on()
-        self._states.move_to(AvatarState.STARTING, "a face is wanted")
+        self._states.move_to(AvatarState.STARTING, "an avatar is wanted")
 
     # -- one face after the other ---------------------------------------------------------------
 
@@ -356,7 +358,7 @@ class Supervisor:
         # The start script is said once in a call, not by each session.
         self._request = self._request.model_copy(update={"start_script": None})
         self._on_stage("live")
-        self._states.move_to(AvatarState.LIVE, "the avatar is there")
+        self._states.move_to(AvatarState.LIVE, "the avatar is live")
         return await self._hold()
 
     async def _bring(self, request: CreateRealtimeSession, cause: Cause) -> None:
@@ -397,7 +399,7 @@ class Supervisor:
                 renewals, not_before = Restarts(self._recovery), 0.0
                 self._cap.outlived(instance.age)
                 self._cap.next_session()
-                self._states.move_to(AvatarState.LIVE, "the next session is the face")
+                self._states.move_to(AvatarState.LIVE, "the next session has taken over")
         raise AssertionError("after a successful replacement there is an instance")
 
     def _is_gone(self, instance: AvatarInstance) -> _Gone | None:
@@ -409,7 +411,7 @@ class Supervisor:
         billed = self._endings.billed
         if self._spending.seconds_left(billed) > _NEARLY:
             return None
-        return self._lose(instance, self._spending.used_up(billed), "the call has used what it may")
+        return self._lose(instance, self._spending.used_up(billed), "the call has reached a limit")
 
     def _renewal_due(self, instance: AvatarInstance, not_before: float) -> float:
         """Age in seconds at which the next session must be made."""

@@ -39,7 +39,7 @@ class _Metrics:
     def __init__(self) -> None:
         self.live = Gauge(
             "runway_avatar_live",
-            "Avatars whose face is shown",
+            "Live avatars",
             [_NODE],
             multiprocess_mode="livesum",
         )
@@ -57,19 +57,21 @@ class _Metrics:
         self.credits = Counter(
             "runway_avatar_credits", "Credits, estimated from the seconds", [_NODE]
         )
-        self.lost = Counter("runway_avatar_losses", "Faces lost in mid-call", [_NODE, "reason"])
+        self.lost = Counter("runway_avatar_losses", "Avatars lost in mid-call", [_NODE, "reason"])
         self.errors = Counter("runway_avatar_errors", "Errors by kind", [_NODE, "kind"])
         self.replaced = Counter(
-            "runway_avatar_replacements", "Another session has become the face", [_NODE, "cause"]
+            "runway_avatar_replacements",
+            "Times that another session has become the avatar",
+            [_NODE, "cause"],
         )
         self.transports = Counter(
             "runway_avatar_transport_changes",
-            'Calls that `transport="auto"` has taken over to the other transport',
+            'Calls that `transport="auto"` has changed to the other transport',
             [_NODE, "new"],
         )
         self.forced = Counter(
             "runway_avatar_forced_segments",
-            "Segments ended at their deadline, not wholly heard",
+            "Segments ended at their deadline before all was heard",
             [_NODE],
         )
         self.stage_seconds = Histogram(

@@ -145,7 +145,7 @@ class SessionTools:
                 )
         except RunwayException as error:
             logger.warning(
-                "the avatar's backend tools are not answered",
+                "the avatar's backend tools cannot be answered",
                 extra={"error": type(error).__name__, "detail": str(error)},
             )
             self._dispatcher.on_error(error)
@@ -167,7 +167,7 @@ class SessionTools:
             try:
                 await connect(room, credentials.url, credentials.token.get_secret_value())
             except rtc.ConnectError as error:
-                raise UnavailableError("The session's tools could not be attended to.") from error
+                raise UnavailableError("The session's tools cannot be answered.") from error
             for tool in self._answered:
                 room.local_participant.register_rpc_method(tool.name, self._answer(tool))
             return await lost

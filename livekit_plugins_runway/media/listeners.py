@@ -175,7 +175,7 @@ class TrackSubscription:
     def on_back(self) -> None:
         """The connection is restored; it counts once somebody listens."""
         if self._away_since is not None and self._is_subscribed:
-            logger.info("the agent room is reached again")
+            logger.info("the connection to the agent room is restored")
             self._away_since = None
 
     def on_lost(self) -> None:

@@ -302,7 +302,7 @@ class AvatarParticipant:
         self._stop_looking()
         present, self._present = self._present, False
         if eviction is Eviction.ROOM_OVER:
-            logger.info("the avatar participant's room is over", extra={"reason": name})
+            logger.info("the avatar participant's room has ended", extra={"reason": name})
             self._subscription.on_over()
         else:
             logger.warning("the avatar participant has lost its room", extra={"reason": name})

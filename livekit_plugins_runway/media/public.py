@@ -139,8 +139,8 @@ class Sender:
             self.dropped += 1
             if self.dropped == 1:
                 logger.warning(
-                    "the event loop was blocked for so long that sound was dropped; more of it is "
-                    "counted, not logged"
+                    "the event loop was blocked too long, and sound was dropped; "
+                    "further drops are not logged"
                 )
         self._waiting.append(pcm)
         with contextlib.suppress(

@@ -272,7 +272,7 @@ class HttpCaller:
                 if given_up:
                     raise _counted(error, attempt + 1, loop.time() - began) from error.__cause__
                 logger.debug(
-                    "runway call failed, to be repeated",
+                    "a Runway call failed; repeating it",
                     extra={"operation": call.operation, "attempt": attempt + 1, "wait": wait},
                 )
             call.body = None
@@ -288,7 +288,10 @@ class HttpCaller:
             ):
                 pass
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            logger.debug("runway was not reached early", extra={"error": type(error).__name__})
+            logger.debug(
+                "the connection to Runway could not be opened in advance",
+                extra={"error": type(error).__name__},
+            )
 
     async def aclose(self) -> None:
         """Close the HTTP session, if this object has made it."""

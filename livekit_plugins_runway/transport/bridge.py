@@ -169,7 +169,7 @@ class Bridge:
         if participant.identity == mine:
             self._give_way()
         elif is_agent and participant.attributes.get(ATTRIBUTE_GAVE_WAY) == mine:
-            logger.warning("another agent's avatar has tried for the same identity: it is left")
+            logger.warning("another agent's avatar uses the same identity: taking another one")
             self._identity = another(self._first_identity)
             self._enter_anew_if_renamed()
 

@@ -127,7 +127,7 @@ class TransportOptions:
             return ""
         return (
             "The agent's room is end-to-end encrypted, and Runway's worker gets no key: with "
-            'transport="direct" it would be heard and seen in the clear, and could not read the '
+            'transport="direct" its media would not be encrypted, and it could not decrypt the '
             "speech."
         )
 

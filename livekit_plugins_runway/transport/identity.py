@@ -35,8 +35,8 @@ def free_identity(wanted: str, room: rtc.Room, agent_identity: str) -> str:
     """
     if wanted == agent_identity:
         raise ConfigurationError(
-            f"avatar_participant_identity is {wanted!r}, which is the agent's own identity: the "
-            "avatar would put its agent out of the room. Pass another one."
+            f"avatar_participant_identity is {wanted!r}, which is the agent's own identity: "
+            "the avatar would remove its agent from the room. Pass another one."
         )
     there = room.remote_participants.get(wanted) if room.isconnected() else None
     if there is None:

@@ -234,7 +234,7 @@ class RunwayRoom:
     def _on_finished_rpc(self, call: rtc.RpcInvocationData) -> str:
         if call.caller_identity != self._watch.identity:
             logger.warning(
-                "playback_finished came from someone else than the avatar worker",
+                "playback_finished came from a participant that is not the avatar worker",
                 extra={"lk.pii.caller": call.caller_identity},
             )
             return "reject"

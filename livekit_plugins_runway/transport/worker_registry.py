@@ -201,7 +201,7 @@ class WorkerRegistry:
         reports = self._reports.get(call.caller_identity)
         if reports is None:
             logger.warning(
-                "playback_finished came from someone else than the avatar worker",
+                "playback_finished came from a participant that is not the avatar worker",
                 extra={"lk.pii.caller": call.caller_identity},
             )
             return "reject"

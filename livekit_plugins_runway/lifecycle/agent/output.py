@@ -106,7 +106,7 @@ class OutputSlot:
         try:
             self._restore(output)
         except Exception:  # noqa: BLE001  the output may be another library's
-            logger.exception("the agent's former audio output was not restored")
+            logger.exception("the agent's former audio output could not be restored")
         self.keep()
 
     def _restore(self, output: AvatarAudioOutput) -> None:

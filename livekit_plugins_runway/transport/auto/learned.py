@@ -120,7 +120,7 @@ class LearnedTransports:
 
     def _complain(self, what: str, error: Exception) -> None:
         logger.warning(
-            "what calls have learned could not be %s: each finds it out anew",
+            "the findings of calls could not be %s: each call finds out for itself",
             what,
             extra={"path": str(self._path), "error": type(error).__name__},
         )
