@@ -17,6 +17,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from .._common.text import one_line
+
 
 class Busy(Protocol):
     def update(self, text: str) -> None:
@@ -29,7 +31,8 @@ class _Spinner:
         self._task = progress.add_task(what, total=None)
 
     def update(self, text: str) -> None:
-        self._progress.update(self._task, description=text)
+        # A state may be any text that a server gives.
+        self._progress.update(self._task, description=one_line(text))
 
 
 @contextmanager

@@ -102,6 +102,23 @@ def test_what_is_secret_by_its_name_is_hidden(name: str) -> None:
     assert masked({"Authorization": "Bearer hush"}) == {"Authorization": "Bearer ***"}
 
 
+@pytest.mark.parametrize(
+    "command", [["avatars", "wait"], ["sessions", "wait", "--for", "ended"], ["wait"]], ids=" ".join
+)
+async def test_the_state_that_is_waited_through_commands_no_terminal(command: list[str]) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"id": "x", "status": "ODD\x1b]0;owned\x07"})
+
+    async with serving(answer) as address, command_line() as (run, _):
+        terminal = {"FORCE_COLOR": "1", "COLUMNS": "120"}
+        arguments = [*command, "x", "--timeout", "0.3"]
+        told = await run("--base-url", address, *arguments, env=terminal)
+        assert told.code == ExitCode.TIMEOUT
+        assert "ODD" in told.err
+        assert "\x1b]" not in told.err
+        assert "\x07" not in told.err
+
+
 def test_names_of_fields_are_cleaned_as_values_are(capsys: pytest.CaptureFixture[str]) -> None:
     Output(False).fields({"na\x1b]0;owned\x07me": "x\x1b[2J"})
     assert all(c.isprintable() or c == "\n" for c in capsys.readouterr().out)
