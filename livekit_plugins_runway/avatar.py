@@ -600,7 +600,7 @@ def _register_plugin() -> None:
         Plugin.register_plugin(_RunwayBridgePlugin())
     else:
         # The framework refuses this. Avatars work without it: the list is for its command line.
-        logger.debug("not in the framework's list of plugins: this module was imported in a thread")
+        logger.debug("not listed as a plugin: this module was imported in a thread")
 
 
 _register_plugin()
