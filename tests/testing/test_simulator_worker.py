@@ -529,6 +529,18 @@ async def test_worker_joins_the_agents_own_room_at_once(
         await agent.leave()
 
 
+async def test_a_stranger_who_has_just_come_is_not_obeyed(livekit_server: LiveKitServer) -> None:
+    """The worker's SDK does not know yet who sends the first packets of somebody who joins."""
+    async with joined(livekit_server) as (_, session, user):
+        stranger = User(user.worker)
+        await stranger.join(livekit_server.url, livekit_server.token(session.id, "stranger"))
+        await stranger.end_call()
+        assert await stranger.clear() == "reject"  # answered, so what was sent before it has come
+        assert session.end_calls == 0
+        assert session.performance.clears == 0
+        await stranger.leave()
+
+
 async def test_unreachable_room_fails_the_session(livekit_server: LiveKitServer) -> None:
     async with simulator(livekit_server) as sim, aiohttp.ClientSession() as http:
         integration = {

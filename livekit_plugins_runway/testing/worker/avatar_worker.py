@@ -231,9 +231,9 @@ class AvatarWorker:
 
     def _is_speaker(self, participant: rtc.RemoteParticipant | str | None) -> bool:
         """Whether to obey this participant. `None`, a sender that the SDK does not know yet, is
-        obeyed: a room's first packets can come like that."""
+        nobody: whom the worker obeys was in the room before it, and is known from its join on."""
         if participant is None:
-            return True
+            return False
         if isinstance(participant, str):
             identity = participant
             known = self._room.remote_participants.get(identity)
