@@ -50,12 +50,18 @@ def _check_url(url: str) -> str:
     return url
 
 
-_AN_ADDRESS = WithJsonSchema({"type": "string", "pattern": r"^(wss|https|ws|http)://[^/?#\s]"})
+_AN_ADDRESS = WithJsonSchema(
+    {"type": "string", "pattern": r"^(wss|https|ws|http)://[A-Za-z0-9._-]+(:[0-9]+)?([/?#]|$)"}
+)
+_LONGEST_TOKEN = 2048
+_A_TOKEN = Field(json_schema_extra={"minLength": 1, "maxLength": _LONGEST_TOKEN})
 
 
 def _check_token(token: SecretStr) -> SecretStr:
-    if not 1 <= utf16_length(token.get_secret_value()) <= 2048:
-        raise ValueError("1 to 2048 characters: keep the token's attributes and metadata small")
+    if not 1 <= utf16_length(token.get_secret_value()) <= _LONGEST_TOKEN:
+        raise ValueError(
+            f"1 to {_LONGEST_TOKEN} characters: keep the token's attributes and metadata small"
+        )
     return token
 
 
@@ -217,7 +223,7 @@ class LiveKitIntegration(WireRequest):
 
     type: Literal["livekit"] = "livekit"
     url: Annotated[str, AfterValidator(_check_url), _AN_ADDRESS]
-    token: Annotated[SecretStr, AfterValidator(_check_token)]
+    token: Annotated[SecretStr, AfterValidator(_check_token), _A_TOKEN]
     room_name: Annotated[str, Field(min_length=1), at_most(256)]
     agent_identity: Annotated[str, Field(min_length=1), at_most(256)] | None = None
 

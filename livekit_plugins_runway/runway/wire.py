@@ -11,10 +11,19 @@ differ beyond U+FFFF (most emoji count twice), where the stricter count satisfie
 from __future__ import annotations
 
 import codecs
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import core_schema
 
 from .._common.text import one_line
 
@@ -28,13 +37,29 @@ def utf16_length(text: str) -> int:
     return len(_UTF_16.encode(text)[0]) // 2
 
 
-def at_most(longest: int) -> AfterValidator:
-    def check(text: str) -> str:
-        if (length := utf16_length(text)) > longest:
-            raise ValueError(f"at most {longest} UTF-16 code units, this has {length}")
+@dataclass(frozen=True)
+class _AtMost:
+    longest: int
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "maxLength": self.longest}
+
+    def _check(self, text: str) -> str:
+        if (length := utf16_length(text)) > self.longest:
+            raise ValueError(f"at most {self.longest} UTF-16 code units, this has {length}")
         return text
 
-    return AfterValidator(check)
+
+def at_most(longest: int) -> _AtMost:
+    """How long a string may be. A JSON schema tells it in characters."""
+    return _AtMost(longest)
 
 
 class WireRequest(BaseModel):

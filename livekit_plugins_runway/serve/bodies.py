@@ -143,11 +143,15 @@ class Bodies:
 
 
 def _null_at(fields: dict[str, Any]) -> str | None:
-    """The first field that is null, of the body, a tool or a parameter: Runway's schema has none.
-    Deeper is JSON that is Runway's to judge."""
+    """The first field that is null, of the body, its avatar and integration, a tool or a
+    parameter: Runway's schema has none. Deeper is JSON that is Runway's to judge."""
     for name, value in fields.items():
         if value is None:
             return name[:80]
+    for within in ("avatar", "integration"):
+        inner = fields.get(within)
+        if isinstance(inner, dict) and (found := _null_at(inner)) is not None:
+            return f"{within}.{found}"
     for within in ("tools", "parameters"):
         for number, inner in enumerate(fields.get(within) or ()):
             if isinstance(inner, dict) and (found := _null_at(inner)) is not None:

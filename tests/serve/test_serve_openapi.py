@@ -14,6 +14,7 @@ from tests.support.serving import FRONT_END, SESSIONS, TOKEN, served
 
 UUID = "0f7a6a1e-93c1-4b43-9d2b-0d1b6b2f6a11"
 PRESET = {"type": "runway-preset", "presetId": "influencer"}
+ROOM = {"type": "livekit", "url": "wss://example.com", "token": "t", "roomName": "r"}
 TOOL = {"type": "client_event", "name": "t", "description": "d"}
 
 
@@ -85,6 +86,12 @@ async def test_what_a_front_end_may_send_is_what_is_taken(
         ({"avatar": PRESET, "personality": ""}, False),
         ({"avatar": PRESET, "startScript": None}, False),
         ({"avatar": PRESET, "surprise": 1}, False),
+        ({"avatar": PRESET, "integration": ROOM}, True),
+        ({"avatar": PRESET, "integration": {**ROOM, "agentIdentity": None}}, False),
+        ({"avatar": PRESET, "integration": {**ROOM, "token": ""}}, False),
+        ({"avatar": PRESET, "integration": {**ROOM, "token": "t" * 2049}}, False),
+        ({"avatar": PRESET, "integration": {**ROOM, "roomName": "r" * 257}}, False),
+        ({"avatar": PRESET, "personality": "p" * 10_001}, False),
     ],
 )
 async def test_what_runways_own_call_may_send_is_what_is_taken(
