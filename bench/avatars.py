@@ -20,7 +20,8 @@ from livekit.agents.voice.avatar import DataStreamAudioOutput
 from livekit_plugins_runway import AvatarSession
 from livekit_plugins_runway.media.connect import connect
 from livekit_plugins_runway.media.ways import VARIABLE
-from livekit_plugins_runway.runway.client import DEFAULT_BASE_URL, RunwayClient
+from livekit_plugins_runway.runway.address import DEFAULT_BASE_URL
+from livekit_plugins_runway.runway.client import RunwayClient
 from livekit_plugins_runway.runway.models import CreateRealtimeSession, PresetAvatar
 from livekit_plugins_runway.transport.worker_protocol import send_end_call
 

@@ -41,8 +41,8 @@ from .lifecycle.tools import ToolDispatcher, ToolHandler, checked_handlers
 from .log import logger
 from .media.video import VideoOptions
 from .playout.ports import PlayoutStats
-from .runway.address import API_SECRET_VARIABLES
-from .runway.client import DEFAULT_BASE_URL, RunwayClient
+from .runway.address import API_SECRET_VARIABLES, DEFAULT_BASE_URL
+from .runway.client import RunwayClient
 from .runway.journal.keeper import Keeper
 from .runway.journal.sweep import Swept
 from .runway.models import Tool

@@ -11,7 +11,7 @@ def main() -> None:
 
     While modules are imported Ctrl-C ends the process at once, as it ends a program in C: Python's
     own way would print a traceback of imports. From the first command on it is an exception again
-    (`interrupts.py`), which ends sessions; and at the very end, once more, there is nothing left to
+    (`misuse.py`), which ends sessions; and at the very end, once more, there is nothing left to
     tidy up.
     """
     _end_at_once_on_interrupt()

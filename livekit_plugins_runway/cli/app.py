@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from .. import __version__
 from ..errors import ConfigurationError, RunwayException
 from .examples import EXAMPLES
 from .exits import ExitCode
-from .interrupts import as_exceptions
-from .misuse import MISUSE, global_first, tell, wants_json
+from .misuse import MISUSE, global_first, interrupts_as_exceptions, tell, wants_json
 from .output import Output
 from .settings import (
     KEY_VARIABLES,
@@ -32,43 +31,76 @@ from .settings import (
 )
 
 _COMMANDS = {
-    "auth": ".commands.auth:auth",
-    "account": ".commands.account:account",
-    "avatars": ".commands.avatars:avatars",
-    "presets": ".commands.avatars:presets",
-    "voices": ".commands.voices:voices",
-    "documents": ".commands.documents:documents",
-    "sessions": ".commands.sessions:app",
-    "conversations": ".commands.conversations:app",
-    "usage": ".commands.account:usage",
-    "credits": ".commands.account:credits_used",
-    "avatar-videos": ".commands.tasks:videos",
-    "uploads": ".commands.tasks:uploads",
-    "tasks": ".commands.tasks:tasks",
-    "wait": ".commands.tasks:wait",
-    "request": ".commands.raw:request",
-    "token": ".commands.livekit_project:token",
-    "dispatch": ".commands.livekit_project:dispatch",
-    "doctor": ".doctor.command:doctor",
-    "serve": ".commands.serve:serve",
+    "auth": (".commands.auth:auth", "The key: is it accepted, which is used, keep one."),
+    "account": (".commands.account:account", "Credits, limits and use of the organization."),
+    "avatars": (".commands.avatars:avatars", "Your own avatars: make, change, wait for, delete."),
+    "presets": (".commands.avatars:presets", "The preset avatars that Runway publishes."),
+    "voices": (".commands.voices:voices", "Preset and own voices: hear, make, change, delete."),
+    "documents": (".commands.documents:documents", "What avatars know."),
+    "sessions": (".commands.sessions:app", "Realtime sessions: make, wait for, end."),
+    "conversations": (".commands.conversations:app", "Transcripts and recordings."),
+    "usage": (".commands.account:usage", "Avatar sessions and seconds, by day."),
+    "credits": (".commands.account:credits_used", "Credits used, by day and model."),
+    "avatar-videos": (".commands.tasks:videos", "Videos in which an avatar says something."),
+    "uploads": (".commands.tasks:uploads", "Files for Runway, kept for 24 hours."),
+    "tasks": (".commands.tasks:tasks", "What Runway works on."),
+    "wait": (".commands.tasks:wait", "Wait until a task has SUCCEEDED."),
+    "request": (".commands.raw:request", "Any call of Runway's API."),
+    "token": (".commands.livekit_project:token", "PRINT A TOKEN for a user of your LiveKit."),
+    "dispatch": (".commands.livekit_project:dispatch", "Send an agent to a LiveKit room."),
+    "doctor": (".doctor.command:doctor", "Check the set-up; --live also the avatar's worker."),
+    "serve": (".commands.serve:serve", "Serve sessions to front ends and MCP clients."),
 }
-"""Where each command is, in the order of the help: loaded when it is asked for, because HTTP and
-the models of requests take three times as long to load as all else that a command line needs."""
+"""Where each command is, and what the list of all says of it, in the order of the help. One is
+loaded when it is asked for: the models of requests, and HTTP, take longer to load than all else."""
 
 
 class _Root(TyperGroup):
     """Loads the command that is asked for, takes the global options before and after it, and turns
     errors into one line, or with `--json` into an object."""
 
+    _lists = False
+    """While names and summaries are all that is wanted of the commands."""
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        # One that does not exist is compared with all names, to say which may have been meant.
-        for name in [cmd_name] if cmd_name in _COMMANDS else _COMMANDS:
-            if name not in self.commands:
-                self.commands[name] = _load(name)
-        return super().get_command(ctx, cmd_name)
+        if cmd_name not in _COMMANDS:
+            return None
+        if self._lists:
+            return TyperCommand(cmd_name, help=_COMMANDS[cmd_name][1], rich_markup_mode=None)
+        if cmd_name not in self.commands:
+            self.commands[cmd_name] = _load(cmd_name)
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in _COMMANDS:
+            return super().resolve_command(ctx, args)
+        # Which one may have been meant is picked from the names of what is loaded.
+        loaded = self.commands
+        with self._listing():
+            self.commands = {name: self.get_command(ctx, name) for name in _COMMANDS}
+        try:
+            return super().resolve_command(ctx, args)
+        finally:
+            self.commands = loaded
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with self._listing():
+            super().format_commands(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        with self._listing():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        self._lists = True
+        try:
+            yield
+        finally:
+            self._lists = False
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = args
@@ -98,7 +130,7 @@ _ARGUMENTS = f"{__name__}.arguments"
 
 def _load(name: str) -> Any:
     """A command, or a group of them, as Typer makes it of those that were added to an app."""
-    module, _, attribute = _COMMANDS[name].partition(":")
+    module, _, attribute = _COMMANDS[name][0].partition(":")
     found = getattr(import_module(module, __package__), attribute)
     holder = typer.Typer(rich_markup_mode=None)
     if isinstance(found, typer.Typer):
@@ -166,7 +198,7 @@ def _main(
     The key comes from RUNWAYML_API_SECRET (or RUNWAY_API_KEY), in the environment or in the nearest
     .env, else from `auth set`. The global options may stand before or after the command.
     """
-    as_exceptions()
+    interrupts_as_exceptions()
     ctx.obj = Settings(Output(as_json), dry_run, "", {})
     variables = load_env_file(env_file)
     address, origin = choose_base_url(base_url, stage, variables)

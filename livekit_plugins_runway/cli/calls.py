@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 import typer
 
 from ..errors import ConfigurationError
-from ..runway.account.calls import AccountCalls
-from ..runway.client import RunwayClient
-from ..runway.http import ApiCall, ConnectOptions, HttpCaller, request_headers
-from ..runway.journal.writer import Journal
 from .output import HIDDEN, json_text, masked
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..runway.account.calls import AccountCalls
+    from ..runway.client import RunwayClient
+    from ..runway.journal.writer import Journal
 
 _PATIENCE = 10.0
 """Seconds for a call that only asks; and until somebody is told that one which changes something
@@ -39,6 +39,8 @@ class Request:
 
     def described(self, base_url: str) -> dict[str, Any]:
         """As it would be sent, with secrets masked."""
+        from ..runway.http import request_headers  # with HTTP, which help does without
+
         headers = request_headers(HIDDEN)
         if self.body is not None:
             headers["Content-Type"] = "application/json"
@@ -71,6 +73,9 @@ async def runway(
         patience: seconds for one call, with all its attempts.
         key: instead of that of the settings.
     """
+    from ..runway.client import RunwayClient
+    from ..runway.http import ConnectOptions
+
     client = RunwayClient(
         key or settings.runway_key(),
         base_url=settings.base_url,
@@ -169,23 +174,12 @@ async def account_calls(
     """A client's calls about an account. With `--dry-run` the first request is shown instead of
     sent, and ends the command; it needs no key."""
     if settings.dry_run:
-        yield AccountCalls(HIDDEN, _Shown(settings))
+        from .dry_run import ShownCalls
+
+        yield ShownCalls(settings)
         return
     async with runway(settings, patience=patience) as client:
         yield client
-
-
-class _Shown(HttpCaller):
-    """Shows what it is told to send."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings.base_url, None, ConnectOptions(), _LONGEST, random.random)
-        self._settings = settings
-
-    async def perform(self, call: ApiCall) -> object:
-        body = None if call.content is None else json.loads(call.content)
-        preview(self._settings, Request(call.method, call.path, body=body))
-        raise RuntimeError("a dry run went on after its first request")
 
 
 def json_argument(text: str, where: str) -> Any:

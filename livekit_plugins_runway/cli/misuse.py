@@ -1,7 +1,10 @@
-"""How an error reaches the user: a line on stderr, or with `--json` an object, and an exit code."""
+"""How an error, or Ctrl-C, reaches the user: a line on stderr, or an object with `--json`, and an
+exit code."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +29,15 @@ _WAYS_OUT = {
 MISUSE: Any = typer.BadParameter.__mro__[2]
 """What Typer raises for arguments that it does not take. Typer has the class from click, up to 0.20
 or so as a package, then as a private part of its own, and gives it no public name."""
+
+
+def interrupts_as_exceptions() -> None:
+    """Ctrl-C as an exception, for a command that may have something to tidy up: undoes what the
+    entry point has done for the time of the imports. Elsewhere (in a test, in a program that calls
+    the app) nothing was done, and nothing is."""
+    is_ours = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    if is_ours and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def global_first(args: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 
 from .._common.checks import is_loopback, required
 from ..errors import ConfigurationError
-from ..runway.address import API_SECRET_VARIABLES, checked_base_url
+from ..runway.address import API_SECRET_VARIABLES, DEFAULT_BASE_URL, checked_base_url
 from .credentials import stored_keys
 from .exits import CredentialsError
 from .output import Output
@@ -209,8 +209,6 @@ def choose_base_url(
                 "belongs to one host: put both in the same place, or pass --base-url."
             )
         return checked_base_url(given), ".env"
-    from ..runway.client import DEFAULT_BASE_URL  # with HTTP, which `--version` does without
-
     return DEFAULT_BASE_URL, "default"
 
 

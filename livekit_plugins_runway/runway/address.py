@@ -7,6 +7,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from ..errors import ConfigurationError, ProtocolError
 
+DEFAULT_BASE_URL = "https://api.dev.runwayml.com"
+"""Runway's production API."""
+
 API_SECRET_VARIABLES = ("RUNWAYML_API_SECRET", "RUNWAY_API_KEY")
 """Environment variables of the key, the first that is set counts: that of Runway's SDKs, and
 another name that Runway's tools use."""

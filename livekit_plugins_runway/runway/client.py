@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..log import logger
 from .account.calls import AccountCalls
+from .address import DEFAULT_BASE_URL
 from .http import LAST_CHANCE, ApiCall, ConnectOptions, GivenSession, HttpCaller
 from .models import (
     TERMINAL_STATES,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
     from .journal.writer import Journal
 
-DEFAULT_BASE_URL = "https://api.dev.runwayml.com"
 
 _PATH = "/v1/realtime_sessions"
 _PACE = Pace(first=0.25, slowest=1.0, steady_for=2.0, unknown_for=5.0)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from ..errors import ConfigurationError
-from ..runway.client import DEFAULT_BASE_URL, RunwayClient
+from ..runway.address import DEFAULT_BASE_URL
+from ..runway.client import RunwayClient
 from ..runway.journal.keeper import Keeper
 from .bodies import Bodies
 from .guard import Guard

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from .._common.tasks import cancel_and_wait, watched
 from ..log import logger
-from ..runway.client import DEFAULT_BASE_URL, RunwayClient
+from ..runway.address import DEFAULT_BASE_URL
+from ..runway.client import RunwayClient
 from ..runway.models import (
     CreateRealtimeSession,
     Ready,

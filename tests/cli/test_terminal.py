@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +190,25 @@ def test_help_shows_every_option_whole(columns: int) -> None:
         for option in command.params:
             for spelt in option.opts if option.param_type_name == "option" else []:
                 assert re.search(rf"(?<![\w-]){re.escape(spelt)}(?![\w-])", text), (name, spelt)
+
+
+def test_help_loads_neither_http_nor_the_framework() -> None:
+    """They take longer than all else; a terminal should not wait for them."""
+    arguments = [["--help"], ["avatars", "create", "--help"], ["sessions", "--help"], ["nosuch"]]
+    script = f"""
+import sys
+from livekit_plugins_runway.cli.app import app
+for arguments in {arguments!r}:
+    try:
+        app(arguments)
+    except SystemExit:
+        pass
+sys.exit(str({{"aiohttp", "livekit.agents", "livekit.rtc", "numpy"}} & set(sys.modules)))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.stderr.splitlines()[-1] == "set()"
 
 
 # -- waiting

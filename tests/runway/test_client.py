@@ -17,7 +17,8 @@ from livekit.agents import DEFAULT_API_CONNECT_OPTIONS, APIConnectOptions
 
 from livekit_plugins_runway import __version__
 from livekit_plugins_runway import errors as e
-from livekit_plugins_runway.runway.client import DEFAULT_BASE_URL, RunwayClient
+from livekit_plugins_runway.runway.address import DEFAULT_BASE_URL
+from livekit_plugins_runway.runway.client import RunwayClient
 from livekit_plugins_runway.runway.http import ConnectOptions
 from livekit_plugins_runway.runway.models import (
     CreateRealtimeSession,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...errors import ConfigurationError, ProtocolError
-from ...runway.account.answers import CreditUsage
 from ...runway.billing import USD_PER_CREDIT
 from ..calls import Request, account_calls, asking, run, send
 from ..settings import settings_of
 from .common import day
+
+if TYPE_CHECKING:
+    from ...runway.account.answers import CreditUsage
 
 ORGANIZATION = Request("GET", "/v1/organization")
 MODEL = "gwm1_avatars"

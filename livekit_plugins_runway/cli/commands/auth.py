@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ...errors import AuthenticationError, ConfigurationError
-from ...runway.client import RunwayClient
 from ..calls import preview, run, send
 from ..credentials import credentials_path, recognizable, store_keys, stored_keys
 from ..exits import CredentialsError
@@ -119,6 +118,8 @@ def _typed(settings: Settings) -> str:
         raise ConfigurationError("With --json nobody is asked: pipe the key in.")
     else:
         key = str(typer.prompt(f"Key for {settings.base_url}", hide_input=True, err=True)).strip()
+    from ...runway.client import RunwayClient
+
     RunwayClient(key)  # raises what is wrong with it
     return key
 

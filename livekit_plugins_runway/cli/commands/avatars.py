@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 from urllib.parse import quote
 
 import typer
 
 from ...errors import ConfigurationError
-from ...runway.account.answers import AvatarInfo
-from ...runway.account.calls import AccountCalls
 from ...runway.account.requests import ImageProcessing
 from ...runway.models import PresetId
 from ..calls import Request, account_calls, asking, run, send
@@ -28,6 +26,10 @@ from .common import (
     text_or_file,
     uuid,
 )
+
+if TYPE_CHECKING:
+    from ...runway.account.answers import AvatarInfo
+    from ...runway.account.calls import AccountCalls
 
 PATH = "/v1/avatars"
 
@@ -201,7 +203,14 @@ def wait_for_avatar(ctx: typer.Context, avatar_id: Id, timeout: Timeout = 300.0)
 @avatars.command("delete")
 def delete_avatars(ctx: typer.Context, avatar_ids: Ids, yes: Yes = False) -> None:
     """Delete avatars. Asks first."""
-    delete(ctx, avatar_ids, "avatar", yes, AccountCalls.delete_avatar, _delete_request)
+    delete(
+        ctx,
+        avatar_ids,
+        "avatar",
+        yes,
+        lambda client, one: client.delete_avatar(one),
+        _delete_request,
+    )
 
 
 async def _ready(

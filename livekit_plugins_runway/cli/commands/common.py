@@ -10,18 +10,19 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from pydantic import ValidationError
 
 from ...errors import ConfigurationError, ProtocolError, RunwayException
-from ...runway.account.calls import AccountCalls, Media
-from ...runway.account.files import read_text
 from ...runway.models import CustomAvatar, PresetId
 from ..calls import Request, account_calls, asking, preview, run, send_list
 from ..exits import ExitCode, exit_code
 from ..settings import Settings, settings_of
+
+if TYPE_CHECKING:
+    from ...runway.account.calls import AccountCalls, Media
 
 _LONGEST_TEXT = 200_000
 _DAY, _MOMENT = "%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"
@@ -76,6 +77,8 @@ def text_or_file(text: str | None) -> str | None:
     """A text; `@FILE`: what is in that file."""
     if text is None or not text.startswith("@"):
         return text
+    from ...runway.account.files import read_text
+
     return read_text(text[1:], _LONGEST_TEXT).strip()
 
 

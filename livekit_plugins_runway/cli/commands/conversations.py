@@ -12,9 +12,7 @@ from urllib.parse import quote
 import typer
 
 from ...errors import ConfigurationError, ProtocolError
-from ...runway.account.calls import AccountCalls
 from ..calls import Request, run, send
-from ..download import save
 from ..files import write
 from ..output import printable
 from ..settings import Settings, settings_of
@@ -114,7 +112,7 @@ def delete_conversations(ctx: typer.Context, conversation_ids: Ids, yes: Yes = F
         conversation_ids,
         "conversation",
         yes,
-        AccountCalls.delete_conversation,
+        lambda client, one: client.delete_conversation(one),
         lambda one: _request(one, "DELETE"),
     )
 
@@ -127,6 +125,8 @@ async def _download(
             f"{printable(conversation_id)[:80]!r} is no id of a conversation: letters, digits, - "
             "and _."
         )
+    from ..download import save  # with HTTP
+
     answer = await send(settings, _request(conversation_id))
     if not isinstance(answer, dict):
         raise ProtocolError("Runway described the conversation in an unknown way.")

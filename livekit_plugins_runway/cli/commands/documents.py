@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 
 from ...errors import ConfigurationError, RunwayException
-from ...runway.account.answers import DocumentInfo
-from ...runway.account.calls import AccountCalls
 from ..calls import Request, account_calls, asking, run, send
 from ..output import printable
 from ..settings import settings_of
 from .common import Id, Ids, Limit, Yes, delete, said_of, show_list, uuid
+
+if TYPE_CHECKING:
+    from ...runway.account.answers import DocumentInfo
 
 PATH = "/v1/documents"
 
@@ -126,7 +127,14 @@ def update_document(
 @documents.command("delete")
 def delete_documents(ctx: typer.Context, document_ids: Ids, yes: Yes = False) -> None:
     """Delete documents, also from the avatars that know them. Asks first."""
-    delete(ctx, document_ids, "document", yes, AccountCalls.delete_document, _delete_request)
+    delete(
+        ctx,
+        document_ids,
+        "document",
+        yes,
+        lambda client, one: client.delete_document(one),
+        _delete_request,
+    )
 
 
 def _request(method: str, document_id: str) -> Request:

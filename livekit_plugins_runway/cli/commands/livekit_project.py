@@ -7,10 +7,8 @@ import json
 import secrets
 from typing import TYPE_CHECKING, Annotated, Any
 
-import aiohttp
 import typer
 
-from ..._common.http import new_session
 from ...errors import ConfigurationError, RunwayException, UnavailableError
 from ..calls import run
 from ..exits import CredentialsError
@@ -109,7 +107,8 @@ def dispatch(
     from livekit import api
 
     request = api.CreateAgentDispatchRequest(agent_name=agent, room=room, metadata=metadata or "")
-    made = run(_dispatch(project, request))
+    with settings.output.busy("waiting for the LiveKit server's answer"):
+        made = run(_dispatch(project, request))
     if settings.output.as_json:
         settings.output.json(MessageToDict(made))
     else:
@@ -162,7 +161,10 @@ def refusal(error: api.TwirpError) -> RunwayException:
 async def _dispatch(
     project: LiveKitProject, request: api.CreateAgentDispatchRequest
 ) -> api.AgentDispatch:
+    import aiohttp
     from livekit import api
+
+    from ..._common.http import new_session
 
     limit = aiohttp.ClientTimeout(total=_TIMEOUT)
     token = short_token(project, api.VideoGrants(room_admin=True, room=request.room))

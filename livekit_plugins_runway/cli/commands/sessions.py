@@ -14,7 +14,6 @@ from urllib.parse import quote
 import typer
 
 from ...errors import ConfigurationError, RunwayException, SessionFailedError, TimedOutError
-from ...runway.client import RunwayClient
 from ...runway.journal.records import Entry, made_with, same_address
 from ...runway.journal.sweep import Sweep, Swept, look
 from ...runway.journal.writer import VARIABLE, journal_folder
@@ -25,13 +24,14 @@ from ...runway.models import (
     RealtimeSessionState,
 )
 from ...runway.requests import realtime_request
-from ...runway.session import RealtimeSession
 from ..calls import Request, ask, asking, json_argument, preview, run, runway, send
 from ..exits import ExitCode, exit_code
 from ..settings import Settings, settings_of
 from .common import Avatar, Preset, length, said_of, told_each
 
 if TYPE_CHECKING:
+    from ...runway.client import RunwayClient
+    from ...runway.session import RealtimeSession
     from ..progress import Busy
 
 PATH = "/v1/realtime_sessions"
@@ -122,6 +122,8 @@ async def _create(
     again: int = 0,
 ) -> dict[str, Any]:
     """Makes up to `again` others where Runway's own fault ends one."""
+    from ...runway.session import RealtimeSession  # with HTTP
+
     async with runway(settings) as client:
         while True:
             session = RealtimeSession(client, request)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from ...errors import ConfigurationError
-from ...runway.account.answers import TaskInfo
-from ...runway.account.calls import AccountCalls
 from ..calls import Request, account_calls, asking, run, send
-from ..download import save
 from ..settings import Settings, settings_of
 from .common import Avatar, Id, Preset, Timeout, Yes, delete, media, said_of, text_or_file
+
+if TYPE_CHECKING:
+    from ...runway.account.answers import TaskInfo
+    from ...runway.account.calls import AccountCalls
 
 tasks = typer.Typer(no_args_is_help=True, help="Tasks: what Runway works on.")
 videos = typer.Typer(no_args_is_help=True, help="Videos in which an avatar says something.")
@@ -69,7 +70,7 @@ def delete_task(
     yes: Yes = False,
 ) -> None:
     """Cancel tasks that are under way; delete what others have made. Asks first."""
-    delete(ctx, task_ids, "task", yes, AccountCalls.delete_task, _delete_request)
+    delete(ctx, task_ids, "task", yes, lambda client, one: client.delete_task(one), _delete_request)
 
 
 @videos.command("create")
@@ -118,7 +119,7 @@ def create_video(
             return task, await fetched(folder, task_id, task.output, force)
 
     made, files = run(make())
-    if isinstance(made, TaskInfo):
+    if not isinstance(made, str):
         _show(settings, made, files)
     elif settings.output.as_json:
         settings.output.json({"id": made})
@@ -165,6 +166,8 @@ async def fetched(
     """The files, if a folder is given: NAME-1 and so on, or NAME where there is one."""
     if folder is None:
         return []
+    from ..download import save  # with HTTP
+
     plain = quote(name, safe="")
     try:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 from urllib.parse import quote
 
 import typer
 
 from ...errors import ConfigurationError, ProtocolError
-from ...runway.account.answers import VoiceInfo, VoicePreview
-from ...runway.account.calls import AccountCalls
 from ...runway.account.requests import PresetVoice, VoiceModel
 from ..calls import Request, account_calls, asking, run, send, send_list
 from ..settings import Settings, settings_of
 from .common import Id, Ids, Limit, Timeout, Wait, Yes, delete, media, said_of
 from .tasks import Folder, Force, fetched
+
+if TYPE_CHECKING:
+    from ...runway.account.answers import VoiceInfo, VoicePreview
+    from ...runway.account.calls import AccountCalls
 
 PATH = "/v1/voices"
 
@@ -152,7 +154,9 @@ def update_voice(
 @voices.command("delete")
 def delete_voices(ctx: typer.Context, voice_ids: Ids, yes: Yes = False) -> None:
     """Delete voices. Asks first."""
-    delete(ctx, voice_ids, "voice", yes, AccountCalls.delete_voice, _delete_request)
+    delete(
+        ctx, voice_ids, "voice", yes, lambda client, one: client.delete_voice(one), _delete_request
+    )
 
 
 @voices.command("preview")

@@ -22,8 +22,8 @@ from ...errors import (
     RoomTokenError,
 )
 from ...playout.audio import BYTES_PER_SAMPLE, SAMPLE_RATE
+from ...runway.address import DEFAULT_BASE_URL
 from ...runway.billing import USD_PER_CREDIT, credits_for
-from ...runway.client import DEFAULT_BASE_URL
 from ...runway.journal.writer import Journal, journal_folder
 from ...runway.models import CreateRealtimeSession
 from ...runway.requests import realtime_request
