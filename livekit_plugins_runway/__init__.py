@@ -1,4 +1,4 @@
-"""Runway Characters as the face of a LiveKit voice agent.
+"""A video avatar from Runway Characters for a LiveKit voice agent.
 
 Importing this package loads nothing else; each name below is loaded when it is first used. So
 errors, client and command line need neither the framework nor media. If `livekit.agents` is loaded
@@ -136,7 +136,9 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 _SUBMODULES = ("avatar", "errors", "events")
-"""Also as attributes, so that `import livekit_plugins_runway as runway; runway.errors` works."""
+"""Submodules that are attributes, too, so that `import livekit_plugins_runway as runway;
+runway.errors` works.
+"""
 
 
 def __getattr__(name: str) -> Any:

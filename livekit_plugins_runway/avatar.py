@@ -74,7 +74,7 @@ _FrameworkEvent = Literal["metrics_collected"]
 
 
 class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Event]):
-    """A Runway Characters avatar as the face of an `AgentSession`.
+    """A Runway Characters avatar for an `AgentSession`.
 
     Defaults come from the same environment variables as with the official plugin.
 
@@ -189,7 +189,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     ) -> None:
         super().__init__()
         warn_of_untested_versions()
-        # Not changed any more: a swap changes the supervisor's copy of it.
+        # Never changed: a swap changes the supervisor's copy.
         request = realtime_request(
             avatar_id or None,
             preset_id or None,
@@ -254,26 +254,27 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         self._states = StateMachine(self._call_events)
         self._timings = StageTimings()
         self._call: AvatarCall | None = None
-        """From STARTING on, also after it was closed; None for an avatar that was never started."""
+        """Set by `start()`, and kept after the close; None if it was never started."""
         self._background = BackgroundTasks()
-        """Ends what `aclose()` does not wait for any longer."""
+        """Runs what `aclose()` does not wait for any longer."""
         self._closing = ClosingStack(self._background)
-        """What `_close()` closes; filled as it is made."""
+        """The steps of `_close()`; pushed as the parts are made."""
         self._closing.push("base", self._close_base)
         self._closing.push("keeper", self._keeper.aclose)  # after the client, which is pushed later
         self._warming_task: asyncio.Task[None] | None = None
-        """From `prewarm()` on."""
+        """The task of `prewarm()`."""
         self._close_task: asyncio.Task[None] | None = None
-        """The one `_close()`, whoever asked for it first."""
+        """The task of `_close()`; all closers share it."""
         self._swap_lock = asyncio.Lock()
         """The supervisor takes one swap at a time."""
 
-    # -- what it tells --------------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------------------------
 
     @property
     def avatar_identity(self) -> str:
-        """Of the participant that has the face: with "direct" another one after a renewal, a swap
-        or a restart."""
+        """Identity of the avatar's participant; with "direct" it changes after a renewal, a swap or
+        a restart.
+        """
         return self._identity if self._call is None else self._call.transport.identity
 
     @property
@@ -310,12 +311,12 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
 
     @property
     def usage(self) -> CallUsage:
-        """What the sessions that have ended have cost, and how often the face was replaced."""
+        """The cost of the sessions that have ended, and how often the avatar was replaced."""
         return CallUsage() if self._call is None else self._call.endings.usage
 
     @property
     def playout(self) -> PlayoutStats:
-        """What became of the agent's speech so far."""
+        """Totals of the agent's speech so far."""
         return PlayoutStats() if self._call is None else self._call.output.stats
 
     @property
@@ -326,7 +327,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     def __repr__(self) -> str:
         return f"AvatarSession(state={self.state.value}, delivery={self.delivery})"
 
-    # -- what it does ---------------------------------------------------------------------------
+    # -- actions --------------------------------------------------------------------------------
 
     def prewarm(self) -> None:
         """Open the connection to Runway now, to save that time in a `start()` within the next 120
@@ -350,7 +351,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         livekit_api_key: NotGivenOr[str] = NOT_GIVEN,
         livekit_api_secret: NotGivenOr[str] = NOT_GIVEN,
     ) -> None:
-        """Give the agent its face. Before or after `agent_session.start()`.
+        """Start the avatar; before or after `agent_session.start()`.
 
         Returns when Runway has accepted the session and the avatar participant is in the room; the
         video follows. From now on everything that the agent says is kept and spoken in order. If it
@@ -372,8 +373,8 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
                 would refuse the LiveKit URL ("direct").
             AvatarClosedError: it, or the agent session, was closed meanwhile.
             RunwayException: Runway refused, by kind (see `errors`).
-            UnavailableError: the avatar participant could not join the agent room, or ("direct")
-                the voice not be published there, or nobody gave it a token.
+            UnavailableError: the avatar participant could not join the agent room, or it got no
+                token, or ("direct") the agent's own voice could not be published there.
         """
         if _in_console():
             logger.warning("console mode: the avatar stays off, nothing is created or billed")
@@ -405,10 +406,10 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
     ) -> None:
         """Show another avatar, or another personality of the same, in mid-call.
 
-        The present face stays until the new one has pictures, and until the end of what it says
-        (for `SWAP_PATIENCE` seconds at most; then the voice says the rest). Returns when the user
-        sees the new one. Later sessions of this call use it, too. Concurrent calls run one after
-        the other. If a call is cancelled, its swap may still happen.
+        The present avatar stays until the new one has video and the current speech has ended (for
+        `SWAP_PATIENCE` seconds at most; then the voice says the rest). Returns when the user sees
+        the new one. Later sessions of this call use it, too. Concurrent calls run one after the
+        other. If a call is cancelled, its swap may still happen.
 
         Raises:
             ConfigurationError: the avatar is not started, is closed, or an argument is wrong.
@@ -426,10 +427,10 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             await self._running_call("swap_avatar()").swap(request)
 
     async def pause(self) -> None:
-        """Switch the face off: the Runway session ends, and nothing is paid for until `resume()`.
+        """Switch the avatar off: the Runway session ends, and nothing bills until `resume()`.
 
-        The agent goes on by voice, on the same track, from the next gap in what is being said (15 s
-        at most). Returns then; the state is "paused". Idempotent.
+        The agent goes on by voice, on the same track, from the next gap in the speech (15 s at
+        most). Returns then; the state is "paused". Idempotent.
 
         Raises:
             ConfigurationError: the avatar is not started, or is closed.
@@ -438,15 +439,14 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         await self._running_call("pause()").supervisor.pause()
 
     async def resume(self) -> None:
-        """Switch the face on again, with another Runway session. Returns when the user sees it.
-
-        Also for a face that was given up. With `on_user_left="pause"` and nobody there it waits for
+        """Switch the avatar on again, with another Runway session. Returns when the user sees it.
+        Also works after `gave_up`. With `on_user_left="pause"` and nobody in the room it waits for
         a user. Idempotent.
 
         Raises:
             ConfigurationError: the avatar is not started, or is closed.
             AvatarClosedError: it was closed, or paused, meanwhile.
-            RunwayException: the face was given up, after the retries that `recovery` allows.
+            RunwayException: the avatar did not come, after the retries that `recovery` allows.
         """
         await self._running_call("resume()").supervisor.resume()
 

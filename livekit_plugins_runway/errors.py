@@ -91,7 +91,7 @@ def _framework_bases() -> tuple[type[Exception], ...]:
 
 def _errors_alone() -> ModuleType | None:
     for finder in sys.meta_path:
-        # From an earlier import of this module.
+        # Left by an earlier import of this module.
         if isinstance(known := getattr(finder, "livekit_agents_errors", None), ModuleType):
             return known
     try:
@@ -210,7 +210,7 @@ class CallLimitError(RunwayException):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One entry of Runway's `issues` list: what is wrong at which place of the request body."""
+    """One entry of Runway's `issues` list: a place in the request body, and what is wrong there."""
 
     path: tuple[str | int, ...]
     message: str

@@ -25,7 +25,7 @@ Event = Literal[
 """Names of the events of an `AvatarSession`, besides those of the framework."""
 
 Cause = Literal["restart", "renewal", "swap", "resume"]
-"""Why another Runway session has become the face."""
+"""Why another Runway session has become the avatar."""
 
 TransportKind = Literal["bridge", "direct"]
 """The way between Runway and the user: this process relays from the room that Runway hosts, or
@@ -82,7 +82,7 @@ class Restarting:
 
 @dataclass(frozen=True)
 class AvatarReplaced:
-    """Payload of the `replaced` event: another Runway session has become the face.
+    """Payload of the `replaced` event: another Runway session has become the avatar.
 
     Attributes:
         freeze: seconds from the last picture of the former session to the first of this one; None
@@ -172,7 +172,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class TransportChanged:
-    """Payload of the `transport_changed` event: `transport="auto"` has gone over to the other one.
+    """Payload of the `transport_changed` event: `transport="auto"` has changed to the other one.
 
     Attributes:
         error: why the former gave no avatar. To begin with the new one, pass `transport=new`.

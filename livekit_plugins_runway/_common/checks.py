@@ -44,7 +44,7 @@ def check_whole(argument: str, value: int, lowest: int, highest: int, unit: str)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it. A name other than localhost may be any address."""
+    """True if only this machine can reach it. A name other than localhost may be any address."""
     if host.lower() == "localhost":
         return True
     try:

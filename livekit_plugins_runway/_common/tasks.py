@@ -16,10 +16,10 @@ async def first_of(
 ) -> int | None:
     """Wait until the first of several has ended.
 
-    A coroutine runs as a task of this call: it is cancelled when the race is over, whatever ends
-    the race, and has ended when this returns or raises. A future or task is only watched: it
-    belongs to the caller, who alone cancels it. Those that end in the same step of the event loop
-    are all first. Errors of the others are logged at debug.
+    A coroutine runs as a task of this call: it is cancelled when the wait is over, in any way, and
+    has ended when this returns or raises. A future or task is only watched: it belongs to the
+    caller, who alone cancels it. Those that end in the same step of the event loop are all first.
+    Errors of the others are logged at debug.
 
     Args:
         ways: None is ignored; at least one must not be None.

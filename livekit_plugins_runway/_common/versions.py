@@ -10,15 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from ..log import logger
 
 TESTED_AGENTS = ("1.8.9",)
-"""Of livekit-agents. docs/compatibility.md has what was run."""
+"""Tested versions of livekit-agents; docs/compatibility.md has the results."""
 TESTED_LIVEKIT = ("1.1.21", "1.2.1")
-"""Of livekit, the SDK. Before one is added, walk through docs/sdk-quirks.md."""
+"""Tested versions of livekit, the SDK. Before one is added, walk through docs/sdk-quirks.md."""
 
 _TESTED = {"livekit-agents": TESTED_AGENTS, "livekit": TESTED_LIVEKIT}
 
 
 def untested_versions() -> list[str]:
-    """What is installed and was never tested, as "livekit-agents 1.9.0 (tested: 1.8.9)"."""
+    """The installed versions that were never tested, as "livekit-agents 1.9.0 (tested: 1.8.9)"."""
     found = []
     for name, tested in _TESTED.items():
         try:

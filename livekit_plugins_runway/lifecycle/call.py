@@ -89,7 +89,7 @@ class CallOptions:
 
 
 class AvatarCall:
-    """From `start()` to the end: made once, closed by the `ClosingStack` that it is given.
+    """A call from `start()` to its end; closed by the given `ClosingStack`.
 
     Args:
         client: closed here.
@@ -303,7 +303,7 @@ class AvatarCall:
         finally:
             self._telemetry.end(self._endings.usage)
 
-    # -- what the sink tells --------------------------------------------------------------------
+    # -- reports of the sink --------------------------------------------------------------------
 
     def _on_playout_report(self, report: PlayoutReport) -> None:
         match report:

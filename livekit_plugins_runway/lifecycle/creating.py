@@ -40,7 +40,7 @@ class CreateOptions:
 
 @dataclass
 class _Try:
-    """One create."""
+    """One create call."""
 
     connection: AvatarConnection
     instance: AvatarInstance

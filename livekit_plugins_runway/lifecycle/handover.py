@@ -63,7 +63,7 @@ class FaceSlot:
         return self._output.avatar is instance
 
     def retire_all(self) -> None:
-        """End the sessions of the face, and of the next one."""
+        """End the sessions of the avatar and of the next one."""
         for instance in (self._next, self.instance):
             self._endings.retire(instance)
         self._next = self.instance = None

@@ -31,7 +31,7 @@ class InstanceOptions:
     delivery: DeliveryOption = "auto"
     ready_timeout: float = 60.0
     join_timeout: float = 30.0
-    """For the worker to join, and again for its first frame; about 8 s are usual."""
+    """Seconds for the worker to join, and again for its first frame; about 8 s are usual."""
     stall_timeout: float = 1.5
     tools: ToolDispatcher | None = None
     """Handles the session's tool calls; None: they are ignored."""

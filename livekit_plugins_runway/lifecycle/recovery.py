@@ -50,8 +50,8 @@ class RecoveryOptions:
     """How a call outlives its Runway sessions. All times are in seconds.
 
     Args:
-        on_loss: "restart": the voice goes on, and a new session brings the face back; "audio": the
-            voice goes on for the rest of the call; "close": the `AvatarSession` closes itself.
+        on_loss: "restart": the voice goes on, and a new session brings the avatar back; "audio":
+            the voice goes on for the rest of the call; "close": the `AvatarSession` closes itself.
         max_restarts: how many sessions in a row may fail before the call goes on by voice only. One
             that lasted `STABLE_AFTER` (120) seconds resets the count. As many renewals of one
             session may fail.
@@ -186,13 +186,13 @@ class Cap:
         self._renew_before = options.renew_before
         self._expected = options.session_cap
         self._learned: float | None = None
-        """Less than expected."""
+        """The age at which a session ended by itself, if that was earlier than expected."""
         self._certain = False
-        """Two sessions have ended at about that age."""
+        """True if two sessions have ended at about that age."""
         self._believed = False
-        """One session was renewed at the learned age."""
+        """True if a session was renewed at the learned age."""
         self._probing = False
-        """The present session is not renewed at the learned age, to test it."""
+        """True if the present session is not renewed at the learned age, to test it."""
 
     @property
     def seconds(self) -> float | None:
@@ -254,7 +254,7 @@ class Spending:
         """
 
     def seconds_left(self, billed: float) -> float:
-        """That may still be billed, if so many were."""
+        """Seconds that may still be billed after `billed` seconds."""
         return math.inf if self._max_seconds is None else self._max_seconds - billed
 
     def check(self, billed: float) -> None:

@@ -37,7 +37,7 @@ class Phase(enum.Enum):
     NEW = "new"  # not run yet
     PAUSED = "paused"  # until a user is there
     OPENING = "opening"  # a session is made, and opened
-    HOLDING = "holding"  # the face is there
+    HOLDING = "holding"  # the avatar is live
     REPLACING = "replacing"  # the next session is made beside it
     WAITING = "waiting"  # before the next try
     AT_VOICE = "at voice"  # given up, until a swap is asked for

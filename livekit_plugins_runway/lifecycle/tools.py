@@ -63,8 +63,8 @@ class ToolDispatcher:
         room: rtc.Room,
         is_worker: Callable[[str], bool],
     ) -> SessionTools:
-        """Handle the tools of one session, in its room; `is_worker` tells its avatar worker by the
-        identity.
+        """Handle the tools of one session, in its room; `is_worker` recognises its avatar worker by
+        the identity.
         """
         return SessionTools(self, session_id, tools, room, is_worker)
 
@@ -90,7 +90,9 @@ class SessionTools:
             if isinstance(tool, BackendRpcTool) and tool.name in dispatcher.handlers
         ]
         self._answering: asyncio.Task[None] | None = None
-        """In the hidden participant's room, from joining to leaving it."""
+        """The task of `_answer_calls()`: from joining the hidden participant's room to leaving
+        it.
+        """
         room.on("data_received", self._on_data)
         if self._answered:
             self._answering = watched(

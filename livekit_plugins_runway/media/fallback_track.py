@@ -42,7 +42,7 @@ class FallbackTrack:
         if anew:
             self._subscription.on_lost()
         self._listeners: Listeners | None = None
-        """From `publish()` to `aclose()`."""
+        """Set from `publish()` to `aclose()`."""
         self._publishing: asyncio.Task[rtc.LocalTrackPublication] | None = None
         self._subscribing = Subscribing()
         """Subscriptions of the others to this track."""

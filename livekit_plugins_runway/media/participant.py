@@ -216,7 +216,7 @@ class AvatarParticipant:
         self._rejoining = asyncio.create_task(self._move(self._room), name="runway_rejoin")
 
     async def _move(self, room: rtc.Room) -> None:
-        await asyncio.sleep(SUBSCRIBING)  # whoever is told: the agent may have come just now
+        await asyncio.sleep(SUBSCRIBING)  # the agent may have joined just now
         await leave(room)
         await self._rejoin()
 

@@ -213,7 +213,8 @@ class VideoFitter:
 
 
 def is_blank(frame: rtc.VideoFrame) -> bool:
-    """Whether the picture is of one colour. A LiveKit SDK sends black frames, ten a second, from
-    the publication of a camera until its first picture (livekit 1.1.21)."""
+    """True if the picture is of one colour. A LiveKit SDK sends black frames, ten a second, from
+    the publication of a camera until its first picture (livekit 1.1.21).
+    """
     luma = np.frombuffer(frame.data, np.uint8, frame.width * frame.height)[::61]
     return int(luma.max()) - int(luma.min()) < _BLANK_RANGE

@@ -90,7 +90,7 @@ class PictureTap(Protocol):
 
 
 def plain_source(queue_ms: int) -> rtc.AudioSource:
-    """Of the event loop that runs."""
+    """A source for the running event loop."""
     return rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=queue_ms)
 
 

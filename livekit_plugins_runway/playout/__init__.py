@@ -1,1 +1,3 @@
-"""From the agent's frames to what the user has heard. Knows no room, no HTTP."""
+"""The agent's audio sink: takes its frames, speaks them, and knows what the user has heard. Knows
+no room, no HTTP.
+"""

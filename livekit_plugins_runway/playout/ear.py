@@ -55,7 +55,7 @@ class HeldVoice:
         self._former = former
         """Set until the first `push()`, which takes over its sound."""
         self.hops: deque[bytes] = deque()
-        """Not heard yet."""
+        """Hops that were not heard yet."""
         self._free = 0
         """Hops at the front that are released although the rest is held."""
         self._to_sound = 0
@@ -126,7 +126,7 @@ class _Setting:
     hearer: object
     """The avatar whose sound arrives."""
     held: HeldVoice | None = None
-    """With HOLD, and with the PASS after it."""
+    """The held sound, with HOLD and with the PASS after it."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,9 @@ class Ear:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._setting = _Setting(_Gate.DROP, None)
-        """What `relayed()` does. Written by the event loop's thread, and read by the relay's."""
+        """The action of `relayed()`. Written by the event loop's thread, and read by the
+        relay's.
+        """
         self._arrived: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
         """Filled by the relay's thread, emptied by the event loop's."""
         self.floor = NoiseFloor()

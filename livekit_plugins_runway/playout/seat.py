@@ -62,10 +62,10 @@ class HandOver:
 
 
 class AvatarSeat:
-    """All of it is of the event loop's thread.
+    """Used by the event loop's thread only.
 
     Args:
-        patience: seconds for which the first speech waits for a face, once in a call.
+        patience: seconds that the first speech waits for the avatar's video, once in a call.
     """
 
     def __init__(self, patience: float) -> None:

@@ -140,10 +140,11 @@ class ApiCall:
     one last repeat. With it repeats are limited by time only, and not by `max_retry`.
     """
     repeatable: bool = False
-    """A request that has a body, and changes nothing."""
+    """True for a request that has a body and changes nothing, so that it may be repeated."""
     form: Callable[[], aiohttp.FormData] | None = None
-    """Of an upload: made anew for each attempt. `path` is then a whole address, of another host,
-    which is not told the key."""
+    """For an upload: makes the form of each attempt. `path` is then a whole address of another
+    host, which gets no key.
+    """
     form_length: int = 0
     body: _Body | None = None
     attempts: int = 0
@@ -391,7 +392,7 @@ def request_headers(bearer: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """As it came. `whole`: `text` is all of it."""
+    """A response. `whole`: `text` is all of it."""
 
     status: int
     text: str = field(repr=False)

@@ -116,14 +116,15 @@ class RealtimeSession:
     async def wait_until_under_way(
         self, timeout: float, on_queued: Callable[[bool], None] | None = None
     ) -> None:
-        """For a session whose worker joins a room by itself. Raises what
-        `RunwayClient.wait_until_under_way` raises."""
+        """Wait for a session whose worker joins a room by itself. Raises what
+        `RunwayClient.wait_until_under_way` raises.
+        """
         await self.client.wait_until_under_way(self.id, timeout=timeout, on_queued=on_queued)
         self.times.ready = time.time()
         self._move_to(SessionState.READY)
 
     async def consume(self, ready: Ready) -> ConsumedCredentials:
-        """Raises what `RunwayClient.consume` raises. Possible once."""
+        """Possible once. Raises what `RunwayClient.consume` raises."""
         credentials = await self.client.consume(self.id, ready.session_key.get_secret_value())
         self.times.consumed = time.time()
         self._move_to(SessionState.CONSUMED)

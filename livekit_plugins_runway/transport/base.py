@@ -53,7 +53,7 @@ class AvatarConnection(Protocol):
         """The room that the worker is in. Only after `open()`."""
 
     def is_worker(self, identity: str) -> bool:
-        """Whether the participant in `room` is the session's worker."""
+        """True if the participant in `room` is the session's worker."""
 
     @property
     def worker_gone(self) -> asyncio.Event:

@@ -94,8 +94,9 @@ class Bridge:
         self.last_delivery: DeliveryKind | None = None
         """The delivery of the newest session that opened one. Written by its connection."""
         self.on_trial = False
-        """Another transport may do better: a worker that does not listen is given up at once. Of
-        the connections that follow. Written by whoever knows, and so is the next."""
+        """For later connections: True if a worker that does not listen is given up at once, because
+        another transport may work. Written by `AutoTransport`, as is the next attribute.
+        """
         self.doubts_first_words = False
         self._following: asyncio.Task[None] | None = None
         """The task of `_follow_keys()`, once the participant has joined. Cancelled by
@@ -187,7 +188,7 @@ class Bridge:
             self._gave_way = left
 
     def _enter_anew_if_renamed(self) -> None:
-        """Also after it has joined: while it joins it cannot be told to join again."""
+        """Called again after joining, because a running attempt to join cannot be restarted."""
         if self._joined_as != self._identity:
             self.participant.enter_anew()
 
@@ -199,7 +200,7 @@ class Bridge:
                 self._on_participant_connected(there)
 
     def _enter_anew_if_encrypted(self) -> None:
-        """Also after it has joined: while it joins it cannot be told to join again."""
+        """Called again after joining, because a running attempt to join cannot be restarted."""
         if not self._encrypted.is_set() and encryption_of(self._agent_room) is not None:
             logger.warning("the agent's room is encrypted: the avatar joins it again with its keys")
             self.participant.enter_anew()
@@ -225,10 +226,10 @@ class Bridge:
         self.participant.mute_camera()
 
     def note_repeats(self) -> None:
-        """Nothing depends on it."""
+        """Nothing to do."""
 
     async def go_over(self, error: RunwayException) -> RunwayException:
-        """There is no other way."""
+        """No change: there is no other transport."""
         return error
 
     def _on_track_subscribed(
@@ -277,12 +278,12 @@ class BridgeConnection:
         instead_of_a_conversation: str = "",
     ) -> None:
         self._bridge = bridge
-        """The call's; not closed here."""
+        """The transport of the call; not closed here."""
         self.doubts_first_words = bridge.doubts_first_words
-        """Until `open_delivery()` has found that there is no reason."""
+        """True until `open_delivery()` has found out that the worker speaks what it is sent."""
         self._on_trial = bridge.on_trial
         self._instead_of_a_conversation = instead_of_a_conversation
-        """What to do where the worker holds one; "" where nothing can be done."""
+        """Advice if the worker converses by itself; "" if there is none."""
         self._listener = listener
         self._stall_timeout = stall_timeout
         self._background = background

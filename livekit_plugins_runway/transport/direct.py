@@ -69,7 +69,7 @@ class Direct:
         self.identity = identity
         """Identity of the present worker; at first, of the expected one."""
         self._on_evicted: Callable[[Eviction, str], None] | None = None
-        """From `join()` on."""
+        """Set by `join()`."""
 
     @property
     def kind(self) -> Literal["direct"]:
@@ -143,10 +143,10 @@ class Direct:
         """Nothing to do: the worker publishes the camera, and takes it along."""
 
     def note_repeats(self) -> None:
-        """Nothing depends on it."""
+        """Nothing to do."""
 
     async def go_over(self, error: RunwayException) -> RunwayException:
-        """There is no other way."""
+        """No change: there is no other transport."""
         return error
 
     async def aclose(self) -> None:
@@ -195,7 +195,7 @@ class DirectConnection:
         self._opened: _Opened | None = None
         """None until `open()` looks for the worker."""
         self._stream: DataStreamDelivery | None = None
-        """From `open_delivery()` until `aclose()`."""
+        """Set from `open_delivery()` until `aclose()`."""
         self._never_came = asyncio.Event()
         """Never set: the `worker_gone` before `open()`."""
 

@@ -1,4 +1,4 @@
-"""Whether a LiveKit URL is one that Runway may be able to reach. Imports nothing of LiveKit."""
+"""Checks whether Runway may be able to reach a LiveKit URL. Imports nothing of LiveKit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def check_public(url: str) -> None:
 
 
 def is_public(url: str) -> bool:
-    """Whether Runway may be able to reach this address. By its looks, as `check_public()`."""
+    """True if Runway may be able to reach this address, judged by the address only, as
+    `check_public()`.
+    """
     try:
         check_public(url)
     except ConfigurationError:

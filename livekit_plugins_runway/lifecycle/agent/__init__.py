@@ -1,1 +1,1 @@
-"""What a call has of its agent: who is in its room, and its session's chain of audio outputs."""
+"""The agent's side of a call: who is in its room, and its session's chain of audio outputs."""

@@ -23,7 +23,7 @@ class UserPresence:
     lost in a reconnect.
 
     Args:
-        audience: who counts.
+        audience: the identities that count; None: all.
     """
 
     def __init__(self, room: rtc.Room, audience: Audience = None) -> None:

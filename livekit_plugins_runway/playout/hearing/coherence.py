@@ -159,7 +159,7 @@ class Waveform:
         self._decimator = Decimator()
         self._whitener = Whitener()
         self._low = np.zeros(0, np.float32)
-        self._rest = np.zeros((first % _PART) * STEP, np.float32)  # of parts that are not whole
+        self._rest = np.zeros((first % _PART) * STEP, np.float32)  # of incomplete parts
         self._skip = DELAY * STEP
         self._parts: list[tuple[Spectra, Signal]] = []
         self._unfinished: tuple[Spectra, Signal] | None = None
@@ -228,20 +228,20 @@ class Block:
     """80 ms of sound, whitened."""
 
     first: int
-    """Hop heard that it begins in, counted from the first that was ever given."""
+    """The heard hop in which it begins, counted from the first one ever."""
     last: int
-    """Hop heard that it ends in; silences between are no part of it."""
+    """The heard hop in which it ends; silences in between are not part of it."""
     signal: Signal
 
 
 class _Loudness:
-    """True for samples that are louder than the avatar's noise."""
+    """Marks samples that are louder than the avatar's noise."""
 
     def __init__(self) -> None:
         self._peaks: deque[int] = deque([0], maxlen=4)
         """Levels of the last hops without sound."""
         self._loud_peak = 0.0
-        """Of the last second. Written by `of`."""
+        """Peak level of about the last second. Written by `of`."""
 
     def of(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> NDArray[np.bool_]:
         sizes = np.abs(samples.reshape(-1, HOP).astype(np.int32))
@@ -308,15 +308,15 @@ class Sounds:
         self._loudness = _Loudness()
         self._blocks = _Blocks()
         self._silent_hops = 0
-        """Up to now."""
+        """Number of silent hops at the end."""
         self._hops = 0
-        """That were heard so far."""
+        """Number of hops heard so far."""
         self._pending = np.zeros(0, np.int16)
-        """Quiet since the last sound; of the hops heard so far the last samples."""
+        """The last samples, quiet since the last sound."""
         self._sound = np.zeros(0, np.int16)
-        """Less than two hops that wait for more."""
+        """Less than two hops of sound, waiting for more."""
         self._sound_at = np.zeros(0, np.int64)
-        """Which sample heard each of them was."""
+        """The index of each of them among the heard samples."""
 
     def push(self, samples: NDArray[np.int16], sounds: NDArray[np.bool_]) -> list[Block]:
         """The blocks of sound that are complete now."""
@@ -386,10 +386,11 @@ class Trace:
         self._waveform = waveform
         self._went_on = went_on
         self._scored: tuple[int, Signal] = 0, np.zeros(0, np.float32)
-        """A hop of the speech, and for each from there on the evidence that the last block began
-        with it."""
+        """A hop of the speech, and for each hop from there on the evidence that the last block
+        began with it.
+        """
         self._ended = 0
-        """Hop heard that the last block ended in."""
+        """The heard hop in which the last block ended."""
         self._background = _LEAST_BACKGROUND
         """Likeness that the last blocks had with places that were not theirs."""
         self._goes_on = False
@@ -397,8 +398,9 @@ class Trace:
         self._skipped: tuple[Block, int] | None = None
         """The last block, if it was not compared yet, and `_ended` before it."""
         self.evidence = 0.0
-        """For these words, of about the last second of sound: 0 and more. Other words have
-        about 5."""
+        """Evidence for these words in about the last second of sound: 0 or more. Other words have
+        about 5.
+        """
         self.idle = 0
         """Blocks since the last that added to the evidence."""
         self.place = 0
@@ -444,8 +446,9 @@ class Trace:
 
     @property
     def sure_place(self) -> int:
-        """`place` of the last block that is like the speech there and nowhere else near by, and
-        that has gone on as the hearing has. A sound that a receiver holds does neither."""
+        """`place` of the last block that matches the speech there, nowhere else near by, and
+        advances as the sound does. A sound that a receiver repeats does neither.
+        """
         if self._skipped is not None and self._match_next(self._skipped[0], 0)[2]:
             return self.place
         return self._sure_place
@@ -502,7 +505,7 @@ class Trace:
         return min(elapsed, 2 * BLOCK + self._went_on(self.place, self._ended, elapsed))
 
     def evidence_at(self, place: int) -> float:
-        """For these words, if the block ended about there: within 20 ms."""
+        """The evidence for these words, if the block ended there, within 20 ms."""
         first, scores = self._scored
         at = place - BLOCK - first
         near = scores[max(0, at - 2) : max(0, at + 3)]

@@ -19,7 +19,7 @@ _MIN_FADE_HOPS = 6  # a natural end of a word is shorter, and its place is less 
 _MIN_SOUND_HOPS = 20
 _LEVEL_HOPS = 200
 _HELD_HOPS = 10
-"""For which a sound is held before it fades."""
+"""Hops for which a receiver repeats a sound before it fades."""
 
 
 def _fade_begin(heard: Levels, said: Levels) -> int | None:
@@ -40,7 +40,7 @@ def _fade_begin(heard: Levels, said: Levels) -> int | None:
 
 
 def _begin_of_last_run(spoken: NDArray[np.bool_], faded: NDArray[np.bool_]) -> int | None:
-    """Of the spoken hops that are faded up to the end."""
+    """The first of the spoken hops that are faded without a break up to the end."""
     at = np.flatnonzero(spoken[-_FADE_HOPS + 1 :]) + max(0, len(spoken) - _FADE_HOPS + 1)
     clear = np.flatnonzero(~faded[at])
     run = at[int(clear[-1]) + 1 :] if len(clear) else at

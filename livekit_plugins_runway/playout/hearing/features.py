@@ -112,5 +112,5 @@ class Hops:
 
     @property
     def shapes(self) -> Levels:
-        """Of the bands; see `shape_of`."""
+        """The shapes of the bands; see `shape_of`."""
         return self._shapes[: self.count]

@@ -19,8 +19,9 @@ class History:
         self.dropped = 0
         """Hops that were forgotten."""
         self.places: list[int] = []
-        """Hops of the speech heard, after each of the last hops heard. From where the avatar began
-        to speak. Written by `begin`, `follow` and `correct`."""
+        """How many hops of the speech were heard, after each of the last heard hops; from where the
+        avatar began to speak. Written by `begin`, `follow` and `correct`.
+        """
         self.silent_run = 0
         """Hops of silence up to now. Written by `append`."""
         self.sound_hops = 0
@@ -57,23 +58,24 @@ class History:
         return self.places[max(0, len(self.places) - back)] if self.places else start
 
     def sounds_since(self, hop: int) -> int:
-        """Hops of sound from a hop heard on."""
+        """Number of hops of sound from a heard hop on."""
         since = self.hops.levels[max(0, hop - self.dropped) :]
         return int(np.count_nonzero(since > AUDIBLE_DB))
 
     def loud_hops(self, most: int) -> int:
-        """How many of so many hops up to now are as loud as words."""
+        """How many of the last `most` hops are as loud as words."""
         return int(np.count_nonzero(self.hops.levels[-most:] > SPOKEN_DB))
 
     def last_sounds(self, most: int) -> slice:
-        """Of `hops` the last with a place, up to the last sound: a silence may be a wait, and no
-        part of what was said."""
+        """The last of `hops` that have a place, up to the last sound; a silence at the end may be a
+        wait, and not part of the speech.
+        """
         until = self.hops.count - self.silent_run
         count = min(most, len(self.places) - self.silent_run, until)
         return slice(until - max(0, count), until)
 
     def places_of(self, hops: slice) -> NDArray[np.int64]:
-        """Hops of the speech, one of them for each of `hops`; -1 before its first."""
+        """The hop of the speech for each of `hops`; -1 before its first."""
         offset = len(self.places) - self.hops.count
         return np.array(self.places[hops.start + offset : hops.stop + offset], np.int64) - 1
 

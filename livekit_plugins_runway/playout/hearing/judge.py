@@ -95,11 +95,12 @@ class WordJudge:
         self._waits_until = 0
         """Hop heard, until which the avatar may be waiting for more to say."""
         self._interrupted: deque[bool] = deque(maxlen=_LAST_BLOCKS)
-        """Whether there were silences in the last blocks."""
+        """True if there were silences in the last blocks."""
 
     def note_wait(self, heard: int) -> None:
-        """A worker that waits for more to say, at hop `heard`, is silent in mid-word, maybe every
-        20 ms. What words have been through that leaves too little of them to judge by soon."""
+        """Note at hop `heard` that a worker waits for more speech: it may be silent in mid-word,
+        every 20 ms. Such words can only be judged later.
+        """
         self._waits_until = heard + _WAITS_HOPS
 
     def note_along(self, along: float, *, steady: bool) -> None:
@@ -161,9 +162,10 @@ class WordJudge:
 
     @property
     def seems_own(self) -> bool:
-        """Whether it may be let through: sooner told than `words`, and less sure. Sounds that
-        hardly change, by which nothing is told, may; and so may what is still not known to be
-        anything else after two seconds of it, rather than that nobody is heard."""
+        """True if the sound may be passed on; known sooner than `words`, and less certain. Sounds
+        that hardly change, by which nothing is told, may; and so may what is still not known to be
+        anything else after two seconds of it, rather than that nobody is heard.
+        """
         if self.alike or self._judged >= _LONGEST_DOUBT_HOPS:
             return True
         if self.steady and not self._was_unsteady and self._judged >= _STEADY_HOPS:
@@ -226,8 +228,9 @@ class WordJudge:
         return block.last < self._waits_until and in_pieces
 
     def _is_unlike(self, waits: bool) -> bool:
-        """Whether all that tells its own words is missing: their waveform, a place that both the
-        waveform and the spectra give, and spectra that change as the words' do."""
+        """True if nothing indicates its own words: neither their waveform, nor a common place by
+        waveform and spectra, nor spectra that change as theirs do.
+        """
         if self.along is None:  # of so much sound: it is steady
             return False
         evidence, along = max(self._recent), self.along

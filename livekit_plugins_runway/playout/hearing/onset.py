@@ -22,9 +22,9 @@ class Onset:
         self._segment = segment
         self._start_hop = start_hop
         self._loud_run = 0
-        """Hops of sound, up to now."""
+        """Number of hops of sound at the end."""
         self._silent_run = 0
-        """Hops of silence, up to now."""
+        """Number of hops of silence at the end."""
         self._armed = False
         """There was a silence."""
         self._since = 0
@@ -36,8 +36,9 @@ class Onset:
         return self._segment.next_spoken(self._start_hop)
 
     def listen(self, levels: Levels, heard: int) -> tuple[int, int] | None:
-        """Which of these hops, the first of which is hop `heard`, tells that the avatar speaks, and
-        with which, maybe before 0, it began to; None if none does."""
+        """The index of the hop by which the avatar is known to speak, and of the hop with which it
+        began, which may be negative. The first given hop is hop `heard`. None if it does not speak.
+        """
         for hop, loud in enumerate((levels > AUDIBLE_DB).tolist()):
             self._loud_run = self._loud_run + 1 if loud else 0
             self._silent_run = 0 if loud else self._silent_run + 1

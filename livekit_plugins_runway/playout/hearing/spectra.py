@@ -41,8 +41,10 @@ def find_place(history: History, segment: Segment, start_hop: int) -> int | None
 
 
 def likeness_at_places(history: History, segment: Segment) -> tuple[float, bool] | None:
-    """Of the last second of sounds to the speech at their places, -1 to 1, and whether they hardly
-    change, so that it tells nothing; None while there are too few."""
+    """Similarity of the last second of sound to the speech at its places, -1 to 1; and True if the
+    sound hardly changes, so that the similarity means nothing. None while there is too little
+    sound.
+    """
     heard, said = history.hops, segment.hops
     with_place = slice(max(0, heard.count - len(history.places)), heard.count)
     places = history.places_of(with_place)

@@ -121,8 +121,9 @@ class SpeechTracker:
 
     @property
     def likeness(self) -> float | None:
-        """Of the last second of sounds to the speech at their places, by spectra, -1 to 1; None
-        before there were enough."""
+        """Similarity by spectra of the last second of sound to the speech at its places, -1 to 1;
+        None before there was enough.
+        """
         return self._judge.along
 
     @property
@@ -298,7 +299,7 @@ class SpeechTracker:
         return 0.0 if former is None or former.idle >= _IDLE_BLOCKS else former.evidence
 
     def _decide(self) -> None:
-        """Whether what has begun is of this segment at all."""
+        """True if the sound that has begun is of this segment."""
         own, stale = self._own.evidence, self._stale
         ended = self._history.silent_run >= END_HOPS
         is_own = own >= _PLACED and own > stale
@@ -321,7 +322,7 @@ class SpeechTracker:
         self._history.begin([])
         self._onset.listen_again(self._history.count, self._history.silent_run)
 
-    # -- where the place is not what the spectra tell ---------------------------------------------
+    # -- corrections of the place -----------------------------------------------------------------
 
     def _correct(self, hop: int) -> None:
         """Correct the place by the waveform."""
@@ -341,7 +342,7 @@ class SpeechTracker:
         self._history.correct(place)
 
     def _compare(self, alignment: Alignment) -> None:
-        """Whether the spectra are those of the place, and if not, of which they are."""
+        """Check whether the spectra match the place; if not, find the place that they match."""
         found = likeness_at_places(self._history, self._segment)
         at_the_end = self._segment.flushed and alignment.place >= self._segment.hops.count
         if found is not None and not at_the_end:

@@ -148,7 +148,7 @@ class AvatarRoute:
         return self.segment.read(self.sent, end)
 
     def note_sent(self, pcm: bytes, now: float) -> int:
-        """What was due was sent; returns its samples."""
+        """Note that this speech was sent; returns its number of samples."""
         count = len(pcm) // BYTES_PER_SAMPLE
         self.pacer.note_sent(self.sent + count, now)
         return count

@@ -28,9 +28,9 @@ from .records import (
 )
 
 _MOST_FILES = 1000
-"""In one sweep; the next one goes on."""
+"""Maximum number of files in one sweep."""
 _AT_ONCE = 8
-"""Files in work."""
+"""Files that are handled at the same time."""
 
 Outcome = Literal["ended", "failed", "other key", "expired"]
 

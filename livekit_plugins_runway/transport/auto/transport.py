@@ -95,9 +95,9 @@ class AutoTransport:
         """Why the first transport was left; None: it was not."""
         self._microphone = MovingMicrophone(self._current.microphone)
         self._on_evicted: Callable[[Eviction, str], None] | None = None
-        """From `join()` on."""
+        """Set by `join()`."""
         self._join_over = asyncio.Event()
-        """`join()` has ended, however."""
+        """Set when `join()` has ended, whether it succeeded or not."""
 
     @property
     def kind(self) -> TransportKind:
@@ -167,7 +167,7 @@ class AutoTransport:
         return await self._change(error)
 
     def _forget(self) -> None:
-        """What was learned is wrong, or outdated."""
+        """Forget what was learned: it is wrong, or outdated."""
         if self._learned is not None:
             self._learned = None
             self._memory.forget()
