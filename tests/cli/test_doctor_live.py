@@ -224,7 +224,7 @@ async def test_a_worker_under_another_identity_is_found_and_a_greeting_is_told(
     async with runway(livekit_server, hosted=manners) as (simulator, client):
         findings = await examine(client, REQUEST, short_phrase, patience=HASTE)
         assert findings.worker_identity == "somebody"
-        assert findings.spoke_unasked > 0.05  # `lk.clear_buffer` has cut it short
+        assert findings.spoke_unasked > 0.3
         assert judge(findings).kind == "datastream", findings
         await simulator.wait_until(lambda: not simulator.leaked(), 3.0)
 

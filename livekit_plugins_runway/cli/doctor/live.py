@@ -207,13 +207,19 @@ class _Visit:
 
     @property
     def _worker(self) -> str:
-        return next(filter(self._place.is_worker, self._place.room.remote_participants))
+        """Its identity. Raises AvatarLostError if it has left."""
+        worker = next(filter(self._place.is_worker, self._place.room.remote_participants), None)
+        if worker is None:
+            raise _lost(LossReason.WORKER_LEFT)
+        return worker
 
     async def _try_deliveries(self, witness: Witness, phrase: bytes) -> None:
         findings, patience, place = self._findings, self._patience, self._place
-        findings.answers_rpc = await clear_buffer(place.room, self._worker)
+        # Before it is told to be silent.
         await witness.wait_for_quiet(0.8, patience.quiet)
         findings.spoke_unasked = witness.audible
+        findings.answers_rpc = await clear_buffer(place.room, self._worker)
+        await witness.wait_for_quiet(0.5, patience.quiet)
         for kind in place.kinds:
             self._check()
             try:
@@ -229,10 +235,13 @@ class _Visit:
     def _check(self) -> None:
         """Raises what ends the examination."""
         if self._losses:
-            raise AvatarLostError(
-                f"The avatar was lost in the middle of the examination ({self._losses[0]}).",
-                reason=self._losses[0],
-            )
+            raise _lost(self._losses[0])
+
+
+def _lost(reason: LossReason) -> AvatarLostError:
+    return AvatarLostError(
+        f"The avatar was lost in the middle of the examination ({reason}).", reason=reason
+    )
 
 
 async def try_beside(
