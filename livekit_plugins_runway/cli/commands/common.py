@@ -156,6 +156,7 @@ def confirm(settings: Settings, question: str, yes: bool) -> None:
     try:
         agreed = typer.confirm(question, err=True)
     except typer.Abort:
+        typer.echo(err=True)  # after the question
         raise ConfigurationError("Nobody is there to be asked: pass --yes.") from None
     if not agreed:
         settings.output.note("Nothing was done.")

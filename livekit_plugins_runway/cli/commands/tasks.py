@@ -206,7 +206,8 @@ def _show(settings: Settings, task: TaskInfo, files: Sequence[Path]) -> None:
     if settings.output.as_json:
         settings.output.json(told)
     else:
-        settings.output.fields({**told, "output": None})
+        told.pop("output", None)
+        settings.output.fields(told)
         for address in [] if files else task.output:
             settings.output.line(address)
 
