@@ -178,6 +178,21 @@ def test_the_image_installs_what_was_locked_and_the_plugin_by_its_file_alone() -
             assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), wanted
 
 
+@pytest.mark.parametrize(
+    ("file", "time"),
+    [
+        ("kubernetes.yaml", r"terminationGracePeriodSeconds: (\d+)"),
+        ("compose.yaml", r"stop_grace_period: (\d+)s"),
+    ],
+)
+def test_who_stops_the_agent_waits_until_its_last_call_has_ended(file: str, time: str) -> None:
+    longest = re.search(r"^LONGEST_CALL = (\d+)", (CLOUD / "agent.py").read_text(), re.MULTILINE)
+    granted = re.search(time, (CLOUD / file).read_text())
+    assert longest
+    assert granted
+    assert int(granted[1]) >= int(longest[1]) + 30
+
+
 def test_agent_and_dispatch_agree_on_the_name(dispatch: ModuleType) -> None:
     [name] = re.findall(r'^AGENT_NAME = "(.*)"', (CLOUD / "agent.py").read_text(), re.MULTILINE)
     assert name == dispatch.AGENT_NAME
