@@ -10,7 +10,7 @@ import pytest
 
 from livekit_plugins_runway.serve.openapi import document
 from livekit_plugins_runway.serve.options import ServeOptions
-from tests.support.serving import FRONT_END, SESSIONS, TOKEN, served
+from tests.support.serving import FRONT_END, SESSIONS, TOKEN, quick, served
 
 UUID = "0f7a6a1e-93c1-4b43-9d2b-0d1b6b2f6a11"
 PRESET = {"type": "runway-preset", "presetId": "influencer"}
@@ -70,7 +70,7 @@ async def test_each_schema_that_it_names_is_in_it_and_each_route_too() -> None:
 async def test_what_a_front_end_may_send_is_what_is_taken(
     body: dict[str, Any], right: bool
 ) -> None:
-    async with served() as server:
+    async with served(quick(custom_avatars=(UUID,))) as server:
         told = (await server.call("GET", "/openapi.json")).body
         valid = jsonschema.Draft202012Validator(schema_of(told, FRONT_END)).is_valid(body)
         answer = await server.post(FRONT_END, body)
@@ -97,7 +97,7 @@ async def test_what_a_front_end_may_send_is_what_is_taken(
 async def test_what_runways_own_call_may_send_is_what_is_taken(
     body: dict[str, Any], right: bool
 ) -> None:
-    async with served() as server:
+    async with served(quick(custom_avatars=(UUID,))) as server:
         told = (await server.call("GET", "/openapi.json")).body
         valid = jsonschema.Draft202012Validator(schema_of(told, SESSIONS)).is_valid(body)
         answer = await server.post(SESSIONS, body)
