@@ -16,8 +16,9 @@ another name that Runway's tools use."""
 
 
 def checked_base_url(base_url: str) -> str:
-    """Without a slash at the end, and without the `/v1` that each path begins with: others count it
-    to the address."""
+    """Remove a slash at the end, and `/v1`: each path begins with it here, but other tools count it
+    as part of the address.
+    """
     address = base_url.strip()
     if fault := _fault_of(address):
         # The value is not shown: a password may be in it.
@@ -45,7 +46,7 @@ def checked_upload_url(address: str, base_url: str) -> str:
 
 
 def _fault_of(address: str) -> str:
-    """What is wrong with the address of a service; "" if nothing is."""
+    """Describes what is wrong with the address of a service; "" if nothing is."""
     if not address.isprintable() or " " in address:
         return "has a blank or a control character in it"
     try:
@@ -67,7 +68,9 @@ def _fault_of(address: str) -> str:
 
 
 def _can_be_looked_up(parts: SplitResult) -> bool:
-    """Names beyond ASCII are left to who looks them up: their rules have changed over the years."""
+    """Names beyond ASCII are not checked here, because their rules have changed over the years; the
+    resolver does that.
+    """
     try:
         host = parts.hostname or ""
         if host.isascii():

@@ -1,5 +1,6 @@
-"""What an answer of Runway's means: its JSON, the error for one that is no success, and how long it
-asks to wait. Pure; the texts that come in must hold no secret."""
+"""Decodes Runway's answers: their JSON, the error for one that is no success, and how long it asks
+to wait. Pure; the given texts must hold no secret.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +26,19 @@ from ..errors import (
 )
 
 _LONGEST_ASKED = 86_400.0
-"""Seconds; a longer `Retry-After` is taken for this."""
+"""Seconds; a longer `Retry-After` is shortened to this."""
 _LONGEST_TEXT = 500
 _DEEPEST = 64
-"""Levels of JSON. What Runway sends has less than ten."""
+"""Maximum levels of JSON. Runway's answers have less than ten."""
 _NO_CREDITS = re.compile(r"(not|n't|insufficient|out of|no)\b.*\bcredits?\b", re.I | re.S)
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,200})", re.I)
 _DAILY_LIMIT = re.compile(r"\bdaily\b", re.I)
 
 
 def parsed(text: str) -> tuple[object, str]:
-    """The value, and ""; or the text, and what is wrong. Without an error: that would quote it."""
+    """Returns the value and "", or the text and what is wrong with it. Raises no error, because its
+    message would quote the text.
+    """
     deep = "", f"is nested more than {_DEEPEST} levels deep"
     try:
         value: object = json.loads(text)
@@ -142,14 +145,15 @@ def _hint(kind: type[RequestError], status: int, operation: Operation) -> str | 
 
 
 def _told(text: str) -> str:
-    """Of a page that has a title no more than that: all that a person can read of it."""
+    """The title of an HTML page, if it has one: the only part of it that helps a reader."""
     title = _TITLE.search(text) if text.lstrip().startswith("<") else None
     return f"a page, {title[1].strip()!r}" if title else text
 
 
 def _hint_elsewhere(kind: type[RequestError], status: int) -> str | None:
-    """For an answer that is no JSON, as all of Runway's own are. What a gateway before Runway says
-    of its load (429, 5xx) is none either."""
+    """The hint for an answer that is not JSON, as Runway's own answers are. Not for 429 and 5xx,
+    which a gateway in front of Runway may send without JSON.
+    """
     if kind not in (RequestRejectedError, ForbiddenError, NotFoundError) and status != 501:
         return None
     return (
@@ -186,13 +190,14 @@ def one_line(text: object) -> str:
 
 
 def seconds_to_wait(value: str | None) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or an HTTP date; None for none that
-    makes sense."""
+    """Seconds from a Retry-After header, which holds seconds or an HTTP date; None if it cannot be
+    parsed.
+    """
     if value is None:
         return None
     try:
         seconds = float(value) if value.strip().isdecimal() else _until(value)
-    except Exception:  # noqa: BLE001  what the parser of dates may raise is not documented
+    except Exception:  # noqa: BLE001  the exceptions of the date parser are not documented
         return None
     return min(max(0.0, seconds), _LONGEST_ASKED)
 

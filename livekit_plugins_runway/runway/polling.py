@@ -1,4 +1,4 @@
-"""Asking Runway again until something is as it is waited for."""
+"""Polls Runway until a condition holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Pace:
-    """When to ask. Seconds.
+    """The intervals of polling, in seconds.
 
     Attributes:
         first: between the first polls.
@@ -49,10 +49,8 @@ async def poll(
     timeout: float,
     too_late: Callable[[], RunwayException],
 ) -> _T:
-    """The first answer that `is_over`.
-
-    A poll that fails for a reason that may pass (5xx, 408, 429, no answer, one that makes no sense)
-    is no end.
+    """Returns the first answer that `is_over`. A poll that fails for a temporary reason (5xx, 408,
+    429, no answer, one that cannot be understood) does not end the wait.
 
     Args:
         is_over: may raise what ends the wait; a `ProtocolError` counts as a poll that failed.
@@ -92,8 +90,9 @@ async def poll(
 
 
 def _may_pass(error: RunwayException, waited: float, unknown_for: float) -> bool:
-    """Whether it may be there all the same, when a poll of it fails in this way after so many
-    seconds of waiting for it."""
+    """True if the resource may exist although a poll fails in this way after so many seconds of
+    waiting.
+    """
     if isinstance(error, NotFoundError):
         return waited < unknown_for
     if isinstance(error, RequestRejectedError):

@@ -1,4 +1,4 @@
-"""What all bodies of Runway's API have in common: how strict a request is, how tolerant an answer.
+"""The base of all bodies of Runway's API: strict for requests, tolerant for answers.
 
 Requests refuse unknown fields, because Runway refuses them too. Answers tolerate fields they do not
 know. Both are immutable, and never show a value that was given in the text of a validation error.
@@ -29,7 +29,9 @@ from .._common.text import one_line
 
 _MOST_ISSUES, _LONGEST_TEXT, _DEEPEST = 5, 1000, 16
 _UTF_16 = codecs.lookup("utf-16-le")
-"""Python imports it where it is first asked for, which would hold up the first call's start."""
+"""Imported now, because Python would import it at its first use, which would delay the start of the
+first call.
+"""
 UUID4 = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$"
 
 
@@ -83,7 +85,7 @@ class WireResponse(BaseModel):
 
 
 def as_text(value: object) -> str | None:
-    """Text or a number as text that can be printed; None for anything else."""
+    """Text or a number as printable text; None for anything else."""
     match value:
         case bool():
             return None
@@ -94,19 +96,20 @@ def as_text(value: object) -> str | None:
 
 
 def as_id(value: object) -> object:
-    """A number is as good as a text."""
+    """Accepts a number instead of text."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Shown = Annotated[str | None, BeforeValidator(as_text)]
-"""Only shown to people: whatever it is, it stops nothing."""
+"""Shown to people only, so any value is accepted."""
 Text = Annotated[str, BeforeValidator(lambda value: as_text(value) or "")]
 
 
 def explain(error: ValidationError) -> str:
-    """What is wrong, on one line and without the values that were given (they may be secret): the
-    first `_MOST_ISSUES`, in at most `_LONGEST_TEXT` characters, all of them printable. Names of
-    fields are the sender's."""
+    """The validation errors on one line, without the given values (they may be secret): the first
+    `_MOST_ISSUES`, in at most `_LONGEST_TEXT` characters, all of them printable. Names of fields
+    are the sender's.
+    """
     issues = error.errors(include_input=False, include_url=False, include_context=False)
     told = [
         f"{'.'.join(map(str, issue['loc'][:_DEEPEST])) or 'value'}: "

@@ -1,4 +1,4 @@
-"""Which faults meet which session: switched on by a test, used up by the simulator."""
+"""Assigns faults to sessions: ordered by a test, consumed by the simulator."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whether speech arrives as loud as it was said: level, clipped samples, clicks.
+"""Compares the loudness of received speech with what was said: level, clipped samples, clicks.
 
-A recording may be late, and stretched or cut by a receiver that waits for packets; what was said is
-looked for around the place where it should be. Made for recordings of one utterance.
+A recording may be late, and stretched or cut by a receiver that waits for packets, so the speech is
+searched around its expected place. Made for recordings of one utterance.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Levels:
-    """What is heard next to what was said."""
+    """The comparison of a recording with what was said."""
 
     loudest_db: float
     """The largest excess of 100 ms over what was said around that place; negative if there is
@@ -129,10 +129,11 @@ def _expected(want: _Floats, got: _Floats) -> tuple[_Floats, _Floats]:
     """The highest and the lowest level that was said around the place of each window of `got`."""
     places = _places(want, got)
     highs, lows = _around(want, _AROUND_LOUD).max(axis=1), _around(want, _AROUND).min(axis=1)
-    # What is late after a hole may be taken for what lies beyond the end: it is held to the end.
+    # Sound that is late after a hole may be matched beyond the end; compare it with the end
+    # instead.
     inner = np.clip(places, _AROUND_LOUD, max(_AROUND_LOUD, len(want) - 1 - _AROUND_LOUD))
     high, low = _at(highs, inner + _AROUND_LOUD), _at(lows, places + _AROUND)
-    # What sounds where nothing was said is late, or there twice; that is not its level.
+    # Sound where nothing was said is late, or repeated; that is no fault of its level.
     return np.where(high > _SILENT, high, want.max(initial=0.0)), low
 
 

@@ -1,4 +1,4 @@
-"""What a simulated Runway does: its limits, its timers, and what goes wrong on purpose.
+"""Options of a simulated Runway: limits, timers, and faults.
 
 Every default has a source, named in brackets:
 
@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 Stage = Literal["before_effect", "after_effect"]
-"""Where a REST call goes wrong: before what it asks for is done, or after, when only the answer
-is lost."""
+"""When a REST call fails: before its effect, or after it, when only the answer is lost."""
 
 CallName = Literal["create", "get", "delete", "consume", "connect_backend"]
 STRICT = {"extra": "forbid"}
@@ -34,7 +33,7 @@ class Speech(enum.StrEnum):
     CONVERSATION = "conversation"
     """Does not speak what it hears: when the user pauses it answers with words of its own."""
     SILENT = "silent"
-    """Shows a face, and neither says nor answers anything."""
+    """Shows video, and says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ class Faults:
     rpc_delay: float = 0.0
     """The worker answers RPC, and sends its own, this many seconds late."""
     rpc_ignore: bool = False
-    """`lk.clear_buffer` is registered, obeyed by nobody and never answered."""
+    """`lk.clear_buffer` is registered, but ignored and never answered."""
     lost_playback_finished: int = 0
     """How many of the next `lk.playback_finished` are not sent."""
     duplicate_playback_finished: int = 0
@@ -98,8 +97,8 @@ class Faults:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerManners:
-    """How the avatar worker behaves in one kind of room, in ways that nobody outside of Runway
-    knows. The defaults are those for which there is evidence. Seconds of wall clock.
+    """How the avatar worker behaves in one kind of room, where Runway's own is not documented. The
+    defaults are those for which there is evidence. Seconds of wall clock.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = STRICT
@@ -113,7 +112,9 @@ class WorkerManners:
     greeting: bytes | None = field(default=None, repr=False)
     """What it says by itself with its first picture, in the same format."""
     pace: float = 1.0
-    """It repeats the words so much faster, with a voice that is so much higher: another one."""
+    """It repeats the words faster by this factor, with a voice that is higher by the same
+    factor.
+    """
     keeps_back: float = 0.0
     """Seconds of a segment that it keeps until more comes, or the segment is complete."""
     publish_audio: bool = True

@@ -1,4 +1,4 @@
-"""A user who joins the agent's room as an app would, and remembers what was heard, seen and read.
+"""A user who joins the agent's room as an app would, and records what was heard, seen and read.
 
 Everything carries the time at which it reached the user, on the clock of `time.monotonic()`.
 """
@@ -42,7 +42,7 @@ class FrameSeen:
 
 @dataclass
 class _Ears:
-    """What is known of one audio track."""
+    """The record of one audio track."""
 
     identity: str
     timeline: AudioTimeline
@@ -52,9 +52,8 @@ class _Ears:
 class SimulatedUser:
     """Joins a room with a silent microphone, subscribes to everything, and keeps a record.
 
-    Use it as an async context manager. What is heard and seen is that of `listen_to`; without it,
-    that of the participants who publish on behalf of an agent, and as long as there are none, that
-    of the agents.
+    Use it as an async context manager. It records the participants in `listen_to`; without it,
+    those who publish on behalf of an agent; if there are none, the agents.
 
     Args:
         url: the LiveKit server, `ws://` or `wss://`.
@@ -131,7 +130,7 @@ class SimulatedUser:
 
     @property
     def room(self) -> rtc.Room:
-        """The user's own connection, for what this class has no verb for."""
+        """The user's own connection, for anything that this class has no method for."""
         return self._room
 
     @property

@@ -1,1 +1,1 @@
-"""The simulated avatar worker: what it hears, says and shows."""
+"""The simulated avatar worker."""

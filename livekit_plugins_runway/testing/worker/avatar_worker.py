@@ -1,4 +1,4 @@
-"""Runway's participant that renders, played by a real participant on a real LiveKit server."""
+"""Simulates Runway's avatar worker, as a real participant on a real LiveKit server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .speech import EchoVoice, SegmentVoice
 _RPC_TRIES = 3
 _RPC_RETRY_DELAY = 0.1
 _RPC_ROUND_TRIP = 7.0
-"""Seconds that the SDK takes off what a call is given, for the way there and back."""
+"""Seconds that the SDK subtracts from a call's time-out for the round trip."""
 
 
 Args = TypeVarTuple("Args")
@@ -60,11 +60,12 @@ def from_any_thread(
 
 
 class AvatarWorker:
-    """Joins a room, publishes a face and a voice, and speaks what it is given until it leaves.
+    """Joins a room, publishes video and voice, and speaks what it is sent until it leaves.
 
     The protocol is that of livekit-agents 1.8.9 (`voice/avatar/_datastream_io.py`), from the side
-    of the avatar. It obeys one participant, the speaker: that of the identity given, else
-    whichever agent speaks first."""
+    of the avatar. It obeys one participant, the speaker: the one with the given identity, else the
+    first agent that speaks.
+    """
 
     def __init__(
         self,
@@ -336,7 +337,7 @@ class AvatarWorker:
                     await asyncio.sleep(_RPC_RETRY_DELAY)
 
     def _listener(self) -> str | None:
-        """Whom to tell; `None` when there is nobody."""
+        """The participant to report to; `None` if there is none."""
         with contextlib.suppress(StopIteration):
             return next(
                 identity

@@ -135,7 +135,7 @@ class Answer:
 
 
 class Deaf:
-    """Nothing reaches it."""
+    """Takes no speech."""
 
     def attend(self, room: rtc.Room) -> None: ...
 
@@ -200,7 +200,9 @@ class Microphone:
             try:
                 async with contextlib.aclosing(stream):
                     async for event in stream:
-                        if track in self._gone:  # it may be another one's sound (livekit 1.1.21)
+                        if (
+                            track in self._gone
+                        ):  # it may be the sound of another track (livekit 1.1.21)
                             break
                         self._hear(np.frombuffer(event.frame.data, np.int16))
             finally:
