@@ -306,9 +306,16 @@ class DirectConnection:
         if self._opened is None or not self._opened.watch.present:
             return
         watch = self._opened.watch
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await watch.gone.wait()
+        # Front ends show the first worker that they find, which is this one until it has left.
+        retiring = asyncio.create_task(
+            self._credentials.retire(self._identity), name="runway_retire_worker"
+        )
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await watch.gone.wait()
+        finally:
+            await cancel_and_wait(retiring)
         if watch.present:
             await self._credentials.remove(self._identity)
 

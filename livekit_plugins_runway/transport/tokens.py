@@ -161,6 +161,22 @@ class RoomCredentials:
                     extra={"lk.pii.identity": identity, "error": type(error).__name__},
                 )
 
+    async def retire(self, identity: str) -> None:
+        """Have front ends show this participant no more: it speaks for no agent from now on, but for
+        itself. Without the attribute, they would take it for an agent. Takes 2 s at most, and does
+        not raise.
+        """
+        request = api.UpdateParticipantRequest(
+            room=self.room, identity=identity, attributes={ATTRIBUTE_PUBLISH_ON_BEHALF: identity}
+        )
+        try:
+            async with self._api() as livekit:
+                await livekit.room.update_participant(request)
+        except _SERVER_ERRORS as error:
+            if not _is_not_found(error):
+                told = {"lk.pii.identity": identity, "error": type(error).__name__}
+                logger.debug("an avatar worker is shown until it has left", extra=told)
+
     async def is_taken(self, identity: str) -> bool:
         """True if another agent's avatar, or any other participant, is in the room with this
         identity. Asks the server; takes 2 s at most, and does not raise. False if the server does

@@ -46,6 +46,8 @@ OTHER = ToneScript(4, offset=40)
 RESTART = RecoveryOptions(session_cap=None, backoff=0.2)
 NO_RETRY = APIConnectOptions(max_retry=0, timeout=5.0)
 FIRST, SECOND = WORKERS[:2]
+ON_BEHALF = "lk.publish_on_behalf"
+"""By this attribute front ends find whose picture to show."""
 TTL = worker_token_ttl(60.0, 30.0)
 
 
@@ -304,6 +306,25 @@ async def test_a_swap_shows_the_new_avatar_and_ends_the_old_one(
         await call.avatar.swap_avatar(preset_id="cat-character")
         assert call.runway.create_body["avatar"]["presetId"] == "cat-character"
         assert call.avatar.avatar_identity == SECOND
+        await until_gone(call, FIRST)
+
+
+async def test_front_ends_show_the_new_worker_although_the_old_one_is_slow_to_leave(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server, **DIRECT) as call:
+        await call.start()
+        await call.until(AvatarState.LIVE)
+        call.runway.freeze()  # it leaves when it is put out, 2 s after END_CALL
+        await call.avatar.swap_avatar(preset_id="cat-character")
+
+        def shown() -> list[str]:
+            others = call.user.room.remote_participants.values()
+            return [p.identity for p in others if p.attributes.get(ON_BEHALF) == "agent"]
+
+        await call.user.wait_until(lambda: shown() == [SECOND], 5.0)
+        old = call.user.room.remote_participants[FIRST]
+        assert ON_BEHALF in old.attributes  # without it, it would be taken for an agent
         await until_gone(call, FIRST)
 
 
