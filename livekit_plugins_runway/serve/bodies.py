@@ -23,6 +23,8 @@ from .refusals import Refused
 _RUNWAYS_DEFAULT = 300
 _DEEPEST = 32
 """Levels of a body; a tool's parameter begins in the fifth."""
+_MOST_VALUES = 4000
+"""In its lists and objects: twice what 20 tools with 20 described parameters each have."""
 _FRONT_END_FIELDS = ("avatarId", "maxDuration", "personality", "startScript", "tools")
 
 
@@ -55,14 +57,18 @@ def parse_json(content: bytes) -> dict[str, Any]:
         raise Refused(400, "The body is not valid JSON.") from None
     if not isinstance(body, dict):
         raise Refused(400, f"The body must be a JSON object, not {type(body).__name__}.")
-    if _is_too_deep(body):
-        raise Refused(400, f"The body is nested deeper than {_DEEPEST} levels.")
     return body
 
 
-def _is_too_deep(body: dict[str, Any]) -> bool:
+def _check_size(body: dict[str, Any]) -> None:
+    """Each value may be wrong in several ways, of which pydantic makes a list: that of one body
+    would hold up everybody else's."""
     level: list[Any] = [body]
+    values = 0
     for _ in range(_DEEPEST):
+        values += sum(map(len, level))
+        if values > _MOST_VALUES:
+            raise Refused(400, f"The body holds more than {_MOST_VALUES} values.")
         level = [
             inner
             for outer in level
@@ -70,8 +76,8 @@ def _is_too_deep(body: dict[str, Any]) -> bool:
             if isinstance(inner, dict | list)
         ]
         if not level:
-            return False
-    return True
+            return
+    raise Refused(400, f"The body is nested deeper than {_DEEPEST} levels.")
 
 
 class Bodies:
@@ -121,6 +127,7 @@ class Bodies:
         return self._checked({"model": "gwm1_avatars", **body})
 
     def _checked(self, fields: dict[str, Any]) -> CreateRealtimeSession:
+        _check_size(fields)
         if (null := _null_at(fields)) is not None:
             raise Refused(400, f"{null} is null: leave it out instead.")
         try:

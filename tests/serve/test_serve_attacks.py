@@ -46,9 +46,32 @@ def test_what_is_wrong_in_a_nested_body_is_said_in_a_few_words(depth: int, width
 
 def test_a_body_that_is_nested_too_deep_is_refused_before_it_is_looked_at() -> None:
     with pytest.raises(Refused, match="deeper than 32"):
-        parse_json(json.dumps(nested(40, 3)).encode())
+        Bodies([], 300).as_for_runway(nested(40, 3))
     with pytest.raises(Refused, match="not valid JSON"):
         parse_json(b"[" * 100_000)
+
+
+@pytest.mark.parametrize("wrong", [1, {}, {"a": 1}, {f"{i:x}": 1 for i in range(9000)}])
+def test_a_body_with_very_many_values_is_refused_before_it_is_looked_at(wrong: Any) -> None:
+    bodies = Bodies(["influencer"], 300)
+    tools = [wrong] * (1 if isinstance(wrong, dict) and len(wrong) > 1 else 9000)
+    for refuse in (bodies.as_for_runway, bodies.for_front_end):
+        with pytest.raises(Refused, match="more than 4000 values"):
+            refuse({"tools": tools})
+
+
+def test_as_many_tools_and_parameters_as_runway_takes_are_not_too_many() -> None:
+    parameters = [
+        {"type": "string", "name": f"p{number}", "description": "d", "enum": ["a", "b"]}
+        for number in range(20)
+    ]
+    tools = [
+        {"type": "client_event", "name": f"t{number}", "description": "d", "parameters": parameters}
+        for number in range(20)
+    ]
+    request = Bodies([], 300).as_for_runway({**CREATE, "tools": tools})
+    assert request.tools is not None
+    assert len(request.tools) == 20
 
 
 def test_a_number_that_is_none_is_the_callers_fault() -> None:

@@ -241,7 +241,9 @@ async def test_no_secret_is_in_an_answer_of_no_business_with_it_nor_in_any_log(
 
 
 @pytest.mark.parametrize("request_line", ["GET /healthz HTTP/1.1", "GET /x HTTP/1.1", "\x00 ?"])
-async def test_no_answer_tells_versions(request_line: str) -> None:
+async def test_no_answer_tells_versions_and_no_log_a_traceback(
+    request_line: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with served() as server:
         host, port = server.rest.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -252,3 +254,4 @@ async def test_no_answer_tells_versions(request_line: str) -> None:
         assert "Server: runway-avatar\r\n" in head
         assert "aiohttp" not in answer
         assert json.loads(body)
+    assert not [record for record in caplog.records if record.exc_info]

@@ -64,6 +64,7 @@ async def test_sessions_answers_refusals_and_connections_are_counted() -> None:
 
 
 async def test_mcp_calls_are_counted_too() -> None:
+    pytest.importorskip("mcp")
     async with served(metrics="0", mcp=True, token=TOKEN) as server:
         async with server.http.post(server.mcp, json={}) as answer:
             assert answer.status == 401
@@ -73,6 +74,7 @@ async def test_mcp_calls_are_counted_too() -> None:
 
 
 async def test_they_are_on_no_port_that_callers_use() -> None:
+    pytest.importorskip("mcp")
     async with served(metrics="0", mcp=True) as server:
         for url in (server.rest, server.mcp.removesuffix("/mcp")):
             async with server.http.get(f"{url}/metrics") as answer:

@@ -39,11 +39,12 @@ if os.environ.get("SCHEMATHESIS_FULL"):
 @pytest.mark.timeout(600 if os.environ.get("SCHEMATHESIS_FULL") else 60)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
 async def test_every_answer_is_as_described(run: list[str], tmp_path: Path) -> None:
-    # Nobody's room is joined, and nothing waits for room or credits.
+    # Nobody's room is joined, nothing waits for room or credits, every avatar is there.
     generous = quick(
         concurrency=10_000,
         daily_quota=100_000,
         credits=10_000_000,
+        custom_avatars=None,
         faults=Faults(worker_never_joins=True),
     )
     at_once = Pace(first=0.01, slowest=0.02, steady_for=2.0, unknown_for=5.0)

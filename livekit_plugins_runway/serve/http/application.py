@@ -11,6 +11,7 @@ from typing import cast
 
 from aiohttp import hdrs, web
 
+from ...log import logger
 from .connections import Connections
 
 _SERVER = "runway-avatar"
@@ -66,8 +67,15 @@ class _Http(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What is answered where no route was asked: as all else here, and without versions."""
-        super().handle_error(request, status, exc, message)
-        error = "The request is not valid HTTP." if status < 500 else "This server has failed."
+        if status >= 500:
+            super().handle_error(request, status, exc, message)
+            error = "This server has failed."
+        else:
+            # aiohttp would write a traceback into the log for whoever sends a stray byte.
+            if request.writer.output_size > 0:
+                raise ConnectionError("part of another answer was sent already")
+            error = "The request is not valid HTTP."
+            logger.info("what came on a connection is no HTTP", extra={"status": status})
         headers = {hdrs.SERVER: _SERVER}
         answer = web.json_response({"error": error}, status=status, headers=headers)
         answer.force_close()
