@@ -16,7 +16,7 @@ help:
 	@echo "make bench-speech  latency, barge-in and failover of the voice: figures, in about 20 minutes"
 	@echo "make bench-ear  how well the sink hears whether an avatar says what it was told; no server needed"
 	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"
-	@echo "make test-page  the demo's page in Chromium (Debian, Ubuntu: apt install chromium)"
+	@echo "make test-page  the demo's page and front ends of others in Chromium (Debian, Ubuntu: apt install chromium)"
 	@echo "make check   style, types and the quick tests that need no server; under a minute"
 	@echo "make lint    style, layers of imports, types; make types: the types alone"
 	@echo "make format  put the style right, where ruff can"
@@ -45,7 +45,7 @@ bench-speech: provision
 bench-ear: setup
 	@$(PYTHON) -m bench.ear $(ARGS)
 
-# The demo's page in a real Chromium: on your machine, never in CI.
+# The demo's page, and front ends of others, in a real Chromium: on your machine, never in CI.
 test-page: provision
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[browser]"
 	@$(PYTHON) -m pytest -m browser $(ARGS)

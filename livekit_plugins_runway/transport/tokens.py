@@ -162,9 +162,9 @@ class RoomCredentials:
                 )
 
     async def retire(self, identity: str) -> None:
-        """Have front ends show this participant no more: it speaks for no agent from now on, but for
-        itself. Without the attribute, they would take it for an agent. Takes 2 s at most, and does
-        not raise.
+        """Have front ends show this participant no more: from now on it speaks for itself, and for
+        no agent. Without the attribute, they would take it for an agent. Takes 2 s at most, and
+        does not raise.
         """
         request = api.UpdateParticipantRequest(
             room=self.room, identity=identity, attributes={ATTRIBUTE_PUBLISH_ON_BEHALF: identity}

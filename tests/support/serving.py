@@ -13,6 +13,7 @@ import aiohttp
 from livekit_plugins_runway.serve.options import ServeOptions
 from livekit_plugins_runway.serve.server import run
 from livekit_plugins_runway.testing import Faults, RunwaySimulator, SimulatorOptions
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 
 TOKEN = "a-token-for-callers-0123456789"
 FRONT_END = "/api/avatar/session"
@@ -73,14 +74,28 @@ async def served(
     *,
     faults: Faults | None = None,
     mcp: bool = False,
+    livekit: LiveKitServer | None = None,
     **options: Any,
 ) -> AsyncIterator[Served]:
-    """A running server; at the end nothing of what nobody got may be left at Runway."""
+    """A running server; at the end nothing of what nobody got may be left at Runway.
+
+    Args:
+        livekit: where Runway's rooms and workers are; None: nowhere.
+    """
+    rooms: dict[str, Any] = (
+        {}
+        if livekit is None
+        else {
+            "livekit_url": livekit.url,
+            "livekit_api_key": livekit.api_key,
+            "livekit_api_secret": livekit.api_secret,
+        }
+    )
     stop = asyncio.Event()
     ready: asyncio.Future[tuple[str | None, ...]] = asyncio.get_running_loop().create_future()
     settings = ServeOptions(port=0, mcp_port=0 if mcp else None, **options)
     async with (
-        RunwaySimulator(options=simulator or quick()) as runway,
+        RunwaySimulator(options=simulator or quick(), **rooms) as runway,
         aiohttp.ClientSession() as http,
     ):
         if faults is not None:
