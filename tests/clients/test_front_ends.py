@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from livekit import api, rtc
+from livekit.agents.types import ATTRIBUTE_PUBLISH_ON_BEHALF
 
 from livekit_plugins_runway import AvatarState, RecoveryOptions
 from livekit_plugins_runway.testing import SimulatorOptions, Speech, WorkerManners
-from livekit_plugins_runway.testing.livekit_server import LiveKitServer
+from livekit_plugins_runway.testing.livekit_server import LiveKitServer, ParticipantKind
 from livekit_plugins_runway.testing.tones import ToneScript
 from tests.support.call import DIRECT, QUICK, RATE, WORKERS, Call, calling
 from tests.support.front_ends import FrontEnd, bundled, missing, opened, page_server
@@ -204,6 +206,44 @@ async def test_with_auto_the_hooks_follow_to_the_other_transport(
         began = await so_far(page)
         await call.say(ToneScript(6))
         assert longest(await after(page, began), heard_elsewhere) < 0.3
+
+
+@pytest.mark.parametrize("kind", ["agent", "standard"])
+async def test_the_hooks_take_nobody_for_the_avatar_who_is_not_of_kind_agent(
+    livekit_server: LiveKitServer, folder: Path, kind: ParticipantKind
+) -> None:
+    """Why the token that Runway is given is of this kind: docs/security.md."""
+    name, agent, worker = f"kind-{kind}", rtc.Room(), rtc.Room()
+    await agent.connect(livekit_server.url, livekit_server.token(name, "agent", kind="agent"))
+    keys = livekit_server.api_key, livekit_server.api_secret
+    token = api.AccessToken(*keys).with_identity("worker").with_kind(kind)
+    token = token.with_attributes({ATTRIBUTE_PUBLISH_ON_BEHALF: "agent"})
+    grants = api.VideoGrants(room_join=True, room=name)
+    await worker.connect(livekit_server.url, token.with_grants(grants).to_jwt())
+    voice = rtc.AudioSource(RATE, 1)
+    track = rtc.LocalAudioTrack.create_audio_track("voice", voice)
+    microphone = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+    await worker.local_participant.publish_track(track, microphone)
+    speaking = asyncio.create_task(speak(voice))
+    viewer = livekit_server.token(name, "viewer")
+    try:
+        async with (
+            page_server(folder) as origin,
+            opened(origin, mode="hooks", server=livekit_server.url, token=viewer) as page,
+        ):
+            await page.until("s.agent && s.level > 0.01")
+            audio = "worker" if kind == "agent" else None
+            assert (await page.samples())[-1]["audio"] == audio
+    finally:
+        speaking.cancel()
+        await asyncio.wait({speaking})
+        await asyncio.gather(voice.aclose(), worker.disconnect(), agent.disconnect())
+
+
+async def speak(voice: rtc.AudioSource) -> None:
+    while True:
+        for frame in ToneScript(12).frames(RATE, 20):
+            await voice.capture_frame(frame)
 
 
 def recovery_for(change: str) -> RecoveryOptions:
