@@ -20,7 +20,8 @@ from livekit_plugins_runway.testing import SimulatorOptions, Speech, WorkerManne
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer, ParticipantKind
 from livekit_plugins_runway.testing.tones import ToneScript
 from tests.support.call import DIRECT, QUICK, RATE, WORKERS, Call, calling
-from tests.support.front_ends import FrontEnd, bundled, missing, opened, page_server
+from tests.support.chromium import missing
+from tests.support.front_ends import FrontEnd, bundled, opened, page_server
 from tests.support.serving import FRONT_END, served
 
 pytestmark = [

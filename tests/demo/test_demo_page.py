@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import shutil
 import signal
@@ -18,20 +17,17 @@ from typing import Any
 
 import pytest
 
+from tests.support import chromium
+
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "demo/page/node_modules/livekit-client/dist/livekit-client.umd.js"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 START_TIMEOUT = 120
 PHONE = {"width": 390, "height": 844}
 
 
 def missing() -> str | None:
-    if os.environ.get("CI"):
-        return "never in CI"
-    if CHROMIUM is None:
-        return "there is no Chromium: apt install chromium"
-    if importlib.util.find_spec("playwright") is None:
-        return 'there is no Playwright: pip install -e ".[browser]"'
+    if reason := chromium.missing():
+        return reason
     if not LIBRARY.exists() and shutil.which("npm") is None:
         return "there is neither livekit-client nor npm to fetch it"
     return None
@@ -72,14 +68,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def page(url: str) -> AsyncIterator[Any]:
     """A visitor's browser, before the call. Fails a test in which the page complained."""
-    from playwright.async_api import async_playwright
-
     complaints: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
-        )
+    async with chromium.launched() as browser:
         context = await browser.new_context(viewport={"width": 1280, "height": 960})
         page = await context.new_page()
         page.set_default_timeout(60_000)
@@ -90,7 +80,6 @@ async def page(url: str) -> AsyncIterator[Any]:
         )
         await page.goto(url)
         yield page
-        await browser.close()
     assert complaints == []
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,20 +12,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from tests.support import npm
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-
-
-def missing() -> str | None:
-    """Why there is no browser to test with."""
-    if os.environ.get("CI"):
-        return "never in CI"
-    if CHROMIUM is None:
-        return "there is no Chromium: apt install chromium"
-    if importlib.util.find_spec("playwright") is None:
-        return 'there is no Playwright: pip install -e ".[browser]"'
-    return None
+from tests.support import chromium, npm
 
 
 def bundled(source: Path, scratch: Path) -> Path:
@@ -111,17 +95,10 @@ def _file(path: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
 @asynccontextmanager
 async def opened(origin: str, **query: str) -> AsyncIterator[FrontEnd]:
     """The page in a browser of its own. What it throws fails the test."""
-    from playwright.async_api import async_playwright
-
     thrown: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
-        )
+    async with chromium.launched() as browser:
         page = await browser.new_page()
         page.on("pageerror", lambda error: thrown.append(str(error)))
         await page.goto(f"{origin}/?{urlencode(query)}")
         yield FrontEnd(page)
-        await browser.close()
     assert thrown == []
