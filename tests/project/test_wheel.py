@@ -71,9 +71,8 @@ def test_the_wheel_holds_the_package_and_nothing_of_the_official_one(wheel: Path
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = ROOT / "livekit_plugins_runway"
     modules = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
-    server = {
-        f"livekit_plugins_runway/testing/livekit_server_go/go.{end}" for end in ("mod", "sum")
-    }
+    folder = "livekit_plugins_runway/testing/livekit_server_go"
+    server = {f"{folder}/go.{end}" for end in ("mod", "sum", "txt")}
     alone = {"livekit_plugins_runway_pytest.py", "livekit_plugins_runway/py.typed"}
     assert names == modules | server | alone
     official = {str(path) for path in metadata.files("livekit-plugins-runway") or ()}

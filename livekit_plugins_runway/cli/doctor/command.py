@@ -49,7 +49,7 @@ _DEFAULT_PRESET = "influencer"
 def doctor(
     ctx: typer.Context,
     live: Annotated[
-        bool, typer.Option("--live", help="Also try a real session. Costs about $0.10; asks first.")
+        bool, typer.Option("--live", help="Also try a real session. Costs about $0.20; asks first.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     preset: Preset = None,
