@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CALL = """
 import asyncio, sys
 from livekit_plugins_runway.testing.tones import ToneScript
@@ -36,6 +38,7 @@ print(*sorted(set(sys.modules) - loaded))
 """
 
 
+@pytest.mark.slow
 def test_no_module_is_loaded_in_a_call() -> None:
     """`numpy.ma` alone takes 0.1 s, in the middle of the first words."""
     done = subprocess.run(

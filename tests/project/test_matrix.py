@@ -72,6 +72,7 @@ def test_the_counts_of_all_runs_of_a_step_are_added_up(matrix: Any) -> None:
     assert matrix.summary(matrix.QUICK, ["Segmentation fault"]) == "broken off"
 
 
+@pytest.mark.slow
 def test_a_python_that_does_not_exist_is_not_found(matrix: Any) -> None:
     assert matrix.find_python("3.1") is None
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -105,6 +106,7 @@ def test_the_page_says_what_passed_what_failed_and_what_was_not_run(
     assert "abc, 2026-01-01" in page
 
 
+@pytest.mark.slow
 def test_the_page_keeps_what_another_machine_has_run(matrix: Any, tmp_path: Path) -> None:
     elsewhere, here = (matrix.Store(tmp_path / name) for name in ("elsewhere", "here"))
     passed = matrix.Result(True, "1200 passed", "tree", "abc", "2026-01-01")

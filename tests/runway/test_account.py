@@ -99,6 +99,7 @@ async def test_a_file_is_sent_as_a_data_uri(tmp_path: Path) -> None:
         assert sent == f"data:image/png;base64,{base64.b64encode(b'a picture').decode()}"
 
 
+@pytest.mark.slow
 async def test_a_file_that_is_too_large_for_that_is_uploaded_without_the_key(
     tmp_path: Path,
 ) -> None:

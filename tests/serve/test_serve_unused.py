@@ -13,6 +13,8 @@ from livekit_plugins_runway.serve import sessions as sessions_module
 from livekit_plugins_runway.testing import CallFault, Faults, SessionStatus
 from tests.support.serving import SESSIONS, Served, quick, served
 
+pytestmark = pytest.mark.slow  # each waits for a second or more
+
 PRESET = {"type": "runway-preset", "presetId": "influencer"}
 SOON = 0.4
 MUCH_LATER = 1.0
