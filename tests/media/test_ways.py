@@ -108,7 +108,8 @@ assert "livekit_plugins_runway.media.native" not in sys.modules
 from livekit_plugins_runway.media.ways import choose
 print(choose().name, flush=True)
 sys.argv = ["runway-avatar", "--help"]
-sys.modules["livekit_plugins_runway.cli.app"].main()
+from livekit_plugins_runway.cli.__main__ import main
+main()
 """
 
 

@@ -274,7 +274,7 @@ async def test_a_file_that_no_journal_has_written_is_not_followed(
     make(journals / "1-a.jsonl")
     assert await runway.run(journals) == {"mine": "ended"}
     assert files(journals) == ["1-a.jsonl"]
-    assert any("left alone" in record.getMessage() for record in caplog.records)
+    assert any("is ignored" in record.getMessage() for record in caplog.records)
     assert [entry.session_id for entry in look(journals)] == []
 
 
