@@ -22,6 +22,8 @@ from tests.support import chromium
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "demo/page/node_modules/livekit-client/dist/livekit-client.umd.js"
 START_TIMEOUT = 120
+PUT_OUT = "closed unexpectedly"
+"""What LiveKit's client logs as an error when the server ends a tab's call for another one."""
 PHONE = {"width": 390, "height": 844}
 
 
@@ -74,10 +76,12 @@ async def page(url: str) -> AsyncIterator[Any]:
         page = await context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: complaints.append(message.text) if message.type == "error" else None,
-        )
+
+        def on_console(message: Any) -> None:
+            if message.type == "error" and PUT_OUT not in message.text:
+                complaints.append(message.text)
+
+        page.on("console", on_console)
         await page.goto(url)
         yield page
     assert complaints == []
