@@ -10,8 +10,9 @@ from bench.candidates import CANDIDATES
 from bench.pages import Results
 from bench.scores import FIGURES, Summary, cores, summary
 
-_SIZE = (9.0, 4.2)
-_DPI = 110
+# As wide as a phone's screen and twice as dense, so that the letters can be read there, too.
+_SIZE = (4.6, 5.2)
+_DPI = 200
 _COLOURS = ("#8c8c8c", "#1b7837", "#2166ac", "#67a9cf", "#b35806", "#762a83")
 
 
@@ -46,8 +47,8 @@ def _colour(results: Results, name: str) -> str:
 def _latency(axes: Any, results: Results) -> bool:
     """Bars to the median, a line to the 95th percentile."""
     rows = ("speech", "barge_in", "voice", "video")
-    titles = ("speech:\nsay() to heard", "barge-in:\nto silence", "voice:\ncaptured to heard",
-              "picture:\ncaptured to seen")  # fmt: skip
+    titles = ("speech:\nsay()\nto heard", "barge-in:\nto silence", "voice:\ncaptured\nto heard",
+              "picture:\ncaptured\nto seen")  # fmt: skip
     width = 0.8 / max(1, len(results.runs))
     for n, (name, runs) in enumerate(results.runs.items()):
         found = [(place, s) for place, row in enumerate(rows) if (s := summary(row, runs))]
@@ -55,8 +56,13 @@ def _latency(axes: Any, results: Results) -> bool:
               _colour(results, name))  # fmt: skip
     axes.set_xticks(range(len(rows)), titles)
     axes.set_ylabel("ms (bar: p50, line: p95)")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return bool(results.runs)
+
+
+def _legend(axes: Any) -> None:
+    """Under the plot: beside it there is no room."""
+    axes.figure.legend(loc="outside lower left", frameon=False, fontsize=9)
 
 
 def _bars(
@@ -100,8 +106,8 @@ def _added(axes: Any, results: Results) -> bool:
         return False
     axes.axhline(0, color="#444444", linewidth=0.8)
     axes.set_xlabel("run")
-    axes.set_ylabel("ms over the Runway room's own (point: p50, line: p95)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_ylabel("ms over the Runway room's own\n(point: p50, line: p95)")
+    _legend(axes)
     return True
 
 
@@ -118,8 +124,9 @@ def _sessions(axes: Any, results: Results) -> bool:
             color=_colour(results, name),
             label=results.candidates[name].title,
         )
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("sessions in one agent process, all speaking")
     axes.set_ylabel("cores")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return True
