@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, get_args
-from urllib.parse import quote
 
 import typer
 
@@ -19,12 +18,14 @@ from .common import (
     Timeout,
     Wait,
     Yes,
+    at,
     delete,
     media,
     said_of,
     show_list,
     text_or_file,
     uuid,
+    waiting,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def list_avatars(ctx: typer.Context, limit: Limit = None) -> None:
 def get_avatar(ctx: typer.Context, avatar_id: Id) -> None:
     """One of your own avatars."""
     settings = settings_of(ctx)
-    answer = run(send(settings, _request("GET", avatar_id)))
+    answer = run(send(settings, at(PATH, avatar_id)))
     if settings.output.as_json or not isinstance(answer, dict):
         settings.output.json(answer)
     else:
@@ -203,14 +204,7 @@ def wait_for_avatar(ctx: typer.Context, avatar_id: Id, timeout: Timeout = 300.0)
 @avatars.command("delete")
 def delete_avatars(ctx: typer.Context, avatar_ids: Ids, yes: Yes = False) -> None:
     """Delete avatars. Asks first."""
-    delete(
-        ctx,
-        avatar_ids,
-        "avatar",
-        yes,
-        lambda client, one: client.delete_avatar(one),
-        _delete_request,
-    )
+    delete(ctx, avatar_ids, "avatar", yes, lambda client, one: client.delete_avatar(one), PATH)
 
 
 async def _ready(
@@ -223,21 +217,8 @@ async def _ready(
 async def _wait(
     settings: Settings, client: AccountCalls, avatar_id: str, timeout: float
 ) -> AvatarInfo:
-    what = "waiting until the avatar is READY"
-    with settings.output.busy(what) as busy:
-        return await client.wait_until_avatar_ready(
-            avatar_id,
-            timeout=timeout,
-            on_poll=lambda now: busy.update(f"{what}; now it is {now.status}"),
-        )
-
-
-def _request(method: str, avatar_id: str) -> Request:
-    return Request(method, f"{PATH}/{quote(avatar_id, safe='')}")
-
-
-def _delete_request(avatar_id: str) -> Request:
-    return _request("DELETE", avatar_id)
+    with waiting(settings, "waiting until the avatar is READY") as tell:
+        return await client.wait_until_avatar_ready(avatar_id, timeout=timeout, on_poll=tell)
 
 
 def _show(settings: Settings, avatar: AvatarInfo) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, get_args
+from urllib.parse import quote
 
 import typer
 from pydantic import ValidationError
@@ -146,6 +147,31 @@ def show_list(
         settings.output.note("There are none.")
 
 
+def at(path: str, one: str, method: str = "GET") -> Request:
+    """A call about one entry of what is at a path."""
+    return Request(method, f"{path}/{quote(one, safe='')}")
+
+
+def show(settings: Settings, answer: object) -> None:
+    """What Runway says of one entry."""
+    if settings.output.as_json or not isinstance(answer, dict):
+        settings.output.json(answer)
+    else:
+        settings.output.fields(answer)
+
+
+class _HasStatus(Protocol):
+    @property
+    def status(self) -> str: ...
+
+
+@contextmanager
+def waiting(settings: Settings, what: str) -> Iterator[Callable[[_HasStatus], None]]:
+    """Says at a terminal what is waited for, and with the function that it gives, its status."""
+    with settings.output.busy(what) as busy:
+        yield lambda now: busy.update(f"{what}; now it is {now.status}")
+
+
 def confirm(settings: Settings, question: str, yes: bool) -> None:
     """Ask, unless it was agreed to by `--yes`. A no ends the command; where nobody can be asked,
     that is an error."""
@@ -169,12 +195,13 @@ def delete(
     what: str,
     yes: bool,
     call: Callable[[AccountCalls, str], Awaitable[None]],
-    requests: Callable[[str], Request],
+    path: str,
 ) -> None:
-    """Delete each, and say what became of it. The exit code is that of the first failure."""
+    """Delete each of what is at a path, and say what became of it. The exit code is that of the
+    first failure."""
     settings = settings_of(ctx)
     ids = list(dict.fromkeys(ids))
-    preview(settings, *map(requests, ids))
+    preview(settings, *(at(path, one, "DELETE") for one in ids))
     several = f"these {len(ids)} {what}s" if len(ids) > 1 else f"the {what} {ids[0]}"
     confirm(settings, f"Delete {several}? It cannot be taken back.", yes)
     told_each(settings, "deleted", run(_delete(settings, ids, call)))

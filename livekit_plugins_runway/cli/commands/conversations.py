@@ -7,7 +7,6 @@ import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
@@ -17,7 +16,7 @@ from ..files import write
 from ..output import printable
 from ..settings import Settings, settings_of
 from .account import iso
-from .common import Avatar, Ids, Limit, Yes, delete, moment, show_list
+from .common import Avatar, Ids, Limit, Yes, at, delete, moment, show_list
 
 PATH = "/v1/avatar_conversations"
 
@@ -63,7 +62,7 @@ def get_conversation(ctx: typer.Context, conversation_id: ConversationId) -> Non
     """One conversation, with its transcript. With --json also the recording's address, which opens
     the recording to whoever has it, for 24 to 48 hours."""
     settings = settings_of(ctx)
-    answer = run(send(settings, _request(conversation_id)))
+    answer = run(send(settings, at(PATH, conversation_id)))
     if settings.output.as_json:
         settings.output.json(answer)
         return
@@ -113,7 +112,7 @@ def delete_conversations(ctx: typer.Context, conversation_ids: Ids, yes: Yes = F
         "conversation",
         yes,
         lambda client, one: client.delete_conversation(one),
-        lambda one: _request(one, "DELETE"),
+        PATH,
     )
 
 
@@ -127,7 +126,7 @@ async def _download(
         )
     from ..download import save  # with HTTP
 
-    answer = await send(settings, _request(conversation_id))
+    answer = await send(settings, at(PATH, conversation_id))
     if not isinstance(answer, dict):
         raise ProtocolError("Runway described the conversation in an unknown way.")
     stem = folder / conversation_id
@@ -153,10 +152,6 @@ def _write_texts(conversation: dict[str, Any], stem: Path, force: bool) -> list[
             stem.with_name(f"{stem.name}.txt"), "\n".join(_transcript(conversation)) + "\n", force
         ),
     ]
-
-
-def _request(conversation_id: str, method: str = "GET") -> Request:
-    return Request(method, f"{PATH}/{quote(conversation_id, safe='')}")
 
 
 def _avatar(conversation: dict[str, Any]) -> str | None:

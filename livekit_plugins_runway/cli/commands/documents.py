@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote
 
 import typer
 
@@ -12,7 +11,7 @@ from ...errors import ConfigurationError, RunwayException
 from ..calls import Request, account_calls, asking, run, send
 from ..output import printable
 from ..settings import settings_of
-from .common import Id, Ids, Limit, Yes, delete, said_of, show_list, uuid
+from .common import Id, Ids, Limit, Yes, at, delete, said_of, show_list, uuid
 
 if TYPE_CHECKING:
     from ...runway.account.answers import DocumentInfo
@@ -88,7 +87,7 @@ def create_document(
 def get_document(ctx: typer.Context, document_id: Id) -> None:
     """One document, with its text."""
     settings = settings_of(ctx)
-    answer = run(send(settings, _request("GET", document_id)))
+    answer = run(send(settings, at(PATH, document_id)))
     if settings.output.as_json or not isinstance(answer, dict):
         settings.output.json(answer)
         return
@@ -133,16 +132,8 @@ def delete_documents(ctx: typer.Context, document_ids: Ids, yes: Yes = False) ->
         "document",
         yes,
         lambda client, one: client.delete_document(one),
-        _delete_request,
+        PATH,
     )
-
-
-def _request(method: str, document_id: str) -> Request:
-    return Request(method, f"{PATH}/{quote(document_id, safe='')}")
-
-
-def _delete_request(document_id: str) -> Request:
-    return _request("DELETE", document_id)
 
 
 def _show(ctx: typer.Context, document: dict[str, object]) -> None:

@@ -11,13 +11,15 @@ from urllib.parse import quote
 import typer
 
 from ...errors import ConfigurationError
-from ..calls import Request, account_calls, asking, run, send
+from ..calls import account_calls, asking, run, send
 from ..settings import Settings, settings_of
-from .common import Avatar, Id, Preset, Timeout, Yes, delete, media, said_of, text_or_file
+from .common import Avatar, Id, Preset, Timeout, Yes, at, delete, media, said_of, show, text_or_file
 
 if TYPE_CHECKING:
     from ...runway.account.answers import TaskInfo
     from ...runway.account.calls import AccountCalls
+
+PATH = "/v1/tasks"
 
 tasks = typer.Typer(no_args_is_help=True, help="Tasks: what Runway works on.")
 videos = typer.Typer(no_args_is_help=True, help="Videos in which an avatar says something.")
@@ -56,11 +58,7 @@ def wait(
 def get_task(ctx: typer.Context, task_id: Id) -> None:
     """How far a task is."""
     settings = settings_of(ctx)
-    answer = run(send(settings, _request("GET", task_id)))
-    if settings.output.as_json or not isinstance(answer, dict):
-        settings.output.json(answer)
-    else:
-        settings.output.fields(answer)
+    show(settings, run(send(settings, at(PATH, task_id))))
 
 
 @tasks.command("delete")
@@ -70,7 +68,7 @@ def delete_task(
     yes: Yes = False,
 ) -> None:
     """Cancel tasks that are under way; delete what others have made. Asks first."""
-    delete(ctx, task_ids, "task", yes, lambda client, one: client.delete_task(one), _delete_request)
+    delete(ctx, task_ids, "task", yes, lambda client, one: client.delete_task(one), PATH)
 
 
 @videos.command("create")
@@ -210,11 +208,3 @@ def _show(settings: Settings, task: TaskInfo, files: Sequence[Path]) -> None:
         settings.output.fields(told)
         for address in [] if files else task.output:
             settings.output.line(address)
-
-
-def _request(method: str, task_id: str) -> Request:
-    return Request(method, f"/v1/tasks/{quote(task_id, safe='')}")
-
-
-def _delete_request(task_id: str) -> Request:
-    return _request("DELETE", task_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
-from urllib.parse import quote
 
 import typer
 
@@ -12,7 +11,7 @@ from ...errors import ConfigurationError, ProtocolError
 from ...runway.account.requests import PresetVoice, VoiceModel
 from ..calls import Request, account_calls, asking, run, send, send_list
 from ..settings import Settings, settings_of
-from .common import Id, Ids, Limit, Timeout, Wait, Yes, delete, media, said_of
+from .common import Id, Ids, Limit, Timeout, Wait, Yes, at, delete, media, said_of, show, waiting
 from .tasks import Folder, Force, fetched
 
 if TYPE_CHECKING:
@@ -71,11 +70,7 @@ _PRESET = "runway-live-preset"
 def get_voice(ctx: typer.Context, voice_id: Id) -> None:
     """One of your own voices, with where it can be heard."""
     settings = settings_of(ctx)
-    answer = run(send(settings, _request("GET", voice_id)))
-    if settings.output.as_json or not isinstance(answer, dict):
-        settings.output.json(answer)
-    else:
-        settings.output.fields(answer)
+    show(settings, run(send(settings, at(PATH, voice_id))))
 
 
 @voices.command("create")
@@ -114,7 +109,7 @@ def create_voice(
             settings.output.note(f"voice {voice_id}")
             return (await _ready(settings, client, voice_id, timeout)).wire()
 
-    _show(settings, run(make()))
+    show(settings, run(make()))
 
 
 @voices.command("wait")
@@ -126,7 +121,7 @@ def wait_for_voice(ctx: typer.Context, voice_id: Id, timeout: Timeout = 300.0) -
         async with account_calls(settings) as client:
             return await _ready(settings, client, voice_id, timeout)
 
-    _show(settings, run(ready()).wire())
+    show(settings, run(ready()).wire())
 
 
 @voices.command("update")
@@ -148,15 +143,13 @@ def update_voice(
             with asking(settings), said_of(_OPTIONS):
                 return await client.update_voice(voice_id, name=name, description=description)
 
-    _show(settings, run(change()).wire())
+    show(settings, run(change()).wire())
 
 
 @voices.command("delete")
 def delete_voices(ctx: typer.Context, voice_ids: Ids, yes: Yes = False) -> None:
     """Delete voices. Asks first."""
-    delete(
-        ctx, voice_ids, "voice", yes, lambda client, one: client.delete_voice(one), _delete_request
-    )
+    delete(ctx, voice_ids, "voice", yes, lambda client, one: client.delete_voice(one), PATH)
 
 
 @voices.command("preview")
@@ -180,31 +173,11 @@ def preview_voice(
 
     made, files = run(ask())
     told = made.wire()
-    _show(settings, {**told, "files": [str(path) for path in files]} if files else told)
+    show(settings, {**told, "files": [str(path) for path in files]} if files else told)
 
 
 async def _ready(
     settings: Settings, client: AccountCalls, voice_id: str, timeout: float
 ) -> VoiceInfo:
-    what = "waiting until the voice is READY"
-    with settings.output.busy(what) as busy:
-        return await client.wait_until_voice_ready(
-            voice_id,
-            timeout=timeout,
-            on_poll=lambda now: busy.update(f"{what}; now it is {now.status}"),
-        )
-
-
-def _request(method: str, voice_id: str) -> Request:
-    return Request(method, f"{PATH}/{quote(voice_id, safe='')}")
-
-
-def _delete_request(voice_id: str) -> Request:
-    return _request("DELETE", voice_id)
-
-
-def _show(settings: Settings, voice: dict[str, Any]) -> None:
-    if settings.output.as_json:
-        settings.output.json(voice)
-    else:
-        settings.output.fields(voice)
+    with waiting(settings, "waiting until the voice is READY") as tell:
+        return await client.wait_until_voice_ready(voice_id, timeout=timeout, on_poll=tell)
