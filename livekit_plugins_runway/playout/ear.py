@@ -74,6 +74,7 @@ class HeldVoice:
     def push(self, pcm: bytes, *, let_go: bool) -> bytes:
         """Take a whole number of hops, and return as many."""
         if self._former is not None:
+            self._former.push(b"", let_go=True)  # which may not have taken over its own former yet
             self.hops, self._to_sound = self._former.hops, self._former.behind
             self._free, self._former = len(self.hops), None
         size = len(SILENCE)

@@ -180,6 +180,16 @@ def test_nobody_is_behind_with_the_silence_that_follows_what_was_heard() -> None
     assert held.behind == 11  # the silence before them is waited for
 
 
+def test_what_was_let_go_is_heard_though_two_have_followed_before_anything_came() -> None:
+    first = HeldVoice()
+    first.push(tone(10), let_go=False)
+    assert first.push(tone(1), let_go=True) == tone(1)
+    third = HeldVoice(HeldVoice(first))
+    assert third.behind == 10
+    assert third.push(SILENCE * 10, let_go=False) == tone(10)
+    assert third.behind == 0
+
+
 def test_what_is_held_next_does_not_hold_up_what_was_let_go() -> None:
     first = HeldVoice()
     first.push(tone(10), let_go=False)
