@@ -13,12 +13,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 Stage = Literal["before_effect", "after_effect"]
 """When a REST call fails: before its effect, or after it, when only the answer is lost."""
 
 CallName = Literal["create", "get", "delete", "consume", "connect_backend"]
+Picture = Literal["drawn", "camera"]
+"""What the avatar worker shows: a drawn face, which costs encoders next to nothing, or the same
+face in a room full of detail and with the noise of a camera."""
 STRICT = {"extra": "forbid"}
 """For pydantic, which makes them of what was ordered in JSON: a misspelled name is refused."""
 
@@ -238,6 +241,8 @@ class SimulatorOptions:
     """From the first frame to the full size (measured that it happens, not when)."""
     fps: float = 25.0
     """Frames per second (documented: 24, measured: about 26)."""
+    picture: Picture = "drawn"
+    """What a session shows (local)."""
     barcode: bool = False
     """Number the pictures (`testing.barcode`), and keep in `Performance` when each of them, and
     each sound after a pause, was captured (local)."""
@@ -266,6 +271,8 @@ class SimulatorOptions:
         for size in (self.start_size, self.full_size):
             if any(side < 16 or side % 2 for side in size):
                 raise ValueError("picture sizes must be even and at least 16")
+        if self.picture not in get_args(Picture):
+            raise ValueError(f"picture must be one of {get_args(Picture)}, not {self.picture!r}")
         for name in ("render_latency", "first_frame_delay", "upscale_after"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")

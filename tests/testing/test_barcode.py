@@ -10,14 +10,15 @@ import pytest
 from livekit import rtc
 
 from livekit_plugins_runway.testing import barcode
+from livekit_plugins_runway.testing.options import Picture
 from livekit_plugins_runway.testing.worker.face import Face
 
 FULL, SMALL = (1088, 704), (556, 360)
 NUMBERS = (0, 1, 255, 256, 21_845, 43_690, 65_535)
 
 
-def picture(number: int, size: tuple[int, int] = FULL) -> rtc.VideoFrame:
-    return barcode.stamped(Face().frame(size, 0.0, False), number)
+def picture(number: int, size: tuple[int, int] = FULL, kind: Picture = "drawn") -> rtc.VideoFrame:
+    return barcode.stamped(Face(kind).frame(size, 0.0, False), number)
 
 
 def grey(width: int, height: int, luma: int | np.ndarray) -> rtc.VideoFrame:
@@ -54,10 +55,10 @@ def test_numbers_begin_anew_after_the_last() -> None:
 
 
 def test_a_picture_without_one_gives_none() -> None:
-    face = Face()
-    for size in (FULL, SMALL):
-        for loudness in (0.0, 0.2):
-            assert barcode.read(face.frame(size, loudness, True)) is None
+    for face in (Face(), Face("camera")):
+        for size in (FULL, SMALL):
+            for loudness in (0.0, 0.2):
+                assert barcode.read(face.frame(size, loudness, True)) is None
     for luma in (0, 16, 128, 235, 255):
         assert barcode.read(grey(*FULL, luma)) is None
     assert barcode.read(grey(2, 2, 16)) is None
@@ -89,9 +90,10 @@ def test_scaling_does_not_change_a_number(size: tuple[int, int]) -> None:
         assert barcode.read(from_av(scaled)) == number
 
 
-def test_two_generations_of_a_starved_codec_do_not_change_a_number() -> None:
+@pytest.mark.parametrize("kind", ["drawn", "camera"])
+def test_two_generations_of_a_starved_codec_do_not_change_a_number(kind: Picture) -> None:
     """As through a relay, at a fifth of its bit rate."""
-    first = coded([to_av(picture(n * 257)) for n in range(25)])
+    first = coded([to_av(picture(n * 257, kind=kind)) for n in range(25)])
     second = coded(first)
     assert len(second) == 25
     assert [barcode.read(from_av(frame)) for frame in second] == [n * 257 for n in range(25)]

@@ -101,7 +101,7 @@ class RunwaySimulator:
             livekit_api_key or "nowhere",
             livekit_api_secret or secrets.token_hex(32),
         )
-        self._face = Face()
+        self._face = Face(self.options.picture)
         self._places = asyncio.Semaphore(self.options.concurrency)
         self._created = 0
         self._lives: list[asyncio.Task[None]] = []

@@ -1,4 +1,4 @@
-"""A drawn face whose mouth opens with the voice, as I420 frames that are drawn once."""
+"""A face whose mouth opens with the voice, as I420 frames that are drawn once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from livekit import rtc
+
+from ..options import Picture
+from . import camera
 
 MOUTHS = 6
 """How many openings of the mouth there are, closed to wide open."""
@@ -29,28 +32,37 @@ _MOUTH: _Colour = (48, 122, 150)
 
 
 class Face:
-    """Pictures of one face. Drawing those of Runway's size takes 0.1 s, once in a process."""
+    """Pictures of one face. Drawing those of Runway's size takes 0.1 s, once in a process; with a
+    camera's background and noise it takes 0.3 s."""
+
+    def __init__(self, picture: Picture = "drawn") -> None:
+        self._picture = picture
 
     def prepare(self, *sizes: tuple[int, int]) -> None:
         """Draw the pictures of these sizes in pixels now: a worker that draws in mid-call leaves
         its voice waiting."""
         for size in sizes:
-            _draw_all(*size)
+            _draw_all(self._picture, *size)
 
     def frame(self, size: tuple[int, int], loudness: float, blinking: bool) -> rtc.VideoFrame:
         """The picture for a voice of this loudness (RMS, 1.0 = full scale). Size in pixels."""
         # Quiet speech has to show too, so the opening grows with the root.
         opening = min(MOUTHS - 1, round(math.sqrt(max(0.0, loudness - 0.004) * 6) * (MOUTHS - 1)))
-        return _draw_all(*size)[blinking][opening]
+        pictures, noise = _draw_all(self._picture, *size)
+        picture = pictures[blinking][opening]
+        if noise is None:
+            return picture
+        data = noise.added(picture.data, picture.width * picture.height)
+        return rtc.VideoFrame(picture.width, picture.height, rtc.VideoBufferType.I420, data)
 
 
 @functools.lru_cache(maxsize=8)
-def _draw_all(width: int, height: int) -> list[list[rtc.VideoFrame]]:
-    rows = np.linspace(-18, 18, height)[:, None]
-    wall = np.broadcast_to(np.clip(_WALL[0] - rows, 0, 255), (height, width)).astype(np.uint8)
-    chroma = (height // 2, width // 2)
-    planes = (wall, np.full(chroma, _WALL[1], np.uint8), np.full(chroma, _WALL[2], np.uint8))
-    canvas = _Canvas(planes)
+def _draw_all(
+    picture: Picture, width: int, height: int
+) -> tuple[list[list[rtc.VideoFrame]], camera.Noise | None]:
+    noisy = picture == "camera"
+    canvas = _Canvas(camera.room(width, height) if noisy else _wall(width, height))
+    grain = camera.Grain(width, height) if noisy else None
     canvas.ellipse(0.0, 0.62, 0.46, 0.24, _SHIRT)
     canvas.ellipse(0.0, -0.10, 0.27, 0.36, _HAIR)
     canvas.ellipse(0.0, -0.02, 0.22, 0.31, _SKIN)
@@ -69,9 +81,16 @@ def _draw_all(width: int, height: int) -> list[list[rtc.VideoFrame]]:
             gape = 0.085 * opening / (MOUTHS - 1)
             mouth.ellipse(0.0, 0.14, 0.090 - gape * 0.25, 0.018 + gape, _LIPS)
             mouth.ellipse(0.0, 0.14, 0.070 - gape * 0.25, 0.003 + gape * 0.85, _MOUTH)
-            row.append(mouth.frame())
+            row.append(mouth.frame(grain))
         pictures.append(row)
-    return pictures
+    return pictures, camera.Noise(width * height) if noisy else None
+
+
+def _wall(width: int, height: int) -> tuple[_Plane, _Plane, _Plane]:
+    rows = np.linspace(-18, 18, height)[:, None]
+    wall = np.broadcast_to(np.clip(_WALL[0] - rows, 0, 255), (height, width)).astype(np.uint8)
+    chroma = (height // 2, width // 2)
+    return wall, np.full(chroma, _WALL[1], np.uint8), np.full(chroma, _WALL[2], np.uint8)
 
 
 class _Canvas:
@@ -101,7 +120,10 @@ class _Canvas:
             ) ** 2 <= 1
             plane[box][inside] = value
 
-    def frame(self) -> rtc.VideoFrame:
-        height, width = self._planes[0].shape
-        data = b"".join(plane.tobytes() for plane in self._planes)
+    def frame(self, grain: camera.Grain | None) -> rtc.VideoFrame:
+        luma, u, v = self._planes
+        height, width = luma.shape
+        if grain is not None:
+            luma = grain.added(luma)
+        data = b"".join(plane.tobytes() for plane in (luma, u, v))
         return rtc.VideoFrame(width, height, rtc.VideoBufferType.I420, data)
