@@ -20,21 +20,26 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import trustme
 
+from bench.background import MOST_LOAD, background
 from bench.candidates import BRIDGES, CANDIDATES, USUAL, Candidate, parse
 from bench.lines import Child, keep_for_good
 from bench.pages import ROOT, Results, publish, report, to_json
 from bench.plots import draw
 from bench.report import machine
-from bench.run import Stage, run, scale, voice_first
+from bench.run import Run, Stage, run, scale, voice_first
 from livekit_plugins_runway.testing import SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer, LiveKitServerError
+from livekit_plugins_runway.testing.options import Picture
 
-RUNS, SCALE_RUNS = 10, 2
+RUNS, SCALE_RUNS = 8, 2
+PICTURES: tuple[Picture, ...] = get_args(Picture)
 COUNTS = (1, 2, 4)
 SCALED = ("official", "direct", *BRIDGES)
 SMALL = SimulatorOptions().start_size
@@ -42,7 +47,9 @@ SMALL = SimulatorOptions().start_size
 
 
 @contextlib.asynccontextmanager
-async def staged(server: LiveKitServer, size: tuple[int, int], log: Path) -> AsyncIterator[Stage]:
+async def staged(
+    server: LiveKitServer, picture: Picture, size: tuple[int, int], log: Path
+) -> AsyncIterator[Stage]:
     """Simulated Runways whose pictures have this size in pixels, behind TLS as Runway is."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -55,11 +62,12 @@ async def staged(server: LiveKitServer, size: tuple[int, int], log: Path) -> Asy
             "LIVEKIT_API_SECRET": server.api_secret,
             "SSL_CERT_FILE": str(folder / "authority.pem"),
         }
-        stage = Stage(server, {}, {}, environment, log)
+        stage = Stage(server, picture, {}, {}, environment, log)
         for speech in ("datastream", "track"):
             own = {
                 "BENCH_DELIVERY": speech,
-                "BENCH_PICTURE": "{}x{}".format(*size),
+                "BENCH_PICTURE": picture,
+                "BENCH_SIZE": "{}x{}".format(*size),
                 "BENCH_CERTIFICATE": str(certificate),
             }
             child = Child.running("bench.runway", environment | own, log)
@@ -77,23 +85,63 @@ class Bench:
         self._save = save
         self._log = log
 
-    async def compare(self, server: LiveKitServer, runs: int, *, start: bool) -> None:
+    async def compare(
+        self,
+        server: LiveKitServer,
+        turns: int,
+        *,
+        pictures: Sequence[Picture],
+        load: float,
+        start: bool,
+    ) -> None:
         """The candidates take turns, so that what the machine does meanwhile strikes all alike.
 
         Args:
+            load: if it is not 0, each turn is taken once more while other programs take this share
+                of the machine.
             start: measure voice first as well.
         """
-        async with staged(server, SimulatorOptions().full_size, self._log) as stage:
-            for n in range(1, runs + 1):
-                for name, done in self._results.runs.items():
-                    async with self._step(f"run {n}, {name}"):
-                        done.append(await run(stage, self._results.candidates[name]))
+        size = SimulatorOptions().full_size
+        async with contextlib.AsyncExitStack() as stack:
+            stages = [
+                await stack.enter_async_context(staged(server, picture, size, self._log))
+                for picture in pictures
+            ]
+            for turn in range(1, turns + 1):
+                for stage in stages:
+                    await self._short_calls(stage, turn, len(stages))
+                    await self._calls(stage, turn)
                 if start:
-                    async with self._step(f"run {n}, voice first"):
-                        self._results.voice_first.append(await voice_first(stage))
+                    async with self._step(f"turn {turn}, voice first"):
+                        self._results.voice_first.append(await voice_first(stages[0]))
+                if load:
+                    async with background(load) as others:
+                        for stage in stages:
+                            await self._calls(replace(stage, others=others), turn, load)
+
+    async def _short_calls(self, stage: Stage, turn: int, pictures: int) -> None:
+        """Each picture has its part of them."""
+        candidates = [self._results.candidates[name] for name in self._results.runs]
+        most = max(candidate.short_calls for candidate in candidates) if candidates else 0
+        for n in range(-(-most // pictures)):
+            for candidate in candidates:
+                if n < -(-candidate.short_calls // pictures):
+                    await self._call(stage, candidate, Run(turn, stage.picture, short=True))
+
+    async def _calls(self, stage: Stage, turn: int, load: float = 0.0) -> None:
+        for name in self._results.runs:
+            await self._call(stage, self._results.candidates[name], Run(turn, stage.picture, load))
+
+    async def _call(self, stage: Stage, candidate: Candidate, result: Run) -> None:
+        words = [f"turn {result.turn}", candidate.name, result.picture]
+        words += ["short"] if result.short else []
+        words += [f"load {result.load:g}"] if result.load else []
+        async with self._step(", ".join(words)):
+            await run(stage, candidate, result)
+            self._results.runs[candidate.name].append(result)
 
     async def grow(self, server: LiveKitServer, runs: int) -> None:
-        async with staged(server, SMALL, self._log) as stage:
+        async with staged(server, "drawn", SMALL, self._log) as stage:
             for n in range(1, runs + 1):
                 for count in COUNTS:
                     for name, done in self._results.scales.items():
@@ -115,7 +163,23 @@ class Bench:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--runs", type=int, default=RUNS, help=f"of each candidate ({RUNS})")
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, help=f"of each candidate with each picture ({RUNS})"
+    )
+    parser.add_argument(
+        "--picture",
+        nargs="+",
+        choices=PICTURES,
+        default=PICTURES,
+        help="what the avatar shows: a drawn face, a camera's picture (both)",
+    )
+    parser.add_argument(
+        "--load",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="measure once more while other programs take this share of the machine, 0.5 say",
+    )
     parser.add_argument(
         "--scale-runs", type=int, help=f"with several sessions in a process ({SCALE_RUNS})"
     )
@@ -139,6 +203,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def share(text: str) -> float:
+    """Of the machine.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no number from 0 to `MOST_LOAD`.
+    """
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) <= MOST_LOAD:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to {MOST_LOAD:g}")
+
+
 def prepared(given: argparse.Namespace) -> tuple[Results, bool]:
     """What is to be measured, still empty, and whether voice first is."""
     names = given.only or [*USUAL, "voice-first", "scaling"]
@@ -157,7 +233,9 @@ async def measure(
     bench = Bench(results, save, log)
     async with LiveKitServer() as server:
         if results.runs or start:
-            await bench.compare(server, given.runs, start=start)
+            await bench.compare(
+                server, given.runs, pictures=given.picture, load=given.load, start=start
+            )
         if results.scales:
             few = min(given.runs, SCALE_RUNS) if given.scale_runs is None else given.scale_runs
             await bench.grow(server, few)

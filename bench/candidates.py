@@ -17,9 +17,9 @@ class Candidate:
         speech: how the simulated worker takes speech.
         places: in which rooms a viewer is: the agent's, the one that Runway hosts. The first one is
             the user's; a second one shows what the candidate adds.
-        optional: measured only if it is named, and held against no goal.
-        short_calls: so many before each run, for start, speech and barge-in only: those of equals
-            differ by less than ten calls can tell.
+        optional: measured only if it is named, and not held against the goals of a bridge.
+        short_calls: so many in each turn, for start, speech and barge-in only, divided among the
+            pictures: those of equals differ by less than ten calls can tell.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The report of `bench.py`: JSON, tables in Markdown, and their places in the docs."""
+"""The report of `make bench`: JSON, tables in Markdown, and their places in the docs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from bench.candidates import Candidate
+from bench.goals import Verdict, judge, over
 from bench.run import Run, Scale
-from bench.scores import ADDED, FIGURES, Verdict, figures_json, judge, saturated, summary
+from bench.scores import (
+    ADDED,
+    FIGURES,
+    OVER_FLOOR,
+    Runs,
+    Setting,
+    figures_json,
+    saturated,
+    settings,
+    summarised,
+    summary,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 _BEGIN, _END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 
-PICTURES = {
+IMAGES = {
     "bench-latency": "Latencies of all candidates",
     "bench-added": "What the bridge adds, run by run",
     "bench-sessions": "CPU by the number of sessions in a process",
@@ -40,11 +52,18 @@ class Results:
         return {
             "about": self.about,
             "units": "s, cores and bytes in runs; those that are named in figures",
-            "goals": [asdict(verdict) for verdict in self.verdicts()],
+            "goals": [
+                asdict(verdict) | {"setting": str(verdict.setting or "all, quiet")}
+                for verdict in self.verdicts()
+            ],
             "candidates": {
                 name: {
                     "title": self.candidates[name].title,
-                    "figures": figures_json(runs),
+                    "figures": {
+                        str(setting): figures
+                        for setting in settings(self.runs)
+                        if (figures := figures_json(setting.of(runs)))
+                    },
                     "runs": [_rounded(asdict(run)) for run in runs],
                 }
                 for name, runs in self.runs.items()
@@ -79,15 +98,14 @@ def to_json(results: Results) -> str:
     return lists.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
 
-def figures_table(results: Results, names: Sequence[str]) -> str:
+def figures_table(results: Results, runs: Runs, names: Sequence[str]) -> str:
     """A row for each figure, a column for each candidate: p50 / p95, or the median of the runs."""
-    columns = list(results.runs)
     lines = [
-        f"| | {' | '.join(results.candidates[name].title for name in columns)} |",
-        f"|---|{'--:|' * len(columns)}",
+        f"| | {' | '.join(results.candidates[name].title for name in runs)} |",
+        f"|---|{'--:|' * len(runs)}",
     ]
     for name in names:
-        cells = [_cell(name, results.runs[column]) for column in columns]
+        cells = [_cell(name, own) for own in runs.values()]
         if any(cell != "-" for cell in cells):
             lines.append(f"| {FIGURES[name].title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -102,22 +120,30 @@ def _cell(name: str, runs: Sequence[Run]) -> str:
     return f"{text} {figure.unit}".strip()
 
 
-def added_table(results: Results) -> str:
-    """What a relay adds, pooled, and its worst run."""
+def added_table(results: Results, runs: Runs) -> str:
+    """What bridges add. `start()` and `say()` are those of calls in Runway's own room in the same
+    turns; the rest was measured there in the same calls."""
     lines = [
-        "| over the Runway room of the same session | | n | p50 | p95 | worst run's p50 | p95 |",
+        "| over the Runway room | | n | p50 | p95 | worst call's p50 | p95 |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
-    for column, runs in results.runs.items():
+    for column, own in runs.items():
+        if len(results.candidates[column].places) < 2:
+            continue
+        title = results.candidates[column].title
+        for name in OVER_FLOOR:
+            if more := over(name, own, runs.get("control", ())):
+                row = summarised(more)
+                shown = f"{row.n} | {row.p50:.0f} ms | {row.p95:.0f} ms | {row.largest:.0f} ms | "
+                lines.append(f"| {title} | {FIGURES[name].title} | {shown}|")
         for name in ADDED:
-            if (row := summary(name, runs)) is None:
+            if (found := summary(name, own)) is None:
                 continue
-            each = [s for run in runs if (s := summary(name, [run])) is not None]
-            cells = (row.p50, row.p95, max(s.p50 for s in each), max(s.p95 for s in each))
+            each = [s for run in own if (s := summary(name, [run])) is not None]
+            cells = (found.p50, found.p95, max(s.p50 for s in each), max(s.p95 for s in each))
             shown = " | ".join(f"{cell:.0f} ms" for cell in cells)
-            title = results.candidates[column].title
-            lines.append(f"| {title} | {FIGURES[name].title} | {row.n} | {shown} |")
-    return "\n".join(lines) + "\n"
+            lines.append(f"| {title} | {FIGURES[name].title} | {found.n} | {shown} |")
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 
 def scale_table(results: Results) -> str:
@@ -144,30 +170,72 @@ def scale_table(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def goals_table(results: Results) -> str:
-    lines = ["| goal | limit | measured | met |", "|---|---|---|---|"]
-    words = {True: "yes", False: "**no**", None: "-"}
-    for verdict in results.verdicts():
-        lines.append(
-            f"| {verdict.goal} | {verdict.limit} | {verdict.measured} | {words[verdict.met]} |"
-        )
+_WORDS = {True: "yes", False: "**no**", None: "-"}
+_TITLES = {"drawn": "Drawn face", "camera": "Camera's picture"}
+
+
+def goals_table(verdicts: Sequence[Verdict]) -> str:
+    """A row for each goal, a column for each picture."""
+    columns = list(dict.fromkeys(v.setting.picture for v in verdicts if v.setting is not None))
+    lines = [
+        f"| goal | limit | {' | '.join(_TITLES[column].lower() for column in columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+    ]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for v in verdicts:
+        if v.setting is not None:
+            cells = rows.setdefault((v.goal, v.limit), {})
+            cells[v.setting.picture] = (
+                v.measured if v.met is None else f"{_WORDS[v.met]}: {v.measured}"
+            )
+    for (goal, limit), cells in rows.items():
+        shown = " | ".join(cells.get(column, "") for column in columns)
+        lines.append(f"| {goal} | {limit} | {shown} |")
     return "\n".join(lines) + "\n"
+
+
+def _goals(verdicts: Sequence[Verdict]) -> list[str]:
+    """Tables for a quiet machine, for each load, and of what needs no setting."""
+    loads = sorted({v.setting.load for v in verdicts if v.setting is not None})
+    parts = []
+    for load in loads:
+        own = [v for v in verdicts if v.setting is not None and v.setting.load == load]
+        where = f"with {load:.0%} of the machine asked for by other programs" if load else "quiet"
+        parts.append(f"Goals, {where}:\n\n{goals_table(own)}")
+    lines = ["| goal, quiet | limit | measured | met |", "|---|---|---|---|"]
+    lines += [
+        f"| {v.goal} | {v.limit} | {v.measured} | {_WORDS[v.met]} |"
+        for v in verdicts
+        if v.setting is None
+    ]
+    return [*parts, "\n".join(lines) + "\n"]
+
+
+def _section(results: Results, setting: Setting) -> list[str]:
+    runs = {name: setting.of(own) for name, own in results.runs.items()}
+    title = _TITLES[setting.picture]
+    if setting.load:
+        everything = [run for own in runs.values() for run in own]
+        if (found := summary("others", everything)) is not None:
+            title += f", {found.p50:.0f} % of the machine taken by other programs"
+        title += f" (asked: {setting.load:.0%})"
+    names = [name for name in FIGURES if name not in ADDED]
+    table = figures_table(results, runs, names)
+    return [f"**{title}**, median / 95th percentile:\n\n{table}", added_table(results, runs)]
 
 
 def report(results: Results) -> str:
     """All tables, as Markdown."""
     facts = ", ".join(f"{key} {value}" for key, value in results.about.items())
     parts = [f"{facts}.\n"]
-    if results.runs:
-        names = [name for name in FIGURES if name not in ADDED]
-        parts.append("Median / 95th percentile:\n\n" + figures_table(results, names))
-        parts.append(added_table(results))
+    for setting in settings(results.runs):
+        parts += _section(results, setting)
     if results.scales:
         parts.append(scale_table(results))
-    parts.append(goals_table(results))
+    parts += _goals(results.verdicts())
     if results.failures:
         parts.append("Without figures: " + "; ".join(results.failures) + "\n")
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def inserted(page: str, content: str) -> str:
@@ -185,7 +253,7 @@ def inserted(page: str, content: str) -> str:
 
 def publish(results: Results, pictures: Sequence[Path]) -> None:
     """Put the figures into `docs/`, where the pictures are."""
-    shown = "".join(f"\n![{PICTURES[path.stem]}]({path.name})\n" for path in pictures)
+    shown = "".join(f"\n![{IMAGES[path.stem]}]({path.name})\n" for path in pictures)
     (ROOT / "docs" / "bench.json").write_text(to_json(results))
     page = ROOT / "docs" / "bench.md"
     page.write_text(inserted(page.read_text(), report(results) + shown))

@@ -1,4 +1,7 @@
-"""The figures of `bench.py` as pictures (PNG), with matplotlib (extra `bench`)."""
+"""The figures of `make bench` as pictures (PNG), with matplotlib (extra `bench`).
+
+Of calls there is one setting in them: a quiet machine, with the camera's picture if it was shown.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 from bench.candidates import CANDIDATES
 from bench.pages import Results
-from bench.scores import FIGURES, Summary, cores, summary
+from bench.scores import FIGURES, Runs, Summary, cores, settings, summary
 
 # As wide as a phone's screen and twice as dense, so that the letters can be read there, too.
 _SIZE = (4.6, 5.2)
@@ -39,6 +42,14 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return drawn
 
 
+def _plain(results: Results) -> Runs:
+    quiet = [setting for setting in settings(results.runs) if not setting.load]
+    if not quiet:
+        return {}
+    setting = next((one for one in quiet if one.picture == "camera"), quiet[0])
+    return {name: setting.of(own) for name, own in results.runs.items()}
+
+
 def _colour(results: Results, name: str) -> str:
     order = [*CANDIDATES, *(n for n in results.candidates if n not in CANDIDATES)]
     return _COLOURS[order.index(name) % len(_COLOURS)]
@@ -49,15 +60,16 @@ def _latency(axes: Any, results: Results) -> bool:
     rows = ("speech", "barge_in", "voice", "video")
     titles = ("speech:\nsay()\nto heard", "barge-in:\nto silence", "voice:\ncaptured\nto heard",
               "picture:\ncaptured\nto seen")  # fmt: skip
-    width = 0.8 / max(1, len(results.runs))
-    for n, (name, runs) in enumerate(results.runs.items()):
+    shown = _plain(results)
+    width = 0.8 / max(1, len(shown))
+    for n, (name, runs) in enumerate(shown.items()):
         found = [(place, s) for place, row in enumerate(rows) if (s := summary(row, runs))]
         _bars(axes, found, n * width - 0.4 + width / 2, width, results.candidates[name].title,
               _colour(results, name))  # fmt: skip
     axes.set_xticks(range(len(rows)), titles)
     axes.set_ylabel("ms (bar: p50, line: p95)")
     _legend(axes)
-    return bool(results.runs)
+    return bool(shown)
 
 
 def _legend(axes: Any) -> None:
@@ -87,9 +99,9 @@ def _bars(
 def _added(axes: Any, results: Results) -> bool:
     """A point for each run: what the relay adds to the picture and to the voice."""
     some = False
-    for name, runs in results.runs.items():
+    for name, runs in _plain(results).items():
         for figure, marker in (("added_video", "o"), ("added_voice", "x")):
-            each = [(n, s) for n, run in enumerate(runs, 1) if (s := summary(figure, [run]))]
+            each = [(run.turn, s) for run in runs if (s := summary(figure, [run]))]
             if not each:
                 continue
             some = True
@@ -105,7 +117,7 @@ def _added(axes: Any, results: Results) -> bool:
     if not some:
         return False
     axes.axhline(0, color="#444444", linewidth=0.8)
-    axes.set_xlabel("run")
+    axes.set_xlabel("turn")
     axes.set_ylabel("ms over the Runway room's own\n(point: p50, line: p95)")
     _legend(axes)
     return True

@@ -1,4 +1,4 @@
-"""One call of `bench.py` with one candidate, and several at once in one process."""
+"""One call of `make bench` with one candidate, and several at once in one process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from bench.background import Background
 from bench.call import HOLD, SETTLE, Line
 from bench.candidates import VOICE_FIRST, Candidate, Place
 from bench.lines import Child
@@ -30,6 +31,7 @@ from bench.views import View
 from livekit_plugins_runway.testing import SimulatorOptions
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.onsets import Onsets
+from livekit_plugins_runway.testing.options import Picture
 from livekit_plugins_runway.testing.recording import SAMPLE_RATE
 from livekit_plugins_runway.testing.tones import Pcm, ToneScript, silence_after
 
@@ -51,9 +53,17 @@ _SESSION_TIMEOUT = 5.0
 class Run:
     """What one call gave; seconds, cores (1.0: one core), bytes."""
 
-    first_frame: list[float] = field(default_factory=list)
-    """Of this call and of the short ones before it, as are words, speech and barge-ins."""
-    first_word: list[float] = field(default_factory=list)
+    turn: int = 0
+    """Candidates take turns; those of one turn are compared with each other."""
+    picture: Picture = "drawn"
+    load: float = 0.0
+    """Share of the machine that other programs were to take, 0 to 1."""
+    short: bool = False
+    """For start, speech and barge-in only."""
+    first_frame: float | None = None
+    first_frame_after_worker: float | None = None
+    """From the worker's capture of its first picture."""
+    first_word: float | None = None
     voice_start: float | None = None
     """From `session.start()` to the first word."""
     speech: list[float] = field(default_factory=list)
@@ -74,6 +84,8 @@ class Run:
     rss: int | None = None
     busy: float | None = None
     """Of all cores of the machine, 0 to 1."""
+    others: float | None = None
+    """The part of it that programs of `bench.background` took."""
 
 
 @dataclass
@@ -88,33 +100,41 @@ class Scale:
 
 
 class Load:
-    """CPU time of a process, and of the machine, since it was made."""
+    """CPU time of a process, of the machine, and of other programs on it, since it was made."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, others: Background) -> None:
         self._process = psutil.Process(pid)
+        self._others = others
         self._began = time.monotonic()
         self._used = self._seconds()
         psutil.cpu_percent()
 
-    def _seconds(self) -> float:
+    def _seconds(self) -> tuple[float, float]:
         times = self._process.cpu_times()
-        return float(times.user + times.system)
+        return float(times.user + times.system), self._others.seconds()
 
-    def read(self) -> tuple[float, int, float]:
-        """Cores, resident bytes, share of the machine that is busy."""
-        cores = (self._seconds() - self._used) / (time.monotonic() - self._began)
-        return cores, int(self._process.memory_info().rss), psutil.cpu_percent() / 100
+    def read(self) -> tuple[float, int, float, float]:
+        """Cores, resident bytes, share of the machine that is busy, and that the others take."""
+        took = time.monotonic() - self._began
+        own, others = (
+            (now - then) / took for now, then in zip(self._seconds(), self._used, strict=True)
+        )
+        busy = psutil.cpu_percent() / 100
+        return own, int(self._process.memory_info().rss), busy, others / (psutil.cpu_count() or 1)
 
 
 @dataclass
 class Stage:
-    """The server and the simulated Runways, one for each way of speech."""
+    """The server and the simulated Runways, one for each way of speech, which show one picture."""
 
     server: LiveKitServer
+    picture: Picture
     runways: dict[str, Child]
     addresses: dict[str, dict[str, Any]]
     environment: dict[str, str]
     log: Path
+    others: Background = field(default_factory=lambda: Background([]))
+    """What else runs on the machine at present."""
 
     @contextlib.asynccontextmanager
     async def agent(self, speech: str) -> AsyncIterator[Child]:
@@ -191,21 +211,20 @@ async def _call(stage: Stage, agent: Child, candidate: Candidate) -> AsyncIterat
             call.line.do("hang_up")
 
 
-async def run(stage: Stage, candidate: Candidate) -> Run:
-    """Begin a call or several, be greeted, interrupt a few times, listen for a while.
+async def run(stage: Stage, candidate: Candidate, result: Run) -> None:
+    """Begin a call, be greeted, interrupt a few times, and listen for a while unless it is short.
+
+    Args:
+        result: what is measured goes there.
 
     Raises:
         TimeoutError: something that must happen did not.
     """
-    result = Run()
-    for _ in range(candidate.short_calls):
-        async with _started(stage, candidate, result) as call:
-            await _barge_ins(call, SETTLE, result)
     async with _started(stage, candidate, result) as call:
-        await _barge_ins(call, SETTLED, result)
-        await _watch(stage, candidate, call, result)
-        result.size, result.unread = call.view.size, call.view.unread
-    return result
+        await _barge_ins(call, SETTLE if result.short else SETTLED, result)
+        if not result.short:
+            await _watch(stage, candidate, call, result)
+            result.size, result.unread = call.view.size, call.view.unread
 
 
 async def voice_first(stage: Stage) -> Run:
@@ -222,12 +241,16 @@ async def _started(stage: Stage, candidate: Candidate, result: Run) -> AsyncIter
         stage.agent(candidate.speech) as agent,
         _call(stage, agent, candidate) as call,
     ):
-        result.first_frame.append(await call.view.wait_for_picture(_START_TIMEOUT) - call.began)
+        seen = await call.view.wait_for_picture(_START_TIMEOUT)
+        result.first_frame = seen - call.began
+        if call.session is not None:
+            captured = (await stage.record(candidate.speech, call.session)).pictures
+            result.first_frame_after_worker = seen - captured[0] if captured else None
         starting = await call.line.told("session_starting")
         await call.line.over()
         heard = _first_sound(call.line.user.heard(call.began))
         if heard is not None:
-            result.first_word.append(heard)
+            result.first_word = heard
             result.voice_start = call.began + heard - starting
         yield call
 
@@ -241,8 +264,8 @@ def _first_sound(pcm: Pcm) -> float | None:
 
 async def _barge_ins(call: _Call, settled: float, result: Run) -> None:
     """From `settled` seconds after the first picture on."""
-    first_frame = call.began + result.first_frame[-1]
-    await asyncio.sleep(first_frame + settled - time.monotonic())
+    assert result.first_frame is not None
+    await asyncio.sleep(call.began + result.first_frame + settled - time.monotonic())
     for n in range(BARGE_INS):
         await _barge_in(call.line, n, result)
 
@@ -265,9 +288,9 @@ async def _watch(stage: Stage, candidate: Candidate, call: _Call, result: Run) -
     """A long utterance, from its first sound on."""
     said = await call.line.say(LONG)
     start = await call.line.user.wait_for_audio(5.0, since=said)
-    load = Load(call.line.agent.pid)
+    load = Load(call.line.agent.pid, stage.others)
     await asyncio.sleep(start + WATCHED - time.monotonic())
-    result.cpu, result.rss, result.busy = load.read()
+    result.cpu, result.rss, result.busy, result.others = load.read()
     await call.line.over()
     if call.session is None:
         return
@@ -305,9 +328,9 @@ async def scale(stage: Stage, candidate: Candidate, sessions: int) -> Scale:
         for call, since in zip(calls, said, strict=True):
             await call.line.user.wait_for_audio(5.0, since=since)
         start = time.monotonic()
-        load = Load(agent.pid)
+        load = Load(agent.pid, stage.others)
         await asyncio.sleep(start + WATCHED - 1.0 - time.monotonic())
-        cpu, rss, busy = load.read()
+        cpu, rss, busy, _ = load.read()
         window = Window(start, time.monotonic())
         rates = [frame_rate(call.view.seen(start, window.end), window) for call in calls]
         for call in calls:

@@ -13,10 +13,11 @@ import math
 import os
 import ssl
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from bench.lines import commands, keep_for_good, tell
 from livekit_plugins_runway.testing import RunwaySimulator, SimulatorOptions, Speech
+from livekit_plugins_runway.testing.options import Picture
 
 RENDER_LATENCY = 0.15
 """Seconds from speech arriving at the simulated avatar to its voice coming out."""
@@ -43,7 +44,7 @@ def options(speech: str) -> SimulatorOptions:
     )
 
 
-def picture_options(speech: str, size: tuple[int, int]) -> SimulatorOptions:
+def picture_options(speech: str, size: tuple[int, int], picture: Picture) -> SimulatorOptions:
     """The same, with the simulator's usual pace of a start, and numbered pictures."""
     usual = SimulatorOptions()
     return replace(
@@ -55,15 +56,17 @@ def picture_options(speech: str, size: tuple[int, int]) -> SimulatorOptions:
         first_frame_delay=usual.first_frame_delay,
         upscale_after=usual.upscale_after,
         full_size=size,
+        picture=picture,
         barcode="BENCH_PLAIN" not in os.environ,
     )
 
 
 def chosen_options() -> SimulatorOptions:
     speech = os.environ["BENCH_DELIVERY"]
-    if size := os.environ.get("BENCH_PICTURE"):  # WIDTHxHEIGHT
+    if size := os.environ.get("BENCH_SIZE"):  # WIDTHxHEIGHT
         width, height = map(int, size.split("x"))
-        return picture_options(speech, (width, height))
+        picture: Any = os.environ["BENCH_PICTURE"]
+        return picture_options(speech, (width, height), picture)
     return options(speech)
 
 
