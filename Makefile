@@ -12,7 +12,7 @@ help:
 	@echo "make demo    an avatar on this machine, in a page to talk to it and to break it; no account needed"
 	@echo "HEADLESS=1 make demo  a short call without a page: report and MP4"
 	@echo "make test    all tests, on a real livekit-server"
-	@echo "make bench   latency, skew and CPU beside the official plugin: figures, in about 40 minutes"
+	@echo "make bench   latency, skew and CPU beside the official plugin: figures, in about 45 minutes"
 	@echo "make bench-speech  latency, barge-in and failover of the voice: figures, in about 20 minutes"
 	@echo "make bench-ear  how well the sink hears whether an avatar says what it was told; no server needed"
 	@echo "make chaos   ten minutes in which everything goes wrong, and what must hold all the same"

@@ -31,7 +31,7 @@ class Candidate:
     optional: bool = False
 
 
-_EQUALS = 6  # short calls of each of the two that are compared with each other
+_EQUALS = 4  # short calls of each of the two that are compared with each other
 _BOTH: tuple[Place, ...] = ("agent", "runway")
 CANDIDATES = {
     candidate.name: candidate

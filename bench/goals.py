@@ -41,6 +41,7 @@ _AHEAD = 40.0
 """Milliseconds by which a voice may be ahead of its picture (EBU R 37)."""
 _DRAWS = 2000
 """How often calls are drawn anew for a confidence interval."""
+_FEWEST = 5
 
 Interval = tuple[float, float] | None
 Medians = npt.NDArray[np.float64]
@@ -184,9 +185,9 @@ def interval(statistic: Callable[..., Medians], *samples: Sequence[Sequence[floa
         samples: the values of each call.
 
     Returns:
-        `None` if a sample has fewer than two calls.
+        `None` if a sample has fewer than five calls, of which no such interval can be told.
     """
-    if min(map(len, samples)) < 2:
+    if min(map(len, samples)) < _FEWEST:
         return None
     random = np.random.default_rng(1)
     medians = []

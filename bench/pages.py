@@ -181,28 +181,27 @@ def goals_table(verdicts: Sequence[Verdict]) -> str:
         f"| goal | limit | {' | '.join(_TITLES[column].lower() for column in columns)} |",
         f"|---|---|{'---|' * len(columns)}",
     ]
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+    rows: dict[str, dict[str, dict[str, str]]] = {}
     for v in verdicts:
         if v.setting is not None:
-            cells = rows.setdefault((v.goal, v.limit), {})
-            cells[v.setting.picture] = (
-                v.measured if v.met is None else f"{_WORDS[v.met]}: {v.measured}"
-            )
-    for (goal, limit), cells in rows.items():
-        shown = " | ".join(cells.get(column, "") for column in columns)
-        lines.append(f"| {goal} | {limit} | {shown} |")
+            cell = v.measured if v.met is None else f"{_WORDS[v.met]}: {v.measured}"
+            cells = rows.setdefault(v.goal, {}).setdefault(v.limit, {})
+            cells[v.setting.picture] = cell
+    for goal, by_limit in rows.items():
+        for limit, cells in by_limit.items():
+            shown = " | ".join(cells.get(column, "") for column in columns)
+            lines.append(f"| {goal} | {limit} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
-def _goals(verdicts: Sequence[Verdict]) -> list[str]:
-    """Tables for a quiet machine, for each load, and of what needs no setting."""
-    loads = sorted({v.setting.load for v in verdicts if v.setting is not None})
+def _goals(results: Results) -> list[str]:
+    """A table for a quiet machine and for each load, and one of what holds for all pictures."""
+    verdicts = results.verdicts()
     parts = []
-    for load in loads:
+    for load in sorted({v.setting.load for v in verdicts if v.setting is not None}):
         own = [v for v in verdicts if v.setting is not None and v.setting.load == load]
-        where = f"with {load:.0%} of the machine asked for by other programs" if load else "quiet"
-        parts.append(f"Goals, {where}:\n\n{goals_table(own)}")
-    lines = ["| goal, quiet | limit | measured | met |", "|---|---|---|---|"]
+        parts.append(f"Goals, {_where(results.runs, load)}:\n\n{goals_table(own)}")
+    lines = ["| goal, quiet machine, all pictures | limit | measured | met |", "|---|---|---|---|"]
     lines += [
         f"| {v.goal} | {v.limit} | {v.measured} | {_WORDS[v.met]} |"
         for v in verdicts
@@ -211,14 +210,17 @@ def _goals(verdicts: Sequence[Verdict]) -> list[str]:
     return [*parts, "\n".join(lines) + "\n"]
 
 
+def _where(runs: Runs, load: float) -> str:
+    if not load:
+        return "quiet machine"
+    found = summary("others", [run for own in runs.values() for run in own if run.load == load])
+    taken = "?" if found is None else f"{found.p50:.0f}"
+    return f"{taken} % of the machine taken by other programs (asked: {load:.0%})"
+
+
 def _section(results: Results, setting: Setting) -> list[str]:
     runs = {name: setting.of(own) for name, own in results.runs.items()}
-    title = _TITLES[setting.picture]
-    if setting.load:
-        everything = [run for own in runs.values() for run in own]
-        if (found := summary("others", everything)) is not None:
-            title += f", {found.p50:.0f} % of the machine taken by other programs"
-        title += f" (asked: {setting.load:.0%})"
+    title = f"{_TITLES[setting.picture]}, {_where(results.runs, setting.load)}"
     names = [name for name in FIGURES if name not in ADDED]
     table = figures_table(results, runs, names)
     return [f"**{title}**, median / 95th percentile:\n\n{table}", added_table(results, runs)]
@@ -232,7 +234,7 @@ def report(results: Results) -> str:
         parts += _section(results, setting)
     if results.scales:
         parts.append(scale_table(results))
-    parts += _goals(results.verdicts())
+    parts += _goals(results)
     if results.failures:
         parts.append("Without figures: " + "; ".join(results.failures) + "\n")
     return "\n".join(part for part in parts if part)
