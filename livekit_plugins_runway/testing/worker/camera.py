@@ -46,11 +46,12 @@ def room(width: int, height: int) -> tuple[_Plane, _Plane, _Plane]:
 
 
 class Grain:
-    """Of skin, cloth and paper, the same in each picture."""
+    """Of skin, cloth and paper, and light from one side; the same in each picture."""
 
     def __init__(self, width: int, height: int) -> None:
         random = np.random.default_rng(_SEED + 1)
-        self._grain = 5 * _cloud(random, width, height, 120) + 5 * _cloud(random, width, height, 40)
+        grain = 5 * _cloud(random, width, height, 120) + 5 * _cloud(random, width, height, 40)
+        self._grain = grain + np.linspace(16, -16, width)
 
     def added(self, luma: _Plane) -> _Plane:
         """A copy that has it, and leaves room for noise."""

@@ -24,9 +24,13 @@ _WALL: _Colour = (96, 142, 112)
 _SHIRT: _Colour = (70, 158, 110)
 _HAIR: _Colour = (44, 122, 138)
 _SKIN: _Colour = (178, 112, 150)
-_LID: _Colour = (150, 112, 152)
+_SHADE: _Colour = (148, 114, 154)
+_LIGHT: _Colour = (186, 113, 148)
+_LID: _Colour = (168, 112, 152)
 _WHITE: _Colour = (228, 128, 128)
+_IRIS: _Colour = (86, 138, 118)
 _PUPIL: _Colour = (32, 128, 128)
+_TEETH: _Colour = (210, 126, 130)
 _LIPS: _Colour = (112, 118, 172)
 _MOUTH: _Colour = (48, 122, 150)
 
@@ -63,27 +67,49 @@ def _draw_all(
     noisy = picture == "camera"
     canvas = _Canvas(camera.room(width, height) if noisy else _wall(width, height))
     grain = camera.Grain(width, height) if noisy else None
-    canvas.ellipse(0.0, 0.62, 0.46, 0.24, _SHIRT)
-    canvas.ellipse(0.0, -0.10, 0.27, 0.36, _HAIR)
-    canvas.ellipse(0.0, -0.02, 0.22, 0.31, _SKIN)
+    _head(canvas)
     pictures = []
     for blinking in (False, True):
         eyes = canvas.copy()
         for side in (-0.09, 0.09):
             if blinking:
-                eyes.ellipse(side, -0.08, 0.042, 0.010, _LID)
+                eyes.ellipse(side, -0.076, 0.040, 0.010, _SHADE)
+                eyes.ellipse(side, -0.081, 0.040, 0.010, _LID)
             else:
-                eyes.ellipse(side, -0.08, 0.042, 0.028, _WHITE)
-                eyes.ellipse(side, -0.08, 0.017, 0.020, _PUPIL)
+                eyes.ellipse(side, -0.080, 0.042, 0.024, _SHADE)
+                eyes.ellipse(side, -0.078, 0.038, 0.021, _WHITE)
+                eyes.ellipse(side, -0.080, 0.019, 0.020, _IRIS)
+                eyes.ellipse(side, -0.080, 0.010, 0.011, _PUPIL)
+                eyes.ellipse(side - 0.006, -0.086, 0.004, 0.004, _WHITE)
         row = []
         for opening in range(MOUTHS):
             mouth = eyes.copy()
-            gape = 0.085 * opening / (MOUTHS - 1)
-            mouth.ellipse(0.0, 0.14, 0.090 - gape * 0.25, 0.018 + gape, _LIPS)
-            mouth.ellipse(0.0, 0.14, 0.070 - gape * 0.25, 0.003 + gape * 0.85, _MOUTH)
+            gape = 0.065 * opening / (MOUTHS - 1)
+            middle, wide = 0.135 + gape * 0.5, 0.072 - gape * 0.2
+            mouth.ellipse(0.0, middle, wide, 0.018 + gape, _LIPS)
+            mouth.ellipse(0.0, middle, wide - 0.014, 0.003 + gape * 0.85, _MOUTH)
+            if opening > 1:
+                mouth.ellipse(0.0, middle - gape * 0.6, wide - 0.034, gape * 0.2, _TEETH)
             row.append(mouth.frame(grain))
         pictures.append(row)
     return pictures, camera.Noise(width * height) if noisy else None
+
+
+def _head(canvas: _Canvas) -> None:
+    """All that does not move."""
+    canvas.ellipse(0.0, -0.095, 0.232, 0.300, _HAIR)
+    canvas.ellipse(0.0, 0.32, 0.092, 0.170, _SHADE)  # the neck, in the chin's shadow
+    canvas.ellipse(0.0, 0.60, 0.460, 0.215, _SHIRT)
+    canvas.ellipse(0.0, 0.39, 0.086, 0.050, _SHADE)
+    for side in (-1, 1):
+        canvas.ellipse(side * 0.196, -0.03, 0.026, 0.052, _SHADE)
+    canvas.ellipse(0.0, -0.02, 0.195, 0.285, _SKIN)
+    canvas.ellipse(-0.055, -0.255, 0.140, 0.080, _HAIR)
+    canvas.ellipse(0.095, -0.255, 0.100, 0.066, _HAIR)
+    for side in (-1, 1):
+        canvas.ellipse(side * 0.09, -0.128, 0.046, 0.009, _HAIR)
+    canvas.ellipse(0.0, 0.052, 0.030, 0.017, _SHADE)
+    canvas.ellipse(-0.003, 0.010, 0.018, 0.050, _LIGHT)
 
 
 def _wall(width: int, height: int) -> tuple[_Plane, _Plane, _Plane]:
