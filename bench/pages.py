@@ -31,7 +31,7 @@ _BEGIN, _END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 
 IMAGES = {
     "bench-latency": "Latencies of all candidates",
-    "bench-added": "What the bridge adds, run by run",
+    "bench-added": "What the bridge adds, turn by turn",
     "bench-sessions": "CPU by the number of sessions in a process",
 }
 
@@ -171,14 +171,14 @@ def scale_table(results: Results) -> str:
 
 
 _WORDS = {True: "yes", False: "**no**", None: "-"}
-_TITLES = {"drawn": "Drawn face", "camera": "Camera's picture"}
+TITLES = {"drawn": "Drawn face", "camera": "Camera's picture"}
 
 
 def goals_table(verdicts: Sequence[Verdict]) -> str:
     """A row for each goal, a column for each picture."""
     columns = list(dict.fromkeys(v.setting.picture for v in verdicts if v.setting is not None))
     lines = [
-        f"| goal | limit | {' | '.join(_TITLES[column].lower() for column in columns)} |",
+        f"| goal | limit | {' | '.join(TITLES[column].lower() for column in columns)} |",
         f"|---|---|{'---|' * len(columns)}",
     ]
     rows: dict[str, dict[str, dict[str, str]]] = {}
@@ -220,7 +220,7 @@ def _where(runs: Runs, load: float) -> str:
 
 def _section(results: Results, setting: Setting) -> list[str]:
     runs = {name: setting.of(own) for name, own in results.runs.items()}
-    title = f"{_TITLES[setting.picture]}, {_where(results.runs, setting.load)}"
+    title = f"{TITLES[setting.picture]}, {_where(results.runs, setting.load)}"
     names = [name for name in FIGURES if name not in ADDED]
     table = figures_table(results, runs, names)
     return [f"**{title}**, median / 95th percentile:\n\n{table}", added_table(results, runs)]

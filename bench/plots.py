@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.candidates import CANDIDATES
-from bench.pages import Results
+from bench.pages import TITLES, Results
 from bench.scores import FIGURES, Runs, Summary, cores, settings, summary
 
 # As wide as a phone's screen and twice as dense, so that the letters can be read there, too.
@@ -42,11 +42,12 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return drawn
 
 
-def _plain(results: Results) -> Runs:
+def _plain(axes: Any, results: Results) -> Runs:
     quiet = [setting for setting in settings(results.runs) if not setting.load]
     if not quiet:
         return {}
     setting = next((one for one in quiet if one.picture == "camera"), quiet[0])
+    axes.set_title(TITLES[setting.picture], fontsize=10)
     return {name: setting.of(own) for name, own in results.runs.items()}
 
 
@@ -60,7 +61,7 @@ def _latency(axes: Any, results: Results) -> bool:
     rows = ("speech", "barge_in", "voice", "video")
     titles = ("speech:\nsay()\nto heard", "barge-in:\nto silence", "voice:\ncaptured\nto heard",
               "picture:\ncaptured\nto seen")  # fmt: skip
-    shown = _plain(results)
+    shown = _plain(axes, results)
     width = 0.8 / max(1, len(shown))
     for n, (name, runs) in enumerate(shown.items()):
         found = [(place, s) for place, row in enumerate(rows) if (s := summary(row, runs))]
@@ -99,7 +100,7 @@ def _bars(
 def _added(axes: Any, results: Results) -> bool:
     """A point for each run: what the relay adds to the picture and to the voice."""
     some = False
-    for name, runs in _plain(results).items():
+    for name, runs in _plain(axes, results).items():
         for figure, marker in (("added_video", "o"), ("added_voice", "x")):
             each = [(run.turn, s) for run in runs if (s := summary(figure, [run]))]
             if not each:
@@ -117,6 +118,7 @@ def _added(axes: Any, results: Results) -> bool:
     if not some:
         return False
     axes.axhline(0, color="#444444", linewidth=0.8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("turn")
     axes.set_ylabel("ms over the Runway room's own\n(point: p50, line: p95)")
     _legend(axes)
