@@ -165,7 +165,9 @@ class AvatarCall:
         self._opening: asyncio.Task[None] | None = None
         """The task of `_open()`; it runs once."""
         self._run_task: asyncio.Task[None] | None = None
-        """The task of the supervisor's `run()`, once the start has succeeded."""
+        """The task of the supervisor's `run()`, once the first session is created, or the transport
+        has joined without one.
+        """
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Set once the sessions are being ended; from then on cancelled tasks are not waited for.
         """
@@ -212,8 +214,11 @@ class AvatarCall:
     async def _open(self) -> None:
         if self.supervisor.waits_for_a_user:
             await self.transport.join(self._on_evicted)
+            self._run()
         else:
             await self._create_and_join()
+
+    def _run(self) -> None:
         if self._states.state is AvatarState.CLOSED:
             return  # the awaited task has swallowed the cancellation
         self._run_task = asyncio.create_task(self.supervisor.run(), name="runway_avatar")
@@ -221,7 +226,8 @@ class AvatarCall:
 
     async def _create_and_join(self) -> None:
         """Both concurrently, but the request is sent first, because the avatar's start depends on
-        it.
+        it. Once the session is created, Runway is asked for its status, whether the join has ended
+        or not.
         """
         sent = asyncio.Event()
 
@@ -232,6 +238,7 @@ class AvatarCall:
         joining = asyncio.create_task(join(), name="runway_join")
         try:
             await self._create(sent.set)
+            self._run()
             await joining
         finally:
             await cancel_and_wait(joining)

@@ -87,6 +87,8 @@ class Bridge:
         )
         self._voice: FallbackTrack | None = None
         """Set once the participant was removed."""
+        self._joined = asyncio.Event()
+        """Set when `join()` has succeeded. Never reset."""
         self.delivery: DeliveryKind | None = None
         """With `delivery="auto"`: a delivery that is known to work, or is to be tried next, without
         asking the worker. Written by `AutoTransport`.
@@ -135,6 +137,11 @@ class Bridge:
         self._following = watched(
             asyncio.create_task(self._follow_keys(), name="runway_follow_keys")
         )
+        self._joined.set()
+
+    async def wait_until_joined(self) -> None:
+        """Without limit: if `join()` fails, its caller gives everything up."""
+        await self._joined.wait()
 
     async def _make_token(self) -> str:
         self._joined_as = self._identity
@@ -325,6 +332,8 @@ class BridgeConnection:
     ) -> float:
         ready = await session.wait_until_ready(timeout, on_queued)
         on_stage("ready")
+        # A consumed session soon has a worker, which bills and whose picture must have a way.
+        await self._bridge.wait_until_joined()
         credentials = await session.consume(ready)
         consumed_at = asyncio.get_running_loop().time()
         on_stage("consumed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 from unittest import mock
 
@@ -11,12 +12,13 @@ from livekit.agents.voice.io import AudioOutput
 
 from livekit_plugins_runway import AvatarState, PlayoutForced
 from livekit_plugins_runway._common.tasks import BackgroundTasks
+from livekit_plugins_runway.errors import UnavailableError
 from livekit_plugins_runway.events import CallEvents
 from livekit_plugins_runway.lifecycle.agent.output import AgentVoice, OutputSlot
 from livekit_plugins_runway.lifecycle.state import StateMachine
 from livekit_plugins_runway.lifecycle.supervisor import Phase
 from livekit_plugins_runway.playout.ports import FirstSpeechHeard
-from tests.support.scripted_call import ScriptedAgent, in_virtual_time, live
+from tests.support.scripted_call import ScriptedAgent, calling, in_virtual_time, live
 from tests.support.scripted_room import ScriptedRoom
 
 
@@ -127,6 +129,26 @@ def test_a_running_agent_without_an_output_is_warned_of(
     one = agent()
     slot_of(one).install(sink())
     assert ("without an audio output" in caplog.text) is (agent is Agent)
+
+
+@in_virtual_time
+async def test_a_session_is_asked_for_its_status_while_the_transport_still_joins() -> None:
+    async with calling() as call:
+        call.transport.agent_room.connect = 3.0
+        starting = asyncio.create_task(call.start())
+        await call.until(lambda: "get" in [kind for _, kind, _ in call.runway.asked])
+        assert not starting.done()
+        await starting
+
+
+@in_virtual_time
+async def test_a_start_whose_transport_cannot_join_leaves_no_session() -> None:
+    async with calling() as call:
+        call.transport.agent_room.connect, call.transport.agent_room.refuses = 3.0, True
+        with pytest.raises(UnavailableError):
+            await call.start()
+        assert call.avatar.state is AvatarState.CLOSED
+        await call.nothing_is_left()
 
 
 @in_virtual_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -91,3 +92,29 @@ async def test_it_gives_way_to_whoever_comes_first_with_its_identity(
             other.told_attributes = {"lk.publish_on_behalf": speaks_for}
         room.emit("participant_connected", other)
         assert give_way.called is gives_way
+
+
+async def test_a_session_that_is_ready_is_consumed_once_the_participant_has_joined() -> None:
+    bridge = Bridge(
+        ScriptedRoom().as_room, CREDENTIALS, identity="face", name="Face", stall_timeout=1.5
+    )
+    ready, consumed = asyncio.Event(), asyncio.Event()
+    session = mock.Mock()
+    session.wait_until_ready = mock.AsyncMock(side_effect=lambda *_: ready.set())
+    session.consume = mock.AsyncMock(side_effect=lambda _: consumed.set())
+    ignore = mock.Mock()
+    callbacks: Any = {"on_queued": ignore, "on_stage": ignore, "on_lost": ignore}
+    with (
+        mock.patch.object(bridge.participant, "join"),
+        mock.patch("livekit_plugins_runway.transport.bridge.RunwayRoom.join"),
+    ):
+        opening = asyncio.create_task(
+            bridge.connection(mock.Mock()).open(session, 5.0, **callbacks)
+        )
+        await ready.wait()
+        await asyncio.sleep(0)
+        assert not consumed.is_set()
+        await bridge.join(lambda *_: None)
+        await opening
+        assert consumed.is_set()
+    await bridge.aclose()
