@@ -164,20 +164,35 @@ class AvatarInstance:
         session.worker_joined()
         self._worker_joined_at = asyncio.get_running_loop().time()
         self._on_stage("worker_joined")
-        early = await connection.may_speak_unseen(options.join_timeout)
-        if early:
-            await self._open_delivery(on_ready, seen=False)
-        media = await connection.open_media(
-            options.join_timeout, on_first_frame=self._on_first_frame
+        speaking = asyncio.create_task(self._speak_unseen(on_ready), name="runway_speak_unseen")
+        try:
+            await self._open_media(standby=standby)
+            if not await speaking:
+                await self._open_delivery(on_ready)
+        finally:
+            await cancel_and_wait(speaking)
+        self._status_task = watched(asyncio.create_task(self._watch_status(), name="runway_status"))
+        self._live_at = asyncio.get_running_loop().time()
+
+    async def _speak_unseen(self, on_ready: Callable[[bool], None] | None) -> bool:
+        """Open the delivery before the first picture, if the worker may be sent speech then; False
+        if it may not.
+        """
+        options = self._options
+        if not await self.connection.may_speak_unseen(options.delivery, options.join_timeout):
+            return False
+        await self._open_delivery(on_ready)
+        return True
+
+    async def _open_media(self, *, standby: bool) -> None:
+        """Open the worker's video and voice. Returns with the first picture."""
+        media = await self.connection.open_media(
+            self._options.join_timeout, on_first_frame=self._on_first_frame
         )
         self._face = _Face(media, asyncio.create_task(self._run_media(media), name="runway_media"))
         if not standby:
             media.activate()
         await self._wait_for_first_frame()
-        if not early:
-            await self._open_delivery(on_ready, seen=True)
-        self._status_task = watched(asyncio.create_task(self._watch_status(), name="runway_status"))
-        self._live_at = asyncio.get_running_loop().time()
 
     async def _run_media(self, media: AvatarMedia) -> None:
         """Run the media until the avatar is lost. Then stop at once, because the stream of a track
@@ -190,12 +205,12 @@ class AvatarInstance:
             logger.error("the avatar's picture and voice have failed", exc_info=error)
             self.report_loss(LossReason.MEDIA_FAILED)
 
-    async def _open_delivery(self, on_ready: Callable[[bool], None] | None, *, seen: bool) -> None:
+    async def _open_delivery(self, on_ready: Callable[[bool], None] | None) -> None:
         option = self._options.delivery
         self.delivery_kind, self._delivery = await self.connection.open_delivery(option)
         logger.info("speech is delivered to the avatar", extra={"delivery": self.delivery_kind})
         if on_ready is not None:
-            on_ready(seen)
+            on_ready(self._first_frame.is_set())
 
     async def _wait_for_first_frame(self) -> None:
         timeout = self._options.join_timeout

@@ -120,6 +120,8 @@ class WorkerManners:
     """
     keeps_back: float = 0.0
     """Seconds of a segment that it keeps until more comes, or the segment is complete."""
+    deaf_until_seen: bool = False
+    """It takes data streams, and drops what comes before its first picture."""
     publish_audio: bool = True
     identity: str | None = None
     """In the room that Runway hosts. `None`: `worker:<session id>`."""

@@ -97,10 +97,10 @@ class AvatarConnection(Protocol):
         that ended the session.
         """
 
-    async def may_speak_unseen(self, timeout: float) -> bool:
-        """True if the worker may be sent speech before its first picture. Then it returns when
-        speech may begin. Raises `AvatarJoinError` after `timeout` seconds, or when the worker is
-        lost.
+    async def may_speak_unseen(self, option: DeliveryOption, timeout: float) -> bool:
+        """True if the worker may be sent speech before its first picture, by the delivery that
+        `option` names. Then it returns when speech may begin. Runs beside `open_media`. Raises
+        `AvatarJoinError` after `timeout` seconds, or when the worker is lost.
         """
 
     async def open_media(
@@ -110,7 +110,7 @@ class AvatarConnection(Protocol):
         is lost."""
 
     async def open_delivery(self, option: DeliveryOption) -> tuple[DeliveryKind, SpeechDelivery]:
-        """After `open_media`, or earlier if the worker may speak before its first picture."""
+        """After the first picture, or earlier if the worker may speak before it."""
 
     def way_out(self, reason: LossReason) -> str:
         """What the application can change so that the worker is not lost again for this reason; ""

@@ -351,11 +351,15 @@ class BridgeConnection:
     async def wait_for_worker(self, timeout: float) -> None:
         await self._way().room.wait_for_worker(timeout)
 
-    async def may_speak_unseen(self, timeout: float) -> bool:
-        """False: a worker in the room that Runway hosts might drop speech before its first picture;
-        it is not documented.
+    async def may_speak_unseen(self, option: DeliveryOption, timeout: float) -> bool:
+        """True if the worker takes data streams. It has then said that it listens, and the official
+        plugin (livekit-plugins-runway 1.8.9) sends such a worker speech from its video track on. A
+        worker that is to repeat what it hears on a track may not listen before its first picture;
+        that is not documented.
         """
-        return False
+        if "track" in (option, self._bridge.delivery):
+            return False
+        return await self._way().room.takes_streams(timeout)
 
     async def open_media(self, timeout: float, *, on_first_frame: Callable[[], None]) -> Relay:
         way = self._way()

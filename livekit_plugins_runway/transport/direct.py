@@ -254,7 +254,7 @@ class DirectConnection:
         state = await session.wait_until_ended(_STATUS_INTERVAL)
         raise session_failed(session.id, state)
 
-    async def may_speak_unseen(self, timeout: float) -> bool:
+    async def may_speak_unseen(self, option: DeliveryOption, timeout: float) -> bool:
         """True as soon as the user can hear it; the first picture may take longer."""
         way = self._way()
         await way.watch.wait_for_others(way.session.id, timeout)

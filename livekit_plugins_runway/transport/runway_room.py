@@ -97,6 +97,8 @@ class RunwayRoom:
         """Published by `join()`, if the token allows it. Unpublished when a `_stream` is used: the
         worker is never sent speech by both.
         """
+        self._answers = False
+        """True once the worker has answered `lk.clear_buffer`."""
         self._stream: DataStreamDelivery | None = None
         """Made by `open_delivery()`, if the worker takes data streams."""
         self._withdrawing: asyncio.Task[None] | None = None
@@ -160,6 +162,14 @@ class RunwayRoom:
         """As `WorkerWatch.wait_for_media`."""
         return await self._watch.wait_for_media(self._session_id, timeout)
 
+    async def takes_streams(self, timeout: float) -> bool:
+        """Whether the worker takes data streams, once it has its tracks: before that it may not
+        have registered what answers. Raises as `wait_for_media()`.
+        """
+        await self.wait_for_media(timeout)
+        self._answers = self._answers or await self._probe(self._watch.worker) == "datastream"
+        return self._answers
+
     async def open_delivery(
         self, option: DeliveryOption, *, must_listen: bool = False
     ) -> tuple[DeliveryKind, SpeechDelivery]:
@@ -176,7 +186,9 @@ class RunwayRoom:
             AvatarLostError: see `must_listen`.
         """
         worker = self._watch.worker
-        kind = option if option != "auto" else await self._probe(worker)
+        kind = option
+        if kind == "auto":
+            kind = "datastream" if self._answers else await self._probe(worker)
         if missing := _missing_grants(self._token, _NEEDS[kind]):
             raise RoomTokenError(missing=missing, needed_for=f"delivery {kind!r}")
         if kind == "track":

@@ -27,7 +27,13 @@ from livekit_plugins_runway.errors import (
     SessionFailedError,
     UnavailableError,
 )
-from livekit_plugins_runway.testing import CallFault, Faults, RunwaySimulator, SessionStatus
+from livekit_plugins_runway.testing import (
+    CallFault,
+    Faults,
+    RunwaySimulator,
+    SessionStatus,
+    WorkerManners,
+)
 from livekit_plugins_runway.testing.livekit_server import LiveKitServer
 from livekit_plugins_runway.testing.tones import (
     ToneScript,
@@ -99,6 +105,33 @@ async def test_the_first_words_do_not_wait_until_the_unused_microphone_is_withdr
         await call.avatar.aclose()
         await call.simulator.wait_until(lambda: not call.simulator.leaked(), 5.0)
     assert len(ended) == 1
+
+
+async def test_a_worker_that_takes_streams_has_the_first_words_before_its_first_picture(
+    livekit_server: LiveKitServer,
+) -> None:
+    async with calling(livekit_server, simulated={"first_frame_delay": 2.0}) as call:
+        await call.start()
+        began = now()
+        await call.say(SHORT)
+        await call.hears(SHORT, since=began)
+        performance = call.runway.performance
+        assert performance.first_frame_at is not None
+        assert performance.segments[0].started_at < performance.first_frame_at
+        assert call.history() == [(SHORT.text, False)]
+
+
+async def test_words_that_a_worker_drops_before_its_first_picture_are_heard_all_the_same(
+    livekit_server: LiveKitServer,
+) -> None:
+    deaf = {"first_frame_delay": 2.0, "hosted": WorkerManners(deaf_until_seen=True)}
+    async with calling(livekit_server, simulated=deaf) as call:
+        await call.start()
+        began = now()
+        await call.say(SHORT)
+        heard = await call.hears(SHORT, since=began)
+        assert in_order(SHORT, heard)
+        assert call.history() == [(SHORT.text, False)]
 
 
 async def test_the_wire_is_what_runway_published(livekit_server: LiveKitServer) -> None:

@@ -62,7 +62,7 @@ class Connection:
 
     async def wait_for_worker(self, _timeout: float) -> None: ...
 
-    async def may_speak_unseen(self, _timeout: float) -> bool:
+    async def may_speak_unseen(self, _option: str, _timeout: float) -> bool:
         return False
 
     async def open_media(self, _timeout: float, *, on_first_frame: Any) -> Media:

@@ -199,7 +199,7 @@ class ScriptedConnection:
             made = self.made
             asyncio.get_running_loop().call_later(cap, lambda: made.end("COMPLETED"))
 
-    async def may_speak_unseen(self, _timeout: float) -> bool:
+    async def may_speak_unseen(self, _option: str, _timeout: float) -> bool:
         return False
 
     async def open_media(

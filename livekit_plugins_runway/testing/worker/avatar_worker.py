@@ -115,7 +115,8 @@ class AvatarWorker:
         pause = manners.answer_after_silence
         pause = options.answer_after_silence if pause is None else pause
         if self._speech is Speech.DATASTREAM:
-            self._voice, self._ear = segments, ByteStreams(segments, self._is_speaker)
+            self._voice = segments
+            self._ear = ByteStreams(segments, self._is_speaker, self._listens)
         elif self._speech is Speech.SILENT:
             self._voice, self._ear = segments, Deaf()
         elif self._speech is Speech.CONVERSATION:
@@ -126,6 +127,9 @@ class AvatarWorker:
             self._voice = EchoVoice(options.render_latency, manners.pace)
             self._ear = Microphone(pause, performance, self._is_speaker, echo=self._voice)
         self._media = Media(self._voice.take, face, options, performance, manners.publish_audio)
+
+    def _listens(self) -> bool:
+        return not self._manners.deaf_until_seen or self._performance.first_frame_at is not None
 
     # Live faults.
 

@@ -24,9 +24,16 @@ class ByteStreams:
     """Takes one byte stream per segment, in order: int16 PCM with the attributes `sample_rate` (Hz)
     and `num_channels`, as fast as it comes."""
 
-    def __init__(self, voice: SegmentVoice, is_speaker: IsSpeaker) -> None:
+    def __init__(
+        self,
+        voice: SegmentVoice,
+        is_speaker: IsSpeaker,
+        listens: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """What comes while it does not listen is dropped."""
         self._voice = voice
         self._is_speaker = is_speaker
+        self._listens = listens
         self._streams: asyncio.Queue[tuple[HeardSegment, rtc.ByteStreamReader]] = asyncio.Queue()
 
     def attend(self, room: rtc.Room) -> None:
@@ -67,7 +74,9 @@ class ByteStreams:
             logger.warning("simulated worker refused a byte stream without usable attributes")
             return
         async for chunk in self._chunks(reader):
-            self._voice.feed(segment, converter.push(chunk), clock())
+            samples = converter.push(chunk)
+            if self._listens():
+                self._voice.feed(segment, samples, clock())
         self._voice.feed(segment, converter.flush(), clock())
 
     async def _chunks(self, reader: rtc.ByteStreamReader) -> AsyncIterator[bytes]:
