@@ -17,7 +17,14 @@ from ..playout.ports import Microphone
 from .connect import SUBSCRIBING, Subscribing, adopt_keys, connect, leave
 from .listeners import Audience, Listeners, TrackSubscription, restrict
 from .microphone import LiveMicrophone
-from .video import MIN_FRAME_SIDE, VideoFitter, VideoOptions, publish_options
+from .video import (
+    MIN_FRAME_SIDE,
+    RUNWAY_SIZE,
+    VideoFitter,
+    VideoOptions,
+    publish_options,
+    size_of,
+)
 from .ways import MediaWay, choose
 
 _NEGOTIATION = 0.2
@@ -103,7 +110,7 @@ class AvatarParticipant:
         self._microphone_track = self._voice_track()
         """Published in `_room`, or being published."""
         self._camera: rtc.VideoSource | None = None
-        """Made with the first picture, in its size."""
+        """Made with the first picture, in its size; with `publish_early` before joining."""
         self._camera_track: rtc.LocalVideoTrack | None = None
         """The track of `_camera`, in `_room`. Muted while there are no pictures."""
         self._url = ""
@@ -251,6 +258,8 @@ class AvatarParticipant:
             restrict(room, self._audience)
             self._listeners = Listeners(room, self._subscription.on_listeners, self._audience)
             self._listeners.look()
+            if self._video.publish_early:
+                await self._publish_muted()
             await self._publish(room, self._microphone_track, options)
             self._published_at = asyncio.get_running_loop().time()
         except (rtc.ConnectError, PublishTrackError, TimeoutError) as error:
@@ -329,7 +338,7 @@ class AvatarParticipant:
             room = self._take_another_room()
             try:
                 await self._enter(room)
-                if self._camera is not None:
+                if self._camera is not None and not self._video.publish_early:
                     await self._publish_camera(self._camera)
                 self._present = True
             except Exception as error:  # noqa: BLE001  whatever the error is, the voice must come back
@@ -384,6 +393,16 @@ class AvatarParticipant:
             return await asyncio.shield(self._opening)
         await asyncio.shield(self._opening)
         return False
+
+    async def _publish_muted(self) -> None:
+        """Publish the camera before there is a picture. Before the microphone, because libwebrtc
+        probes the bandwidth with the first track, for as much as that may need; and not muted
+        until it is published, because a muted track is not probed for.
+        """
+        if self._camera is None:
+            self._camera = rtc.VideoSource(*(size_of(self._video, RUNWAY_SIZE) or RUNWAY_SIZE))
+        await self._publish_camera(self._camera)
+        self.mute_camera()
 
     async def _publish_first(self, picture: rtc.VideoFrame, timestamp_us: int) -> bool:
         """As `open_camera()`, for a picture of valid size."""

@@ -60,6 +60,10 @@ class VideoOptions:
             4,000,000.
         codec: what the SDK is to encode. WebRTC demands "h264" and "vp8" of browsers (RFC 7742);
             "vp9" and "av1" are for devices that you know.
+        publish_early: publish the camera, muted, as soon as the avatar participant joins. By
+            default it is published with the first picture. Users see that sooner, and detailed
+            pictures with less delay (docs/video.md). Only for front ends that ask for `isMuted`:
+            others show an empty tile until the avatar comes.
         encoder: "auto": the SDK takes hardware where it finds it (NVENC, VA-API, VideoToolbox);
             "software": it does not.
 
@@ -75,6 +79,7 @@ class VideoOptions:
     bitrate: int | None = None
     codec: Codec = "h264"
     encoder: Encoder = "auto"
+    publish_early: bool = False
 
     def __post_init__(self) -> None:
         check_choice("scaling", self.scaling, get_args(Scaling))

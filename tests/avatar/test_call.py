@@ -14,7 +14,7 @@ from livekit.agents.testing import fake_job_context
 from livekit.agents.voice.io import AudioOutput
 from livekit.rtc.participant import UnpublishTrackError
 
-from livekit_plugins_runway import AvatarSession, AvatarState
+from livekit_plugins_runway import AvatarSession, AvatarState, VideoOptions
 from livekit_plugins_runway.errors import (
     AuthenticationError,
     AvatarJoinError,
@@ -190,6 +190,28 @@ async def test_the_user_sees_one_participant_with_a_camera_and_a_microphone(
         tracks = [t for t in call.user.tracks if t.identity == avatar.identity]
         assert sorted(t.source for t in tracks) == ["camera", "microphone"]
         assert min(min(f.width, f.height) for f in call.user.frames) >= 16
+
+
+async def test_a_camera_that_is_published_early_is_muted_until_the_first_picture(
+    livekit_server: LiveKitServer,
+) -> None:
+    early = VideoOptions(publish_early=True)
+    async with calling(livekit_server, simulated={"first_frame_delay": 1.0}, video=early) as call:
+
+        def cameras() -> list[rtc.RemoteTrackPublication]:
+            avatar = call.user.room.remote_participants.get("runway-avatar-agent")
+            there = [] if avatar is None else avatar.track_publications.values()
+            return [p for p in there if p.source == rtc.TrackSource.SOURCE_CAMERA]
+
+        await call.start_avatar()
+        await call.user.wait_until(lambda: [p.muted for p in cameras()] == [True], 5.0)
+        (before,) = cameras()
+        await call.start_session()
+        await call.until(AvatarState.LIVE)
+        await call.user.wait_for_video(10.0)
+        (camera,) = cameras()
+        assert camera.sid == before.sid
+        assert not camera.muted
 
 
 async def test_the_agent_does_not_receive_what_its_own_avatar_shows_and_says(
