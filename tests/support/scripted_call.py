@@ -52,7 +52,11 @@ def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
     def run(*args: Any, **kwargs: Any) -> None:
         with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(0.0)) as runner:
             clock = runner.get_loop().time
-            with mock.patch.object(time, "time", side_effect=lambda: EPOCH + clock()):
+
+            def wall_clock() -> float:  # a mock would keep each call
+                return EPOCH + clock()
+
+            with mock.patch.object(time, "time", wall_clock):
                 runner.run(_leaving_nothing(test(*args, **kwargs)))
 
     return run
