@@ -50,6 +50,14 @@ class Worker:
             await worker._stop()
             await reading
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        return await self._process.wait()
+
     async def wait_for(self, condition: Callable[[Worker], bool], timeout: float) -> None:
         """Wait for a state of the worker's log. Raises TimeoutError."""
         async with asyncio.timeout(timeout), self._changed:
