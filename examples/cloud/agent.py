@@ -2,7 +2,7 @@
 
 Settings come from the environment (`docs/deploy.md`): LIVEKIT_URL, LIVEKIT_API_KEY,
 LIVEKIT_API_SECRET, RUNWAYML_API_SECRET; RUNWAY_AVATAR_ID or RUNWAY_PRESET_ID; PORT, of the health
-check (8081).
+check (8081); METRICS_PORT, of the metrics for Prometheus (none).
 
     python agent.py start
 """
@@ -30,6 +30,7 @@ server = AgentServer(
     num_idle_processes=1,
     drain_timeout=LONGEST_CALL,
     port=int(os.getenv("PORT", "8081")),
+    prometheus_port=int(os.environ["METRICS_PORT"]) if "METRICS_PORT" in os.environ else None,
 )
 
 

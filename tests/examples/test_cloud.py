@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from importlib.metadata import requires
 from pathlib import Path
 from types import ModuleType
 
+import aiohttp
 import pytest
 from livekit import rtc
 from packaging.requirements import Requirement
@@ -50,11 +51,11 @@ def dispatch() -> ModuleType:
 
 
 @asynccontextmanager
-async def working(log: Path) -> AsyncIterator[tuple[Worker, int]]:
+async def working(log: Path, **settings: str) -> AsyncIterator[tuple[Worker, int]]:
     """A registered worker process of the example on a machine of one core, and its port."""
     port = free_port()
     mine = {name: value for name, value in os.environ.items() if name.startswith(("LIVE", "RUN"))}
-    environment = {**mine, "NUM_CPUS": "1", "PORT": str(port)}
+    environment = {**mine, "NUM_CPUS": "1", "PORT": str(port), **settings}
     running = Worker.running(WORKER, environment, log, lambda _: None)
     async with running as worker:
         await worker.wait_for(lambda w: w.registered, 40)
@@ -68,6 +69,7 @@ class Caller:
         self.room = rtc.Room()
         self._stack = stack
         self._face = asyncio.Event()
+        self._camera: rtc.Track | None = None
         self.room.on("track_subscribed", self._on_track)
 
     async def join(self, url: str, token: str) -> None:
@@ -81,7 +83,15 @@ class Caller:
     def _on_track(self, track: rtc.Track, _: object, participant: rtc.RemoteParticipant) -> None:
         is_avatar = participant.identity == "runway-avatar-agent"
         if is_avatar and track.kind == rtc.TrackKind.KIND_VIDEO:
+            self._camera = track
             self._face.set()
+
+    async def see(self, pictures: int) -> None:
+        """So many from now on."""
+        assert self._camera is not None
+        async with asyncio.timeout(20), aclosing(rtc.VideoStream(self._camera)) as stream:
+            for _ in range(pictures):
+                await anext(stream)
 
 
 def jobs(worker: Worker) -> int:
@@ -121,9 +131,60 @@ async def test_two_workers_share_the_calls_and_one_drains(
         # A deploy is no reason to hang up: the other call goes on until its user leaves.
         assert "runway-avatar-agent" in second.room.remote_participants
         await second.room.disconnect()
-        ended = (asyncio.wait_for(worker._process.wait(), 15) for worker in workers)
+        ended = (asyncio.wait_for(worker.wait(), 15) for worker in workers)
         assert await asyncio.gather(*ended) == [0, 0]
         await runway_simulator.wait_until(lambda: not runway_simulator.leaked())
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(120)
+async def test_load_is_told_by_calls_and_a_worker_that_is_stopped_cuts_none_of_two(
+    livekit_server: LiveKitServer,
+    runway_simulator: RunwaySimulator,
+    dispatch: ModuleType,
+    tmp_path: Path,
+) -> None:
+    url, room, metrics = livekit_server.url, f"cloud-{secrets.token_hex(4)}", free_port()
+    settings = {
+        "NUM_CPUS": "2",
+        "METRICS_PORT": str(metrics),
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),  # as in kubernetes.yaml
+    }
+    async with AsyncExitStack() as stack:
+        log = tmp_path / "worker.log"
+        worker, _ = await stack.enter_async_context(working(log, **settings))
+        callers = [Caller(stack), Caller(stack)]
+        for number, caller in enumerate(callers, 1):
+            await caller.join(url, dispatch.token(f"{room}-{number}", "user"))
+            await caller.open_media()
+            await until_told(metrics, scaled_by(), number / 2)
+        worker.terminate()
+        await worker.wait_for(lambda _: '"draining worker"' in log.read_text(), 10)
+        await asyncio.gather(*(caller.see(20) for caller in callers))
+        assert len(runway_simulator.leaked()) == 2  # they are under way
+        for caller in callers:
+            await caller.room.disconnect()
+        assert await asyncio.wait_for(worker.wait(), 20) == 0
+        await runway_simulator.wait_until(lambda: not runway_simulator.leaked())
+
+
+def scaled_by() -> str:
+    """The metric of a pod by which the manifest's autoscaler counts."""
+    manifest = (CLOUD / "kubernetes.yaml").read_text()
+    found = re.findall(r"- type: Pods\n +pods:\n +metric: \{name: (\w+)\}", manifest)
+    assert len(found) == 1
+    return str(found[0])
+
+
+async def until_told(port: int, name: str, value: float) -> None:
+    """Until a worker's metric has that value; it is measured twice a second."""
+    told: list[float] = []
+    async with asyncio.timeout(10), aiohttp.ClientSession() as http:
+        while told != [value]:
+            async with http.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                text = await answer.text()
+            found = re.findall(rf"^{name}{{.*}} (\S+)$", text, re.MULTILINE)
+            told = [float(one) for one in found]
 
 
 def health_status(port: int) -> int:
