@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import os
 import time
@@ -96,6 +97,7 @@ class Call:
         self._avatar = avatar
         self._handle: SpeechHandle | None = None
         self._number = 0
+        self._swapping: asyncio.Task[None] | None = None
 
     def _tell(self, event: str, **values: Any) -> None:
         tell(event, room=self._name, **values)
@@ -183,7 +185,15 @@ class Call:
         self._tell("resuming", number=self._number)
         self._output.resume()
 
+    def swap(self) -> None:
+        """Another session, of the same avatar; "replaced" tells of it."""
+        assert isinstance(self._avatar, AvatarSession)
+        swapping = self._avatar.swap_avatar(preset_id="influencer")
+        self._swapping = asyncio.create_task(swapping, name="swap")
+
     async def hang_up(self) -> None:
+        if self._swapping is not None:
+            await self._swapping
         await self._avatar.aclose()
         await self._session.aclose()
         await self._room.disconnect()
@@ -214,12 +224,12 @@ async def obey() -> None:
                     calls[room].say_sample(command["number"], command["name"], command["stops"])
                 case "block":
                     block(command["seconds"])
-                case "interrupt":
-                    calls[room].interrupt()
-                case "pause":
-                    calls[room].pause()
-                case "resume":
-                    calls[room].resume()
+                case "measure":
+                    gc.collect()
+                    counts = {"tasks": len(asyncio.all_tasks()), "objects": len(gc.get_objects())}
+                    tell("measured", room=room, **counts)
+                case "interrupt" | "pause" | "resume" | "swap":
+                    getattr(calls[room], command["do"])()
                 case "hang_up":  # the next call need not wait for it
                     endings.create_task(calls.pop(room).hang_up(), name="hang up")
         for call in calls.values():
