@@ -17,7 +17,7 @@ from livekit import rtc
 from livekit.agents import AgentSession
 from livekit.agents.voice.avatar import DataStreamAudioOutput
 
-from livekit_plugins_runway import AvatarSession
+from livekit_plugins_runway import AvatarSession, VideoOptions
 from livekit_plugins_runway.media.connect import connect
 from livekit_plugins_runway.media.ways import VARIABLE
 from livekit_plugins_runway.runway.address import DEFAULT_BASE_URL
@@ -66,6 +66,7 @@ def _ours(**options: Any) -> AvatarSession:
 direct = partial(_ours, transport="direct", allow_private_livekit_url=True)
 auto = partial(_ours, delivery="datastream")
 bridge_datastream = partial(auto, transport="bridge")
+bridge_early = partial(bridge_datastream, video=VideoOptions(publish_early=True))
 
 
 def bridge_public() -> Avatar:

@@ -58,6 +58,13 @@ CANDIDATES = {
             places=("runway",),
         ),
         Candidate(
+            "bridge-early",
+            "ours, bridge, data stream, camera published early",
+            "bench.avatars:bridge_early",
+            places=_BOTH,
+            optional=True,
+        ),
+        Candidate(
             "auto",
             "ours, auto, data stream",
             "bench.avatars:auto",

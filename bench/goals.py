@@ -30,11 +30,13 @@ from bench.scores import (
     values,
 )
 
+_JUDGED = (*BRIDGES, "bridge-early")
+"""The last one if it was measured."""
 _QUIET = (Setting("drawn"), Setting("camera"))
 _OVER_FLOOR: Mapping[str, tuple[str, Mapping[str, float]]] = {
-    "first_frame": ("`start()` to first frame", dict.fromkeys(BRIDGES, 120)),
-    "first_word": ("`start()` to first word", dict.fromkeys(BRIDGES, 150)),
-    "speech": ("`say()` to heard", {"bridge-datastream": 50, "bridge-track": 80}),
+    "first_frame": ("`start()` to first frame", dict.fromkeys(_JUDGED, 120)),
+    "first_word": ("`start()` to first word", dict.fromkeys(_JUDGED, 150)),
+    "speech": ("`say()` to heard", dict.fromkeys(_JUDGED, 50) | {"bridge-track": 80}),
 }
 """Milliseconds that a bridge may take more than Runway's room itself."""
 _AHEAD = 40.0
@@ -85,7 +87,9 @@ def judge(runs: Runs, voice_first: Sequence[Run], scales: Scales) -> list[Verdic
     verdicts = []
     for setting in settings(runs) or _QUIET:
         of = {name: setting.of(own) for name, own in runs.items()}
-        for bridge in BRIDGES:
+        for bridge in _JUDGED:
+            if bridge not in BRIDGES and not of.get(bridge):
+                continue
             verdicts += [replace(v, setting=setting) for v in _bridge(setting, bridge, of)]
         if not setting.load and of.get("bridge-public"):
             verdicts.append(replace(_relay_cpu("bridge-public", of, 1.8), setting=setting))
