@@ -10,8 +10,14 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-LONGEST_VOICE = 0.45
-"""Seconds after which a sound can no longer be told from the next: tones begin each 0.5 s."""
+LONGEST_VOICE = 3.0
+"""Seconds: a sound that takes longer counts as not heard."""
+_NEXT = 0.25
+"""Seconds by which the latency of a sound may differ from that of the first one, before it could be
+another sound: they begin each 0.5 s."""
+_TRIED = 3
+"""So many of the sounds that were heard are tried for one of those that were sent: the first may be
+a click."""
 _NEAR = 0.1
 """Pictures captured so many seconds around a sound are those it belongs to: five of them."""
 
@@ -30,6 +36,8 @@ class Seen:
 
     pictures: Mapping[int, float]
     onsets: Sequence[float]
+    since: float = float("-inf")
+    """There was silence then; earlier sounds are not in it."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,31 @@ def frame_rate(seen: Seen, window: Window) -> float:
 
 
 def voice_latencies(sent: Sent, seen: Seen, window: Window) -> dict[int, float]:
-    """Seconds from capture to arrival, by the number of the sound; those not heard are left out."""
+    """Seconds from capture to arrival, by the number of the sound; those not heard are left out.
+
+    Sounds are alike and come at equal distances, so one alone could be any. Which is the first that
+    was heard is told by how many then fit; if several fit equally well, the least latency counts.
+    """
     onsets = sorted(seen.onsets)
+    captured = {n: at for n, at in enumerate(sent.onsets) if at >= seen.since}
+    possible = sorted(heard - at for heard in onsets[:_TRIED] for at in captured.values())
+    fits = [
+        _arrivals(captured, onsets, latency) for latency in possible if 0 <= latency < LONGEST_VOICE
+    ]
+    found = max(fits, key=len, default={})  # of equals the first, which has the least latency
+    return {number: late for number, late in found.items() if captured[number] in window}
+
+
+def _arrivals(
+    captured: Mapping[int, float], onsets: Sequence[float], latency: float
+) -> dict[int, float]:
+    """The latency of each sound that was heard at about that of the first one."""
     found = {}
-    for number, at in enumerate(sent.onsets):
-        place = bisect_left(onsets, at)
-        if at in window and place < len(onsets) and onsets[place] - at < LONGEST_VOICE:
-            found[number] = onsets[place] - at
+    for number, at in captured.items():
+        place = bisect_left(onsets, at + latency - _NEXT)
+        near = [onset for onset in onsets[place : place + 2] if onset < at + latency + _NEXT]
+        if near and (late := min(near, key=lambda onset: abs(onset - at - latency)) - at) >= 0:
+            found[number] = late
     return found
 
 

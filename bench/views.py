@@ -72,6 +72,6 @@ class View:
         return self.first_picture
 
     def seen(self, since: float, until: float) -> Seen:
-        """All pictures, and the sounds between two times. Takes a moment."""
+        """All pictures, and the sounds from a silence on until then. Takes a moment."""
         found = Onsets(SAMPLE_RATE).push(self.user.heard(since, until))
-        return Seen(self.pictures, [since + n / SAMPLE_RATE for n in found])
+        return Seen(self.pictures, [since + n / SAMPLE_RATE for n in found], since)

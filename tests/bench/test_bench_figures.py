@@ -28,6 +28,30 @@ def test_a_sound_that_was_not_heard_is_not_taken_for_the_next() -> None:
     assert found == pytest.approx({0: 0.12, 2: 0.13})
 
 
+@pytest.mark.parametrize("late", [0.03, 0.47, 0.53, 1.1, 2.2])
+def test_a_voice_that_is_late_by_several_sounds_is_not_taken_for_an_early_one(late: float) -> None:
+    """Sounds of before the silence do not count; one is not heard; buffers grow meanwhile."""
+    sent = reading.Sent([], [3.0, 3.5, *(7.0 + n / 2 for n in range(14))])
+    heard = [7.0 + n / 2 + late + n * 0.01 for n in range(14) if n != 5]
+    found = reading.voice_latencies(sent, reading.Seen({}, heard, 6.5), reading.Window(8.0, 12.2))
+    expected = {n + 2: late + n * 0.01 for n in range(2, 11) if n != 5}
+    assert found == pytest.approx(expected)
+
+
+def test_a_click_before_the_first_sound_changes_nothing() -> None:
+    sent = reading.Sent([], [1.0 + n / 2 for n in range(14)])
+    seen = reading.Seen({}, [0.8, *(1.07 + n / 2 for n in range(14))])
+    found = reading.voice_latencies(sent, seen, reading.Window(0.0, 9.0))
+    assert found == pytest.approx(dict.fromkeys(range(14), 0.07))
+
+
+def test_of_a_first_sound_that_was_not_heard_nothing_is_told() -> None:
+    sent = reading.Sent([], [n / 2 for n in range(14)])
+    seen = reading.Seen({}, [n / 2 + 0.05 for n in range(1, 14)])
+    found = reading.voice_latencies(sent, seen, reading.Window(0.0, 9.0))
+    assert found == pytest.approx(dict.fromkeys(range(1, 14), 0.05))
+
+
 def test_skew_is_the_voice_against_the_pictures_of_the_same_time() -> None:
     pictures = [n * 0.04 for n in range(100)]
     sent = reading.Sent(pictures, [1.0, 2.0])
