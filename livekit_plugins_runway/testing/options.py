@@ -165,6 +165,11 @@ class SimulatorOptions:
     """Sessions that may exist at once; more are queued (documented: 1-2 on tier 1, measured: 1)."""
     daily_quota: int = 50
     """Creates before a 429; each counts, used or not (measured)."""
+    requests_per_minute: int | None = None
+    """Calls of any kind before a 429, in each minute since the first one (no such limit is
+    documented, and none was measured)."""
+    tells_retry_after: bool = True
+    """That 429 has a `Retry-After` (a captured 429, of the daily limit, had none)."""
     credits: int = 600
     """Balance at the start (documented for a new account). Under 2: create is a 400 (measured)."""
     accept_deprecated_livekit: bool = False
@@ -268,6 +273,8 @@ class SimulatorOptions:
             raise ValueError("time_scale must be above 0")
         if self.concurrency < 1:
             raise ValueError("concurrency must be at least 1")
+        if self.requests_per_minute is not None and self.requests_per_minute < 1:
+            raise ValueError("requests_per_minute must be at least 1")
         if not 1 <= self.fps <= 60:
             raise ValueError("fps must be from 1 to 60")
         for size in (self.start_size, self.full_size):

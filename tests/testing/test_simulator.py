@@ -303,6 +303,25 @@ async def test_create_beyond_the_daily_quota_is_a_429() -> None:
         assert (status, answer["error"]) == (429, "Your daily task limit has been reached.")
 
 
+@pytest.mark.parametrize("tells_when", [True, False])
+async def test_more_requests_than_a_minute_may_have_are_a_429(tells_when: bool) -> None:
+    # A minute of the service is 0.6 s.
+    limit = {"requests_per_minute": 2, "tells_retry_after": tells_when}
+    async with simulated(time_scale=0.01, **limit) as runway:
+        await runway.create()
+        session = await runway.create()
+        headers = {
+            "Authorization": f"Bearer {runway.sim.api_secret}",
+            "X-Runway-Version": "2024-11-06",
+        }
+        url = f"{runway.sim.url}{SESSIONS}/{session.id}"
+        async with runway.http.get(url, headers=headers) as answer:
+            assert answer.status == 429
+            assert answer.headers.get("Retry-After") == ("1" if tells_when else None)
+        await asyncio.sleep(0.7)
+        await runway.create()
+
+
 # Consume.
 
 
@@ -618,7 +637,14 @@ async def test_closing_ends_hanging_calls_and_sessions() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"time_scale": 0}, {"concurrency": 0}, {"fps": 0}, {"full_size": (15, 16)}, {"speech": "x"}],
+    [
+        {"time_scale": 0},
+        {"concurrency": 0},
+        {"requests_per_minute": 0},
+        {"fps": 0},
+        {"full_size": (15, 16)},
+        {"speech": "x"},
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,15 +45,43 @@ class Refusal(Exception):
         *,
         issues: list[dict[str, Any]] | None = None,
         doc_url: str | None = DOC_URL,
+        retry_after: int | None = None,
     ) -> None:
-        """`doc_url` None: without one, where the published schema has none."""
+        """`doc_url` None: without one, where the published schema has none. `retry_after`: seconds
+        for a `Retry-After` header."""
         super().__init__(error)
         self.status = status
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self.body: dict[str, Any] = {"error": error}
         if issues is not None:
             self.body["issues"] = issues
         if doc_url is not None:
             self.body["docUrl"] = doc_url
+
+
+class RateLimit:
+    """So many calls a minute, and a 429 for the others; refused calls are not counted."""
+
+    def __init__(self, calls: int | None, minute: float, *, tells_when: bool) -> None:
+        """`calls` None: no limit. `minute`: its length in seconds of wall clock."""
+        self._calls = calls
+        self._minute = minute
+        self._tells_when = tells_when
+        self._until = 0.0
+        """Loop time at which the present minute ends."""
+        self._left = 0
+
+    def take(self) -> None:
+        """Count a call. Raises `Refusal`."""
+        if self._calls is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if now >= self._until:
+            self._until, self._left = now + self._minute, self._calls
+        if self._left == 0:
+            wait = math.ceil(self._until - now) if self._tells_when else None
+            raise Refusal(429, "Too many requests, please try again later.", retry_after=wait)
+        self._left -= 1
 
 
 class Unanswered(Exception):

@@ -26,6 +26,7 @@ from .rest import (
     API_VERSION,
     DOC_URL,
     Effect,
+    RateLimit,
     RecordedRequest,
     Refusal,
     Unanswered,
@@ -103,6 +104,11 @@ class RunwaySimulator:
         )
         self._face = Face(self.options.picture)
         self._places = asyncio.Semaphore(self.options.concurrency)
+        self._rate = RateLimit(
+            self.options.requests_per_minute,
+            self.options.scaled(60.0),
+            tells_when=self.options.tells_retry_after,
+        )
         self._created = 0
         self._lives: list[asyncio.Task[None]] = []
         self._watchers: list[asyncio.Future[None]] = []
@@ -263,9 +269,12 @@ class RunwaySimulator:
         record = await self._record(request)
         response: web.StreamResponse
         try:
+            self._rate.take()
             response = await handler(request)
         except Refusal as refusal:
-            response = web.json_response(refusal.body, status=refusal.status)
+            response = web.json_response(
+                refusal.body, status=refusal.status, headers=refusal.headers
+            )
         except web.HTTPException as error:
             # Unknown paths and methods, as far as the router knows them.
             response = web.json_response(
