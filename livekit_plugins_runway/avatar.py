@@ -32,7 +32,7 @@ from .errors import ConfigurationError
 from .events import AvatarState, CallEvents, CallUsage, Event, TransportKind
 from .lifecycle.call import AvatarCall, CallOptions, ClosingStack
 from .lifecycle.creating import CreateOptions
-from .lifecycle.instance import AvatarInstance, InstanceOptions
+from .lifecycle.instance import SHORTEST_QUEUE_TIMEOUT, AvatarInstance, InstanceOptions
 from .lifecycle.recovery import RecoveryOptions
 from .lifecycle.state import StateMachine
 from .lifecycle.telemetry import Telemetry
@@ -116,6 +116,9 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             "datastream").
         wait_for_avatar: seconds that the first speech waits for the avatar; after that the agent
             speaks without it. 0: voice first.
+        queue_timeout: seconds, 5 or more, that a session may wait in Runway's queue where the
+            account has no free place; the agent speaks by voice meanwhile. After that no more
+            sessions are made (`gave_up`). With "direct" at most 60, and then another one is made.
         create_timeout: seconds for Runway to make one session, all retries included.
         join_timeout: seconds for the avatar worker to join its room, and again for its first frame;
             about 8 s are usual. After that the session is given up.
@@ -174,6 +177,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         allow_private_livekit_url: bool = False,
         delivery: DeliveryOption = "auto",
         wait_for_avatar: float = 10.0,
+        queue_timeout: float = 600.0,
         create_timeout: float = 45.0,
         join_timeout: float = 30.0,
         stall_timeout: float = 1.5,
@@ -202,6 +206,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         check_choice("playout", playout, get_args(PlayoutOption))
         check_transport(transport, delivery, video, room_options, participant)
         check_seconds("wait_for_avatar", wait_for_avatar, zero=True)
+        check_seconds("queue_timeout", queue_timeout, least=SHORTEST_QUEUE_TIMEOUT)
         check_seconds("create_timeout", create_timeout)
         check_seconds("join_timeout", join_timeout)
         check_seconds("stall_timeout", stall_timeout)
@@ -233,6 +238,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             request=request,
             instance=InstanceOptions(
                 delivery=delivery,
+                queue_timeout=queue_timeout,
                 join_timeout=join_timeout,
                 stall_timeout=stall_timeout,
                 tools=ToolDispatcher(
@@ -357,6 +363,10 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
         video follows. From now on everything that the agent says is kept and spoken in order. If it
         raises, or is cancelled, the agent's audio output is as it was before, and nothing bills.
 
+        If Runway has not answered after `wait_for_avatar` seconds (8 at least), or has too many
+        requests just now, it returns all the same: the agent begins by voice, another try follows,
+        and what Runway refuses later is emitted as `error`.
+
         With `on_user_left="pause"` and nobody in the room, it makes no session yet: it returns when
         the avatar participant is there, and a later refusal by Runway is emitted as `error`. With
         "direct", a start that failed may leave handlers in the room until the worker's token has
@@ -372,7 +382,7 @@ class AvatarSession(SafeEmitter[Event | _FrameworkEvent], BaseAvatarSession[Even
             ConfigurationError: LiveKit credentials are missing, it was started before, or Runway
                 would refuse the LiveKit URL ("direct").
             AvatarClosedError: it, or the agent session, was closed meanwhile.
-            RunwayException: Runway refused, by kind (see `errors`).
+            RunwayException: Runway refused within that time, by kind (see `errors`).
             UnavailableError: the avatar participant could not join the agent room, or it got no
                 token, or ("direct") the agent's own voice could not be published there.
         """

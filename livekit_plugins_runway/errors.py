@@ -463,6 +463,12 @@ class SessionNotReadyError(RunwayException, APITimeoutError):
         self.waited = waited
 
 
+class QueueTimeoutError(SessionNotReadyError):
+    """The account had no place for the session within `queue_timeout`. The call makes no other one
+    by itself, which would wait behind all others.
+    """
+
+
 ProcessedKind = Literal["avatar", "voice", "task"]
 """A resource that Runway processes for a while before it can be used."""
 

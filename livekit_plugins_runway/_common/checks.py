@@ -28,11 +28,13 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
         raise ConfigurationError(f"{argument} must be one of {allowed}, not {value!r}.")
 
 
-def check_seconds(argument: str, value: float, *, zero: bool = False) -> None:
-    if not (value > 0 or (zero and value == 0)):
-        raise ConfigurationError(
-            f"{argument} must be {'0 or more' if zero else 'more than 0'} seconds, not {value!r}."
-        )
+def check_seconds(
+    argument: str, value: float, *, zero: bool = False, least: float | None = None
+) -> None:
+    """`least` takes the place of `zero`."""
+    allowed = "0 or more" if zero else "more than 0" if least is None else f"{least:g} or more"
+    if not (value > 0 or (zero and value == 0)) or (least is not None and value < least):
+        raise ConfigurationError(f"{argument} must be {allowed} seconds, not {value!r}.")
 
 
 def check_whole(argument: str, value: int, lowest: int, highest: int, unit: str) -> None:

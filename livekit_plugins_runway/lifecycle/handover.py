@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from .._common.tasks import cancel_and_wait, first_of
+from .._common.tasks import cancel_and_wait, first_of, watched
 from ..errors import LossReason, RunwayException
 from ..events import AvatarReplaced, AvatarState, CallEvents, Cause
 from ..log import logger
@@ -113,9 +113,21 @@ class FaceSlot:
             if script:
                 self._output.let_speak(_SCRIPT_MARGIN + len(script) / _SCRIPT_PACE)
 
-        await instance.open(standby=False, on_ready=attach)
+        noticing = watched(asyncio.create_task(self._notice_queue(instance), name="runway_queue"))
+        try:
+            await instance.open(standby=False, on_ready=attach)
+        finally:
+            await cancel_and_wait(noticing)
         self._output.avatar_seen()
         self._seen = True
+
+    async def _notice_queue(self, instance: AvatarInstance) -> None:
+        """Do not let the first words wait for an avatar that cannot come in time."""
+        while not await instance.is_stuck_in_queue(_QUEUE_PATIENCE):
+            pass
+        logger.info("the account has no place for the session: the agent begins by voice")
+        self._output.avatar_queued()
+        self._states.move_to(AvatarState.VOICE_ONLY, "the session waits for a place")
 
     # -- one that comes while another is there ---------------------------------------------------
 
@@ -125,6 +137,7 @@ class FaceSlot:
         cause: Cause,
         make: Callable[[], Awaitable[AvatarInstance]],
         force_at: float | None,
+        make_room_at: float | None = None,
     ) -> None:
         """Make the next session while the old one speaks, and change over in a gap of the speech.
         Raises if the next one does not come. Then the old one is still the avatar, unless it was
@@ -134,6 +147,8 @@ class FaceSlot:
             make: makes the next session.
             force_at: age of the old one in seconds at which the change is made without waiting for
                 a gap; None: never.
+            make_room_at: age of the old one in seconds from which it is ended first, if the next
+                one is queued; None: at once.
         """
         watching = asyncio.create_task(self._to_voice_when_lost(old), name="runway_old_face")
         opening: asyncio.Task[None] | None = None
@@ -142,7 +157,9 @@ class FaceSlot:
             opening = asyncio.create_task(new.open(standby=True), name="runway_next_face")
             if await self._is_stuck_in_queue(new, opening) and self.instance is old:
                 self._one_at_a_time = True
-                await self._make_room(old, force_at)
+                await first_of(opening, old.lost, timeout=_seconds_until(old, make_room_at) or 0.0)
+                if new.queued.is_set() and self.instance is old:
+                    await self._make_room(old, force_at)
             await opening
             alone = self.instance is None
             await self._hand_over(new, force_in=_seconds_until(old, force_at))
@@ -163,19 +180,19 @@ class FaceSlot:
 
     async def _is_stuck_in_queue(self, new: AvatarInstance, opening: asyncio.Task[None]) -> bool:
         """True if the account allows no second session beside the first."""
-        await first_of(new.queued.wait(), opening)
-        if not opening.done():
-            await asyncio.wait({opening}, timeout=0.0 if self._one_at_a_time else _QUEUE_PATIENCE)
+        patience = 0.0 if self._one_at_a_time else _QUEUE_PATIENCE
+        await first_of(new.is_stuck_in_queue(patience), opening)
         return not opening.done() and new.queued.is_set()
 
     async def _make_room(self, old: AvatarInstance, force_at: float | None) -> None:
         """End the old session first, in a gap of the speech; then by voice until the next one."""
-        logger.info("the account allows one session at a time: the old one is ended first")
+        logger.info("the account has no place for two sessions: the old one is ended first")
         await self._until_changed(None, _seconds_until(old, force_at))
         if self.instance is old:
             self._last_frame = old.last_frame
             self.instance = None
             self._transport.hide_face()
+            self._states.move_to(AvatarState.VOICE_ONLY, "the next session waits for a place")
             self._endings.retire(old)
 
     async def _hand_over(self, new: AvatarInstance, *, force_in: float | None) -> None:

@@ -16,6 +16,8 @@ from ..transport.base import AvatarConnection, AvatarMedia
 from ..transport.worker_protocol import PATIENCE, DeliveryKind, DeliveryOption
 from .tools import SessionTools, ToolDispatcher
 
+SHORTEST_QUEUE_TIMEOUT = 5.0
+"""Seconds. `queued` is normal for about one at each start."""
 _GOODBYE_TIMEOUT = 0.5
 """Seconds for END_CALL to be sent; then the session is ended without it."""
 _LEAVING = 0.25
@@ -30,6 +32,9 @@ class InstanceOptions:
 
     delivery: DeliveryOption = "auto"
     ready_timeout: float = 60.0
+    """Seconds for a session to become READY, after it has left Runway's queue."""
+    queue_timeout: float = 600.0
+    """Seconds for which it may be queued."""
     join_timeout: float = 30.0
     """Seconds for the worker to join, and again for its first frame; about 8 s are usual."""
     stall_timeout: float = 1.5
@@ -63,7 +68,7 @@ class AvatarInstance:
         on_stage: Callable[[Stage], None],
         background: BackgroundTasks | None = None,
     ) -> None:
-        # Used by the event loop's thread only. Times are loop times in seconds, each set once by
+        # Used by the event loop's thread only. Times are loop times in seconds, set by
         # `open()`, in this order: `_began`, `_capped_from`, `_worker_joined_at`, `_live_at`.
         self.session = session
         """The Runway session, from before its creation to its end."""
@@ -82,6 +87,7 @@ class AvatarInstance:
         self._first_frame = asyncio.Event()
         """Set by the media with the worker's first picture."""
         self._began = asyncio.get_running_loop().time()
+        """Set again when it leaves Runway's queue."""
         self._capped_from: float | None = None
         """Runway's cap counts from this time."""
         self._worker_joined_at: float | None = None
@@ -119,7 +125,9 @@ class AvatarInstance:
 
     @property
     def startup(self) -> float:
-        """Seconds from the create call until the avatar took speech; 0 before."""
+        """Seconds from the create call, or from when it left Runway's queue, until the avatar took
+        speech; 0 before.
+        """
         return 0.0 if self._live_at is None else self._live_at - self._began
 
     @property
@@ -155,6 +163,7 @@ class AvatarInstance:
         self._capped_from = await connection.open(
             session,
             options.ready_timeout,
+            queue_timeout=options.queue_timeout,
             on_queued=self._on_queued,
             on_stage=self._on_stage,
             on_lost=self.report_loss,
@@ -270,6 +279,12 @@ class AvatarInstance:
         await self.session.wait_until_ended()
         self.report_loss(LossReason.SESSION_ENDED)
 
+    async def is_stuck_in_queue(self, patience: float) -> bool:
+        """Wait until it is queued, and `patience` seconds more. True if it still is then."""
+        await self.queued.wait()
+        await asyncio.sleep(patience)
+        return self.queued.is_set()
+
     def _on_first_frame(self) -> None:
         self._first_frame.set()
         self._on_stage("first_frame")
@@ -279,6 +294,7 @@ class AvatarInstance:
             self.queued.set()
         else:
             self.queued.clear()
+            self._began = asyncio.get_running_loop().time()
         logger.info(
             "the Runway session is queued" if queued else "the Runway session left the queue"
         )

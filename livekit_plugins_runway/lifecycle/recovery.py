@@ -19,7 +19,10 @@ from ..errors import (
     ForbiddenError,
     LossReason,
     NotFoundError,
+    QueueTimeoutError,
     QuotaError,
+    RateLimitedError,
+    RequestError,
     RequestRejectedError,
     RoomTokenError,
     SessionFailedError,
@@ -41,6 +44,11 @@ MIN_CAP = 60.0
 """Seconds. A session that ends by itself earlier did so for another reason than the cap, such as an
 idle limit or moderation, and counts as lost.
 """
+_LONGEST_SPREAD = 20.0
+_SPREAD = 1 / 15
+"""Share of the cap by which a session is renewed earlier at random, at most."""
+_GAP_SHARE = 0.1
+_LONGEST_GAP_WAIT = 15.0
 _ALIKE = 0.1
 """Two ends whose ages differ by at most this share are of the same cap."""
 
@@ -68,7 +76,8 @@ class RecoveryOptions:
             itself at 60 s or later lowers it. The lower value stays once two have ended at about
             the same age, until one has become older. None: sessions are not renewed.
         renew_before: how long before the cap the next session is made; None: 1.5 x the start-up
-            time of the present one and 10 more, at most half of the cap.
+            time of the present one and 10 more, at most half of the cap, and up to 20 more at
+            random, so that many agents do not renew at the same time.
         on_user_left: when the last user has left the agent room for `user_left_grace`. "keep": go
             on; "pause": end the paid session, keep the participant, and make a new session when a
             user is back (where nobody is there at the start, the first one, too); "close": the
@@ -121,7 +130,7 @@ def _check_at_least(option: str, value: float | None) -> None:
 
 def is_final(error: BaseException) -> bool:
     """True if another session would fail in the same way: key, credits, quota, a refused request,
-    or an avatar that does not speak what it is sent.
+    a queue that takes too long, or an avatar that does not speak what it is sent.
     """
     if isinstance(error, AvatarLostError):
         return error.reason == LossReason.SPEECH_FOREIGN
@@ -133,12 +142,24 @@ def is_final(error: BaseException) -> bool:
         | CallLimitError
         | ForbiddenError
         | NotFoundError
+        | QueueTimeoutError
         | QuotaError
         | RequestRejectedError
         | ConfigurationError
         | RoomTokenError
         | TransportsFailedError,
     )
+
+
+def asked_to_wait(
+    error: BaseException, uniform: Callable[[float, float], float] = random.uniform
+) -> float:
+    """Seconds that Runway has asked to wait for (`Retry-After`), and up to a half more at random,
+    so that not all who were told the same come back at the same moment; 0 if it has not.
+    """
+    if not isinstance(error, RequestError) or error.retry_after is None:
+        return 0.0
+    return error.retry_after * uniform(1.0, 1.5)
 
 
 class Restarts:
@@ -150,6 +171,8 @@ class Restarts:
         self._options = options
         self._uniform = uniform
         self.in_a_row = 0
+        self._limited = 0
+        """How often in a row Runway had too many requests."""
 
     def begin_anew(self) -> int:
         """Forget the failures, because the other transport is tried next. Returns the number of the
@@ -158,18 +181,28 @@ class Restarts:
         self.in_a_row = 1
         return self.in_a_row
 
-    def next_delay(self, lived: float) -> float | None:
+    def next_delay(self, lived: float, error: BaseException | None = None) -> float | None:
         """Seconds to wait after a session that was live for `lived` seconds was lost or did not
         come; None if no more tries are allowed.
+
+        Args:
+            error: why. Too many requests are no failure: no session was made, and it passes by
+                itself. So it is not counted, and the wait grows as after a failure.
         """
+        if isinstance(error, RateLimitedError):
+            self._limited += 1
+            return max(self._backoff(self._limited), asked_to_wait(error, self._uniform))
+        self._limited = 0
         if lived >= STABLE_AFTER:
             self.in_a_row = 0
         if self.in_a_row >= self._options.max_restarts:
             return None
         self.in_a_row += 1
-        if self.in_a_row == 1:
-            return 0.0
-        longest = min(self._options.backoff * 2.0 ** (self.in_a_row - 2), self._options.backoff_max)
+        wait = 0.0 if self.in_a_row == 1 else self._backoff(self.in_a_row - 1)
+        return wait if error is None else max(wait, asked_to_wait(error, self._uniform))
+
+    def _backoff(self, count: int) -> float:
+        longest = min(self._options.backoff * 2.0 ** (count - 1), self._options.backoff_max)
         return longest * self._uniform(0.5, 1.0)
 
 
@@ -182,8 +215,15 @@ class Cap:
     is forgotten.
     """
 
-    def __init__(self, options: RecoveryOptions) -> None:
+    def __init__(
+        self, options: RecoveryOptions, uniform: Callable[[float, float], float] = random.uniform
+    ) -> None:
+        self._uniform = uniform
         self._renew_before = options.renew_before
+        self._earlier = 0.0
+        """Seconds by which the present session is renewed earlier, so that sessions which began at
+        the same time are not renewed at the same time.
+        """
         self._expected = options.session_cap
         self._learned: float | None = None
         """The age at which a session ended by itself, if that was earlier than expected."""
@@ -206,6 +246,8 @@ class Cap:
         uncertain = self._learned is not None and not self._certain
         self._probing = uncertain and self._believed
         self._believed = uncertain
+        if self._renew_before is None and self.seconds is not None:
+            self._earlier = self._uniform(0.0, min(_LONGEST_SPREAD, self.seconds * _SPREAD))
 
     def ended_by_itself(self, age: float) -> None:
         """Runway ended a session as COMPLETED at this age in seconds, unasked."""
@@ -227,7 +269,7 @@ class Cap:
         if self.seconds is None:
             return None
         before = 1.5 * startup + 10.0 if self._renew_before is None else self._renew_before
-        return self.seconds - min(before, self.seconds / 2)
+        return self.seconds - min(before + self._earlier, self.seconds / 2)
 
     def force_at(self) -> float | None:
         """Age at which the next session takes over at the latest, in mid-sentence if need be; None:
@@ -235,6 +277,16 @@ class Cap:
         if self.seconds is None:
             return None
         return self.seconds - min(8.0, self.seconds / 5)
+
+    def make_room_at(self) -> float | None:
+        """Age from which this session may be ended for the next one, in a gap of the speech, if the
+        account has no place for both; None: at once. Not earlier, because the place may go to
+        another call.
+        """
+        force_at = self.force_at()
+        if force_at is None or self.seconds is None:
+            return None
+        return force_at - min(_LONGEST_GAP_WAIT, self.seconds * _GAP_SHARE)
 
 
 class Spending:

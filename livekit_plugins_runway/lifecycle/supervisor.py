@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from .._common.tasks import cancel_and_wait, first_of
-from ..errors import AvatarClosedError, RunwayException
+from ..errors import AvatarClosedError, RateLimitedError, RunwayException
 from ..events import AvatarState, CallEvents, Cause, Restarting, Stage
 from ..log import logger
 from ..runway.models import CreateRealtimeSession
@@ -110,6 +110,8 @@ class Supervisor:
         self._go_over = go_over
         self._made: AvatarInstance | None = None
         """Set by `create()`, until `run()` opens it."""
+        self._making: asyncio.Task[AvatarInstance] | None = None
+        """The first session's create, if `create()` did not wait for it; `run()` does."""
         self._removed: asyncio.Future[RunwayException] = asyncio.get_running_loop().create_future()
         """Set once, by `remove_face()`."""
         self._switch = FaceSwitch()
@@ -151,20 +153,47 @@ class Supervisor:
         return self._faces.instance or self._made
 
     @property
+    def _has_first(self) -> bool:
+        """A session was made, or is being made, and not opened yet."""
+        return self._made is not None or self._making is not None
+
+    @property
     def waits_for_a_user(self) -> bool:
         """Make no session yet, because nobody is in the room; `run()` makes the first one once
         somebody is.
         """
         return self._recovery.on_user_left == "pause" and not self._presence.present
 
-    async def create(self, on_sent: Callable[[], None]) -> None:
+    async def create(self, on_sent: Callable[[], None], patience: float) -> bool:
         """Make the first session, so that a refusal reaches the caller. Raises as
         `SessionMaker.make()`.
 
         Args:
             on_sent: called when the request leaves, in each attempt.
+            patience: seconds.
+
+        Returns:
+            False if it takes longer, or if Runway had too many requests just now, which passes by
+            itself: `run()` goes on with it, and emits its failure.
         """
-        self._made = await self._maker.make(self._request, on_sent)
+        making = asyncio.create_task(
+            self._maker.make(self._request, on_sent), name="runway_first_session"
+        )
+        try:
+            await asyncio.wait({making}, timeout=patience)
+        except asyncio.CancelledError:
+            await cancel_and_wait(making)
+            raise
+        if making.done() and not isinstance(making.exception(), RateLimitedError):
+            self._made = making.result()
+            return True
+        self._making = making
+        return False
+
+    async def discard(self) -> None:
+        """Make no first session after all, if `run()` does not come to it."""
+        making, self._making = self._making, None
+        await cancel_and_wait(making)
 
     async def pause(self) -> None:
         """Switch the avatar off. Returns when the agent speaks by voice and the session is being
@@ -219,6 +248,7 @@ class Supervisor:
         finally:
             self._faces.retire_all()
             self._enter(Phase.OVER)
+            await self.discard()
 
     async def _go_on_without(self, error: RunwayException) -> None:
         """Go on by voice for the rest of the call. Returns if the options say that the avatar is to
@@ -238,7 +268,7 @@ class Supervisor:
         recovery, presence = self._recovery, self._presence
         may_leave = recovery.on_user_left != "keep"
         cause: Cause = "restart"
-        if self._made is None and self.waits_for_a_user:
+        if not self._has_first and self.waits_for_a_user:
             await self._pause("nobody is in the room yet")
         while True:
             faces = asyncio.create_task(self._keep_a_face(cause), name="runway_faces")
@@ -256,6 +286,7 @@ class Supervisor:
                 if recovery.on_user_left == "close":
                     return
             self._leave_to_voice()
+            await self.discard()
             await self._pause(reason)
             cause = "resume"
 
@@ -317,8 +348,9 @@ class Supervisor:
         error = await self._go_over(gone.error)
         if error is None:
             return Restarting(restarts.begin_anew(), 0.0, gone.error)
-        delay = None if is_final(error) else restarts.next_delay(gone.lived)
-        return error if delay is None else Restarting(restarts.in_a_row, delay, error)
+        delay = None if is_final(error) else restarts.next_delay(gone.lived, error)
+        attempt = max(1, restarts.in_a_row)  # 0 after a 429, which is no failure
+        return error if delay is None else Restarting(attempt, delay, error)
 
     async def _wait(self, restarting: Restarting) -> None:
         self._enter(Phase.WAITING)
@@ -344,7 +376,7 @@ class Supervisor:
         self._enter(Phase.OPENING)
         # The session was made before the swap was asked for; the swap waits until the avatar is
         # live.
-        swap = None if self._made is not None else self._swaps.take()
+        swap = None if self._has_first else self._swaps.take()
         try:
             if swap is None:
                 await self._bring(self._request, cause)
@@ -363,8 +395,9 @@ class Supervisor:
 
     async def _bring(self, request: CreateRealtimeSession, cause: Cause) -> None:
         instance, self._made = self._made, None
+        making, self._making = self._making, None
         if instance is None:
-            instance = await self._maker.make(request)
+            instance = await (self._maker.make(request) if making is None else making)
         await self._faces.bring(instance, cause, request.start_script)
 
     async def _hold(self) -> _Gone | None:
@@ -436,7 +469,11 @@ class Supervisor:
         if swap is None:
             self._states.move_to(AvatarState.RENEWING, "renewal")
             await self._faces.replace(
-                old, "renewal", lambda: self._maker.make(self._request), force_at
+                old,
+                "renewal",
+                lambda: self._maker.make(self._request),
+                force_at,
+                self._cap.make_room_at(),
             )
             return
         patience = SWAP_PATIENCE + old.age
@@ -464,7 +501,7 @@ class Supervisor:
 
 def _until_next_renewal(renewals: Restarts, error: RunwayException) -> float:
     """Seconds to wait after a failed renewal; infinite if no more tries are allowed."""
-    delay = None if is_final(error) else renewals.next_delay(0.0)
+    delay = None if is_final(error) else renewals.next_delay(0.0, error)
     if delay is None:
         logger.warning("the session is not renewed any more", extra={"detail": str(error)})
         return math.inf

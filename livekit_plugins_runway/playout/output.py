@@ -165,6 +165,13 @@ class AvatarAudioOutput(SafeEmitter[_Event], AudioOutput):
             self._player.send_first(self._queue.head)
         self._pump.wake()
 
+    def avatar_queued(self) -> None:
+        """The first avatar waits for a place: the first speech waits for it only as long as it may
+        still come in time.
+        """
+        self._seat.is_queued = True
+        self._pump.wake()
+
     def avatar_seen(self) -> None:
         """The avatar that was attached without video has video now."""
         self._seat.see()

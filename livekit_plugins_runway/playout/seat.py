@@ -14,6 +14,8 @@ from .ports import Avatar
 _HUSH = 0.1
 """Seconds without sound after which an avatar counts as silent."""
 _LONGEST_HUSH = 0.5
+_FROM_QUEUE = 8.0
+"""Seconds from Runway's queue to the first picture, at least (5 to 8 were measured by others)."""
 
 
 class Seat(enum.Enum):
@@ -86,6 +88,10 @@ class AvatarSeat:
         """
         self.never_settles = False
         """The avatar did not fall silent for a second segment either."""
+        self.is_queued = False
+        """The first avatar's session was queued; never reset. It does not come in time if it has
+        not left the queue some seconds before.
+        """
         self._waiting_since: float | None = None
         """Since when the first speech waits for the avatar's video. Never reset."""
 
@@ -120,7 +126,8 @@ class AvatarSeat:
         """True if the first speech may still wait for the avatar's video."""
         if self._waiting_since is None:
             self._waiting_since = now
-        return now - self._waiting_since < self._patience
+        needed = _FROM_QUEUE if self.is_queued else 0.0
+        return now - self._waiting_since + needed < self._patience
 
     @property
     def is_unseen(self) -> bool:

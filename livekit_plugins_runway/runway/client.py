@@ -12,6 +12,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from ..errors import (
     NotFoundError,
     Operation,
     ProtocolError,
+    QueueTimeoutError,
     RunwayException,
     SessionFailedError,
     SessionNotReadyError,
@@ -55,6 +57,10 @@ if TYPE_CHECKING:
 
 _PATH = "/v1/realtime_sessions"
 _PACE = Pace(first=0.25, slowest=1.0, steady_for=2.0, unknown_for=5.0)
+_QUEUE_PACE = Pace(first=0.25, slowest=3.0, steady_for=2.0, unknown_for=5.0)
+"""`queued` is normal for about a second. After that it lasts, and many may wait; a session that is
+READY unnoticed for 3 s is still far from its end.
+"""
 
 
 class RunwayClient(AccountCalls):
@@ -96,6 +102,8 @@ class RunwayClient(AccountCalls):
         http = HttpCaller(base_url, http_session, conn_options, call_timeout, jitter)
         super().__init__(_checked_secret(api_secret), http)
         self._journal = journal
+        self.jitter = jitter
+        """Gives numbers in [0, 1)."""
         # A create is in `_creates` while somebody waits for it. Abandoned, it moves to
         # `_background`, as the task that sees it to its end. Both empty themselves.
         self._creates: set[asyncio.Task[str]] = set()
@@ -255,9 +263,11 @@ class RunwayClient(AccountCalls):
         session_id: str,
         *,
         timeout: float = 60.0,
+        queue_timeout: float | None = None,
         on_queued: Callable[[bool], None] | None = None,
     ) -> Ready:
-        """Poll until the session is READY: each 0.25 s for 2 s, then slower, down to each second.
+        """Poll until the session is READY: each 0.25 s for 2 s, then slower, down to each second
+        (each 3 s in a queue that has a `queue_timeout`), and later by up to a quarter at random.
 
         A session is usually READY 0.7 to 2 s after its creation, and then lives for about 21 s.
         A poll that fails for a reason that may pass (5xx, 408, 429, no answer, one that makes no
@@ -266,15 +276,18 @@ class RunwayClient(AccountCalls):
         Args:
             session_id: from `create`.
             timeout: seconds.
+            queue_timeout: seconds for which it may be queued; `timeout` begins when it has left the
+                queue. None: `timeout` is for both.
             on_queued: called with True when Runway says that the session waits for capacity (the
                 first poll often does, without meaning much), with False when it no longer does.
 
         Raises:
             SessionFailedError: FAILED, CANCELLED, COMPLETED, or RUNNING (consumed by another).
+            QueueTimeoutError: queued for longer than `queue_timeout`; the session still exists.
             SessionNotReadyError: not READY in time; the session still exists.
             RunwayException: a poll failed for good, or the last ones before `timeout` did.
         """
-        state = await self._wait_for(session_id, (Ready,), timeout, on_queued)
+        state = await self._wait_for(session_id, (Ready,), timeout, queue_timeout, on_queued)
         assert isinstance(state, Ready)
         return state
 
@@ -286,7 +299,7 @@ class RunwayClient(AccountCalls):
         on_queued: Callable[[bool], None] | None = None,
     ) -> Ready | Running:
         """The same for a session whose worker joins a room by itself: RUNNING is as good."""
-        state = await self._wait_for(session_id, (Ready, Running), timeout, on_queued)
+        state = await self._wait_for(session_id, (Ready, Running), timeout, None, on_queued)
         assert isinstance(state, Ready | Running)
         return state
 
@@ -295,16 +308,34 @@ class RunwayClient(AccountCalls):
         session_id: str,
         wanted: tuple[type[Ready] | type[Running], ...],
         timeout: float,
+        queue_timeout: float | None,
         on_queued: Callable[[bool], None] | None,
     ) -> RealtimeSessionState:
         seen = _Polls(session_id, wanted, on_queued)
-        return await poll(
-            lambda: self.get(session_id),
-            seen.is_wanted,
-            pace=_PACE,
-            timeout=timeout,
-            too_late=lambda: seen.not_ready(timeout),
-        )
+
+        async def until_it_changes(pace: Pace, seconds: float) -> RealtimeSessionState:
+            """Also until it is in or out of the queue, if there is a `queue_timeout`."""
+            queued = seen.queued
+            return await poll(
+                lambda: self.get(session_id),
+                lambda state: (
+                    seen.is_wanted(state)
+                    or (queue_timeout is not None and seen.queued is not queued)
+                ),
+                pace=replace(pace, jitter=self.jitter),
+                timeout=seconds,
+                too_late=lambda: seen.too_late(
+                    seconds, in_queue=queued and queue_timeout is not None
+                ),
+            )
+
+        while True:
+            if seen.queued and queue_timeout is not None:
+                state = await until_it_changes(_QUEUE_PACE, queue_timeout)
+            else:
+                state = await until_it_changes(_PACE, timeout)
+            if isinstance(state, wanted):
+                return state
 
     async def aclose(self, timeout: float = 5.0) -> list[str]:
         """Wait for the creates that are under way, end what nobody wants, close the own session.
@@ -423,7 +454,8 @@ class _Polls:
         self._session_id = session_id
         self._wanted = wanted
         self._on_queued = on_queued
-        self._queued = False
+        self.queued = False
+        """Runway last said that the session waits for capacity."""
         self._unknown = ""
         """The first status that was not known."""
 
@@ -442,19 +474,21 @@ class _Polls:
                 raise session_failed(self._session_id, state)
         return False
 
-    def not_ready(self, waited: float) -> SessionNotReadyError:
+    def too_late(self, waited: float, *, in_queue: bool) -> SessionNotReadyError:
         """The error where the time is over."""
+        if in_queue:
+            return QueueTimeoutError(session_id=self._session_id, queued=True, waited=waited)
         text = self._unknown and (
             f"The Runway session was not READY after {waited:g} s; its status {self._unknown!r} is "
             "not known to this version of the package: look for a newer one."
         )
         return SessionNotReadyError(
-            text, session_id=self._session_id, queued=self._queued, waited=waited
+            text, session_id=self._session_id, queued=self.queued, waited=waited
         )
 
     def _note_queued(self, queued: bool) -> None:
-        if queued != self._queued:
-            self._queued = queued
+        if queued != self.queued:
+            self.queued = queued
             if self._on_queued is not None:
                 self._on_queued(queued)
 

@@ -304,7 +304,8 @@ class HttpCaller:
         base = min(self._conn_options.retry_interval * 2.0**attempt, _LONGEST_BACKOFF)
         wait = base * (1 + self._jitter() / 2)
         asked = getattr(error, "retry_after", None)
-        return wait if asked is None else max(wait, asked)
+        # Many agents that were told the same time must not all come back at the same moment.
+        return wait if asked is None else max(wait, asked * (1 + self._jitter() / 2))
 
     async def _attempt(self, call: ApiCall, seconds: float) -> object:
         call.body = None if call.content is None else _Body(call.content, call.on_sent)

@@ -32,6 +32,8 @@ class Pace:
         at_once: ask before the first wait.
         unknown_for: for how long after its creation Runway may not know it yet, wherever it keeps
             what it was asked to make; a 404 after that is final.
+        jitter: gives numbers in [0, 1); each wait is longer by up to a quarter at random, so that
+            many that began at the same time do not go on asking at the same time.
     """
 
     first: float
@@ -39,6 +41,7 @@ class Pace:
     steady_for: float = 0.0
     at_once: bool = False
     unknown_for: float = 0.0
+    jitter: Callable[[], float] = lambda: 0.0
 
 
 async def poll(
@@ -50,7 +53,8 @@ async def poll(
     too_late: Callable[[], RunwayException],
 ) -> _T:
     """Returns the first answer that `is_over`. A poll that fails for a temporary reason (5xx, 408,
-    429, no answer, one that cannot be understood) does not end the wait.
+    429, no answer, one that cannot be understood) does not end the wait. After a 429 it asks again
+    when the service has asked it to, and later by up to a half at random.
 
     Args:
         is_over: may raise what ends the wait; a `ProtocolError` counts as a poll that failed.
@@ -65,7 +69,7 @@ async def poll(
     limit = asyncio.timeout(timeout)
     interval = pace.first
     begin = loop.time()
-    due = begin if pace.at_once else begin + interval
+    due = begin if pace.at_once else begin + interval * (1 + pace.jitter() / 4)
     try:
         async with limit:
             while True:
@@ -80,9 +84,12 @@ async def poll(
                     if limit.expired() or not _may_pass(error, due - begin, pace.unknown_for):
                         raise
                     fault = error
+                    if isinstance(error, RateLimitedError) and error.retry_after is not None:
+                        due = loop.time() + error.retry_after * (1 + pace.jitter() / 2)
+                        continue
                 if due - begin >= pace.steady_for:
                     interval = min(interval * 1.3, pace.slowest)
-                due = max(due + interval, loop.time())
+                due = max(due + interval * (1 + pace.jitter() / 4), loop.time())
     except (TimeoutError, RunwayException):
         if not limit.expired():
             raise

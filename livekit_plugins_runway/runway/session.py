@@ -105,10 +105,16 @@ class RealtimeSession:
         self._move_to(SessionState.CREATED)
 
     async def wait_until_ready(
-        self, timeout: float, on_queued: Callable[[bool], None] | None = None
+        self,
+        timeout: float,
+        on_queued: Callable[[bool], None] | None = None,
+        *,
+        queue_timeout: float | None = None,
     ) -> Ready:
         """Raises what `RunwayClient.wait_until_ready` raises."""
-        ready = await self.client.wait_until_ready(self.id, timeout=timeout, on_queued=on_queued)
+        ready = await self.client.wait_until_ready(
+            self.id, timeout=timeout, queue_timeout=queue_timeout, on_queued=on_queued
+        )
         self.times.ready = time.time()
         self._move_to(SessionState.READY)
         return ready
@@ -131,11 +137,11 @@ class RealtimeSession:
         return credentials
 
     async def wait_until_ended(self, interval: float = STATUS_INTERVAL) -> RealtimeSessionState:
-        """Poll the status every `interval` seconds until it is terminal, else until cancelled. A
-        failed poll does not count as an end.
+        """Poll the status every `interval` seconds, less up to a fifth at random, until it is
+        terminal, else until cancelled. A failed poll does not count as an end.
         """
         while True:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(interval * (1 - self.client.jitter() / 5))
             state = await self._status()
             if state is not None and _terminal(state):
                 self._final = state

@@ -76,6 +76,7 @@ class AvatarConnection(Protocol):
         session: RealtimeSession,
         timeout: float,
         *,
+        queue_timeout: float,
         on_queued: Callable[[bool], None],
         on_stage: Callable[[Stage], None],
         on_lost: Callable[[LossReason], None],
@@ -84,6 +85,8 @@ class AvatarConnection(Protocol):
 
         Args:
             timeout: seconds for Runway to have the session ready.
+            queue_timeout: seconds for which it may be queued before that. With "direct" it is
+                `timeout`, because the token in the create call is not valid for longer.
             on_lost: called from the event loop when the worker is lost, by each part that notices
                 it (the watch over the worker, over the picture, over the speech). So perhaps
                 several times; only the first counts.

@@ -326,11 +326,12 @@ class BridgeConnection:
         session: RealtimeSession,
         timeout: float,
         *,
+        queue_timeout: float,
         on_queued: Callable[[bool], None],
         on_stage: Callable[[Stage], None],
         on_lost: Callable[[LossReason], None],
     ) -> float:
-        ready = await session.wait_until_ready(timeout, on_queued)
+        ready = await session.wait_until_ready(timeout, on_queued, queue_timeout=queue_timeout)
         on_stage("ready")
         # A consumed session soon has a worker, which bills and whose picture must have a way.
         await self._bridge.wait_until_joined()

@@ -228,6 +228,7 @@ class DirectConnection:
         session: RealtimeSession,
         timeout: float,
         *,
+        queue_timeout: float,
         on_queued: Callable[[bool], None],
         on_stage: Callable[[Stage], None],
         on_lost: Callable[[LossReason], None],

@@ -96,6 +96,7 @@ SAMPLES = [
     e.ProtocolError(),
     e.SessionFailedError(session_id="s", failure="No one.", failure_code="A.B"),
     e.SessionNotReadyError(session_id="s", queued=True, waited=60.0),
+    e.QueueTimeoutError(session_id="s", queued=True, waited=600.0),
     e.ProcessingFailedError(kind="voice", id="v", failure="Too short."),
     e.StillProcessingError(kind="task", id="t", status="RUNNING", waited=600.0),
     e.AvatarJoinError(session_id="s", missing="video", waited=20.0, reason="worker_left"),

@@ -16,6 +16,7 @@ from livekit_plugins_runway.errors import (
     CreditsError,
     ForbiddenError,
     NotFoundError,
+    QueueTimeoutError,
     QuotaError,
     RateLimitedError,
     RequestRejectedError,
@@ -62,6 +63,7 @@ def test_a_wrong_option_is_refused_by_name(options: dict[str, Any], named: str) 
         ForbiddenError(),
         NotFoundError(),
         CreditsError(),
+        QueueTimeoutError(queued=True, waited=600.0),
         QuotaError(),
         RequestRejectedError(),
         SessionFailedError(failure_code="SAFETY.INPUT"),
@@ -268,3 +270,32 @@ def test_at_the_latest_it_takes_over_eight_seconds_before_the_cap_or_a_fifth(
     cap: float, force_at: float
 ) -> None:
     assert Cap(RecoveryOptions(session_cap=cap)).force_at() == force_at
+
+
+def test_too_many_requests_are_no_failure_and_are_waited_out() -> None:
+    restarts = Restarts(RecoveryOptions(max_restarts=1), uniform=lambda _, high: high)
+    limited = RateLimitedError()
+    waits = [restarts.next_delay(0.0, limited) for _ in range(8)]
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert restarts.next_delay(0.0, RateLimitedError(retry_after=40.0)) == 60.0
+    assert restarts.next_delay(0.0, UnavailableError()) == 0.0
+    assert restarts.next_delay(0.0, UnavailableError()) is None
+
+
+def test_other_errors_that_name_a_time_are_tried_again_after_it() -> None:
+    restarts = Restarts(RecoveryOptions(), uniform=lambda low, _: low)
+    assert restarts.next_delay(0.0, ServerError(status_code=503, retry_after=7.0)) == 7.0
+
+
+def test_sessions_are_renewed_earlier_by_some_seconds_at_random() -> None:
+    cap = Cap(RecoveryOptions(), uniform=lambda _, high: high)
+    cap.next_session()
+    assert cap.renew_at(10.0) == 300.0 - 25.0 - 20.0
+    exact = Cap(RecoveryOptions(renew_before=30.0), uniform=lambda _, high: high)
+    exact.next_session()
+    assert exact.renew_at(10.0) == 270.0
+
+
+def test_room_for_the_next_session_is_made_shortly_before_the_cap() -> None:
+    assert Cap(RecoveryOptions()).make_room_at() == 300.0 - 8.0 - 15.0
+    assert Cap(RecoveryOptions(session_cap=None)).make_room_at() is None

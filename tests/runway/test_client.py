@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -225,6 +226,16 @@ async def test_retry_after_in_seconds_is_obeyed() -> None:
 
 
 @virtual_clock
+async def test_who_was_told_the_same_time_comes_back_later_by_up_to_a_half_at_random() -> None:
+    async with runway(Reply(429, headers={"Retry-After": "6"}), jitter=lambda: 0.8) as (
+        server,
+        client,
+    ):
+        await client.create(REQUEST)
+        assert server.times == [0, pytest.approx(6 * 1.4)]
+
+
+@virtual_clock
 async def test_retry_after_as_a_date_is_obeyed() -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
     async with runway(Reply(503, headers={"Retry-After": date})) as (server, client):
@@ -400,6 +411,48 @@ async def test_queued_is_reported_when_it_changes() -> None:
         reported: list[bool] = []
         await client.wait_until_ready("the-id", on_queued=reported.append)
         assert reported == [True, False, True, False]
+
+
+@virtual_clock
+async def test_the_queue_has_a_time_of_its_own_and_is_asked_about_less_often() -> None:
+    queue = [Reply(payload=state("NOT_READY", queued=True))] * 40
+    getting_ready = [Reply(payload=state("NOT_READY"))] * 3
+    async with runway(*queue, *getting_ready) as (server, client):
+        reported: list[bool] = []
+        await client.wait_until_ready(
+            "the-id", timeout=5.0, queue_timeout=200.0, on_queued=reported.append
+        )
+        assert reported == [True, False]
+        waits = [round(b - a, 2) for a, b in itertools.pairwise(server.times)]
+        assert waits[35:39] == [3.0] * 4
+        assert waits[40:] == [0.25] * 3
+
+
+@pytest.mark.parametrize("queue_timeout", [8.0, 90.0])
+@virtual_clock
+async def test_a_queue_that_takes_too_long_ends_the_wait(queue_timeout: float) -> None:
+    async with runway(*[Reply(payload=state("NOT_READY", queued=True))] * 99) as (_, client):
+        with pytest.raises(e.QueueTimeoutError) as caught:
+            await client.wait_until_ready("the-id", timeout=60.0, queue_timeout=queue_timeout)
+        assert asyncio.get_running_loop().time() == pytest.approx(queue_timeout, abs=0.3)
+        assert (caught.value.queued, caught.value.waited) == (True, queue_timeout)
+
+
+@virtual_clock
+async def test_polls_that_are_refused_for_their_number_come_back_when_they_are_wanted() -> None:
+    async with runway(Reply(429, headers={"Retry-After": "50"}), max_retry=0) as (server, client):
+        await client.wait_until_ready("the-id")
+        assert server.times == [0.25, pytest.approx(50.25, abs=0.1)]
+
+
+@virtual_clock
+async def test_many_that_began_together_do_not_poll_together() -> None:
+    async with runway(*[Reply(payload=state("NOT_READY"))] * 2, jitter=lambda: 0.8) as (
+        server,
+        client,
+    ):
+        await client.wait_until_ready("the-id")
+        assert server.times == [pytest.approx(0.3 * n, abs=0.002) for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(

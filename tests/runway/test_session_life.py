@@ -70,7 +70,10 @@ async def created() -> AsyncIterator[Life]:
     runway = ScriptedRunway()
     async with runway.running():
         client = RunwayClient(
-            "key_1", base_url=runway.url, conn_options=APIConnectOptions(max_retry=0, timeout=5.0)
+            "key_1",
+            base_url=runway.url,
+            conn_options=APIConnectOptions(max_retry=0, timeout=5.0),
+            jitter=lambda: 0.0,
         )
         try:
             session = RealtimeSession(client, REQUEST)

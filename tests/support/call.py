@@ -248,6 +248,7 @@ async def calling(
     server: LiveKitServer,
     *,
     simulated: dict[str, Any] | None = None,
+    simulator: RunwaySimulator | None = None,
     late: bool = False,
     room: rtc.RoomOptions | None = None,
     user: dict[str, Any] | None = None,
@@ -258,6 +259,7 @@ async def calling(
 
     Args:
         simulated: `SimulatorOptions`.
+        simulator: one that several calls share; no session is left once all have ended.
         late: the user is not there yet: `join_user()`.
         room: of the agent's connection to its room.
         user: options of the `SimulatedUser`.
@@ -265,14 +267,9 @@ async def calling(
     """
     name = f"call-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
-        simulator = await stack.enter_async_context(
-            RunwaySimulator(
-                livekit_url=server.url,
-                livekit_api_key=server.api_key,
-                livekit_api_secret=server.api_secret,
-                options=SimulatorOptions(**{**QUICK, **(simulated or {})}),
-            )
-        )
+        shared = simulator is not None
+        if simulator is None:
+            simulator = await stack.enter_async_context(simulating(server, **(simulated or {})))
         # With "direct" the plain voice is on the agent's own participant, and heard all the same.
         heard = ["agent", *WORKERS] if options.get("transport") == "direct" else None
         caller = SimulatedUser(
@@ -312,8 +309,23 @@ async def calling(
             wrong = too_loud(call.loudest, caller.heard(call.judged_since), RATE)
             assert wrong is None, wrong
         await avatar.aclose()
-        # Runway needs a while to settle what it was told.
-        await simulator.wait_until(lambda: not simulator.leaked(), 5.0)
+        if not shared:
+            await nothing_is_left(simulator)
+
+
+def simulating(server: LiveKitServer, **options: Any) -> RunwaySimulator:
+    """A quick Runway; to be entered."""
+    return RunwaySimulator(
+        livekit_url=server.url,
+        livekit_api_key=server.api_key,
+        livekit_api_secret=server.api_secret,
+        options=SimulatorOptions(**{**QUICK, **options}),
+    )
+
+
+async def nothing_is_left(simulator: RunwaySimulator) -> None:
+    """Once all calls have ended: Runway needs a while to settle what it was told."""
+    await simulator.wait_until(lambda: not simulator.leaked(), 5.0)
 
 
 async def close_for_good(avatar: AvatarSession) -> None:

@@ -173,13 +173,14 @@ class ScriptedConnection:
         session: RealtimeSession,
         timeout: float,
         *,
+        queue_timeout: float,
         on_queued: Callable[[bool], None],
         on_stage: Callable[[Any], None],
         on_lost: Callable[[LossReason], None],
     ) -> float:
         self.session, self._on_lost = session, on_lost
         self.made.on_end = self._on_end
-        ready = await session.wait_until_ready(timeout, on_queued)
+        ready = await session.wait_until_ready(timeout, on_queued, queue_timeout=queue_timeout)
         on_stage("ready")
         await session.consume(ready)
         on_stage("consumed")

@@ -100,7 +100,7 @@ async def test_a_session_that_is_ready_is_consumed_once_the_participant_has_join
     )
     ready, consumed = asyncio.Event(), asyncio.Event()
     session = mock.Mock()
-    session.wait_until_ready = mock.AsyncMock(side_effect=lambda *_: ready.set())
+    session.wait_until_ready = mock.AsyncMock(side_effect=lambda *_, **__: ready.set())
     session.consume = mock.AsyncMock(side_effect=lambda _: consumed.set())
     ignore = mock.Mock()
     callbacks: Any = {"on_queued": ignore, "on_stage": ignore, "on_lost": ignore}
@@ -109,7 +109,7 @@ async def test_a_session_that_is_ready_is_consumed_once_the_participant_has_join
         mock.patch("livekit_plugins_runway.transport.bridge.RunwayRoom.join"),
     ):
         opening = asyncio.create_task(
-            bridge.connection(mock.Mock()).open(session, 5.0, **callbacks)
+            bridge.connection(mock.Mock()).open(session, 5.0, queue_timeout=60.0, **callbacks)
         )
         await ready.wait()
         await asyncio.sleep(0)
