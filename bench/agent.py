@@ -12,6 +12,7 @@ import contextlib
 import gc
 import math
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -67,6 +68,12 @@ async def sound(pcm: Pcm, stops: Sequence[Sequence[float]] = ()) -> AsyncIterato
 def block(seconds: float) -> None:
     """Keep the event loop, as a user's code does that computes, or calls what waits."""
     time.sleep(seconds)
+
+
+async def block_each_second(seconds: float) -> None:
+    while True:
+        block(seconds)
+        await asyncio.sleep(1.0 - seconds)
 
 
 def ours(runway: dict[str, Any], options: dict[str, Any]) -> AvatarSession:
@@ -200,16 +207,66 @@ class Call:
         self._tell("hung_up")
 
 
-async def main() -> None:
+class Thread:
+    """A thread with an event loop of its own, as each job has with the framework's thread executor
+    (livekit-agents 1.8.9, ipc/job_thread_executor.py).
+    """
+
+    def __init__(self) -> None:
+        self._commands: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(main(self._told()))
+
+    async def _told(self) -> AsyncIterator[dict[str, Any]]:
+        while (command := await self._commands.get()) is not None:
+            yield command
+
+    def do(self, command: dict[str, Any] | None) -> None:
+        """None: end."""
+        self._loop.call_soon_threadsafe(self._commands.put_nowait, command)
+
+    async def end(self) -> None:
+        self.do(None)
+        await asyncio.to_thread(self._thread.join)
+
+
+async def main(told: AsyncIterator[dict[str, Any]]) -> None:
     async with http_context.open():  # as in a job
-        await obey()
+        await obey(told)
 
 
-async def obey() -> None:
+class Blocking:
+    """Blocks the event loop, once or in each second."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    def each_second(self, seconds: float) -> None:
+        """0: no more."""
+        if self._task is not None:
+            self._task.cancel()
+        self._task = None
+        if seconds:
+            self._task = asyncio.create_task(block_each_second(seconds), name="block")
+
+
+async def obey(told: AsyncIterator[dict[str, Any]]) -> None:
     calls: dict[str, Call] = {}
+    threads: dict[str, Thread] = {}
+    blocking = Blocking()
     async with asyncio.TaskGroup() as endings:
-        async for command in commands():
+        async for command in told:
             room = command["room"]
+            if command.pop("thread", False):
+                threads[room] = Thread()
+            if room in threads:
+                threads[room].do(command)
+                continue
             match command["do"]:
                 case "call":
                     calls[room] = Call(room, ours(command["runway"], command["options"]))
@@ -218,24 +275,35 @@ async def obey() -> None:
                     pace = command["tts_pace"]
                     calls[room] = Call(room, make(command["avatar"]), tts_pace=pace, in_job=True)
                     await calls[room].start(ToneScript(**command["greeting"]))
-                case "say":
-                    calls[room].say(command["number"], ToneScript(**command["script"]))
-                case "say_sample":
-                    calls[room].say_sample(command["number"], command["name"], command["stops"])
                 case "block":
                     block(command["seconds"])
+                case "block_each_second":
+                    blocking.each_second(command["seconds"])
                 case "measure":
                     gc.collect()
                     counts = {"tasks": len(asyncio.all_tasks()), "objects": len(gc.get_objects())}
                     tell("measured", room=room, **counts)
-                case "interrupt" | "pause" | "resume" | "swap":
-                    getattr(calls[room], command["do"])()
                 case "hang_up":  # the next call need not wait for it
                     endings.create_task(calls.pop(room).hang_up(), name="hang up")
+                case _:
+                    act(calls[room], command)
+        blocking.each_second(0.0)
         for call in calls.values():
             endings.create_task(call.hang_up(), name="hang up")
+        for thread in threads.values():
+            endings.create_task(thread.end(), name="end thread")
+
+
+def act(call: Call, command: dict[str, Any]) -> None:
+    match command["do"]:
+        case "say":
+            call.say(command["number"], ToneScript(**command["script"]))
+        case "say_sample":
+            call.say_sample(command["number"], command["name"], command["stops"])
+        case "interrupt" | "pause" | "resume" | "swap":
+            getattr(call, command["do"])()
 
 
 if __name__ == "__main__":
     keep_for_good()
-    asyncio.run(main())
+    asyncio.run(main(commands()))

@@ -71,12 +71,13 @@ class Line:
 
 @contextlib.asynccontextmanager
 async def staged(
-    delivery: str, log: Path
+    delivery: str, log: Path, **more: str
 ) -> AsyncIterator[tuple[LiveKitServer, Child, dict[str, Any]]]:
     """A server, an agent's process, and where the simulated Runway is, in a process of its own.
 
     Args:
         delivery: how its worker takes the agent's speech.
+        more: environment of both.
     """
     async with LiveKitServer() as server:
         environment = {
@@ -84,6 +85,7 @@ async def staged(
             "LIVEKIT_API_KEY": server.api_key,
             "LIVEKIT_API_SECRET": server.api_secret,
             "BENCH_DELIVERY": delivery,
+            **more,
         }
         async with (
             Child.running("bench.runway", environment, log) as runway,

@@ -57,6 +57,8 @@ def picture_options(speech: str, size: tuple[int, int], picture: Picture) -> Sim
         upscale_after=usual.upscale_after,
         full_size=size,
         picture=picture,
+        fps=float(os.environ.get("BENCH_FPS", usual.fps)),
+        start_size=min(size, usual.start_size),
         barcode="BENCH_PLAIN" not in os.environ,
     )
 
