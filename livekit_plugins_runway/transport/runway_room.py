@@ -91,6 +91,8 @@ class RunwayRoom:
             on_lost=on_lost,
         )
         """Open from `join()` until `aclose()`."""
+        self._me: rtc.LocalParticipant | None = None
+        """From `join()` until `aclose()`."""
         self._token = ""
         """The token of `join()`; its grants say what is allowed in this room."""
         self._speech_track: TrackDelivery | None = None
@@ -143,8 +145,9 @@ class RunwayRoom:
             await connect(room, credentials.url, self._token, self._background)
         except rtc.ConnectError as error:
             raise RunwayRoomError from error
-        room.local_participant.register_rpc_method(RPC_PLAYBACK_FINISHED, self._on_finished_rpc)
-        room.local_participant.register_rpc_method(RPC_PLAYBACK_STARTED, self._on_started_rpc)
+        self._me = room.local_participant
+        self._me.register_rpc_method(RPC_PLAYBACK_FINISHED, self._on_finished_rpc)
+        self._me.register_rpc_method(RPC_PLAYBACK_STARTED, self._on_started_rpc)
         if not _missing_grants(self._token, _NEEDS["track"]):
             self._speech_track = TrackDelivery(room)
             try:
@@ -239,6 +242,12 @@ class RunwayRoom:
                         "the delivery of speech could not be closed properly", extra=told
                     )
         finally:
+            me, self._me = self._me, None
+            if me is not None:
+                # The SDK keeps a room for good, 0.6 MB, whose methods stay registered (livekit
+                # 1.1.21, livekit-ffi/src/server/participant.rs: the handler holds the room).
+                me.unregister_rpc_method(RPC_PLAYBACK_FINISHED)
+                me.unregister_rpc_method(RPC_PLAYBACK_STARTED)
             await leave(self._room)
 
     # -- calls from the worker --------------------------------------------------------------------
