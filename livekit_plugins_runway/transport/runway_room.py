@@ -242,13 +242,19 @@ class RunwayRoom:
                         "the delivery of speech could not be closed properly", extra=told
                     )
         finally:
-            me, self._me = self._me, None
-            if me is not None:
-                # The SDK keeps a room for good, 0.6 MB, whose methods stay registered (livekit
-                # 1.1.21, livekit-ffi/src/server/participant.rs: the handler holds the room).
-                me.unregister_rpc_method(RPC_PLAYBACK_FINISHED)
-                me.unregister_rpc_method(RPC_PLAYBACK_STARTED)
-            await leave(self._room)
+            try:
+                self._unregister()
+            finally:
+                await leave(self._room)
+
+    def _unregister(self) -> None:
+        """The SDK keeps a room for good, 0.6 MB, whose RPC methods stay registered (livekit 1.1.21,
+        livekit-ffi/src/server/participant.rs: the handler holds the room).
+        """
+        me, self._me = self._me, None
+        if me is not None:
+            me.unregister_rpc_method(RPC_PLAYBACK_FINISHED)
+            me.unregister_rpc_method(RPC_PLAYBACK_STARTED)
 
     # -- calls from the worker --------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 import jwt
@@ -110,3 +111,24 @@ async def test_the_room_is_left_by_who_is_cancelled_while_it_closes(
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert room.left == 1
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("gone")])
+async def test_rpc_methods_are_unregistered_before_the_room_is_left_or_it_stays_in_memory(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runway, room = runway_room(monkeypatch)
+    told: list[tuple[str, int]] = []
+
+    class Me:
+        def unregister_rpc_method(self, method: str) -> None:
+            told.append((method, room.left))
+            if error is not None:
+                raise error
+
+    runway._me = Me()
+    with nullcontext() if error is None else pytest.raises(RuntimeError):
+        await runway.aclose()
+    assert room.left == 1
+    if error is None:
+        assert told == [("lk.playback_finished", 0), ("lk.playback_started", 0)]
