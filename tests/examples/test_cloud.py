@@ -159,7 +159,9 @@ async def test_load_is_told_by_calls_and_a_worker_that_is_stopped_cuts_none_of_t
             await caller.open_media()
             await until_told(metrics, scaled_by(), number / 2)
         worker.terminate()
-        await worker.wait_for(lambda _: '"draining worker"' in log.read_text(), 10)
+        async with asyncio.timeout(40):
+            while '"draining worker"' not in log.read_text():  # noqa: ASYNC110  of a file
+                await asyncio.sleep(0.1)
         await asyncio.gather(*(caller.see(20) for caller in callers))
         assert len(runway_simulator.leaked()) == 2  # they are under way
         for caller in callers:
