@@ -16,6 +16,7 @@ from ..errors import LostAnswerError, RunwayException, ServerError, TimedOutErro
 from ..events import Stage
 from ..log import logger
 from ..playout.ports import AvatarListener
+from ..runway.answers import asked_to_wait
 from ..runway.client import RunwayClient
 from ..runway.http import TRANSIENT
 from ..runway.models import CreateRealtimeSession
@@ -157,7 +158,7 @@ class SessionMaker:
         if not isinstance(error, ServerError):
             return 0.0
         base = min(self._options.connect.retry_interval * 2.0**tries, _LONGEST_BACKOFF)
-        return max(base * random.uniform(1.0, 1.5), error.retry_after or 0.0)
+        return max(base * random.uniform(1.0, 1.5), asked_to_wait(error, random.random))
 
 
 def _may_pass(error: LostAnswerError | ServerError) -> bool:

@@ -22,12 +22,12 @@ from ..errors import (
     QueueTimeoutError,
     QuotaError,
     RateLimitedError,
-    RequestError,
     RequestRejectedError,
     RoomTokenError,
     SessionFailedError,
     TransportsFailedError,
 )
+from ..runway.answers import asked_to_wait
 
 OnLoss = Literal["restart", "audio", "close"]
 OnUserLeft = Literal["keep", "pause", "close"]
@@ -49,6 +49,9 @@ _SPREAD = 1 / 15
 """Share of the cap by which a session is renewed earlier at random, at most."""
 _GAP_SHARE = 0.1
 _LONGEST_GAP_WAIT = 15.0
+"""Share of the cap, and seconds at most, in which a gap of the speech is waited for, so that a
+session that must be ended first for the next one is not cut off in mid-sentence.
+"""
 _ALIKE = 0.1
 """Two ends whose ages differ by at most this share are of the same cap."""
 
@@ -151,17 +154,6 @@ def is_final(error: BaseException) -> bool:
     )
 
 
-def asked_to_wait(
-    error: BaseException, uniform: Callable[[float, float], float] = random.uniform
-) -> float:
-    """Seconds that Runway has asked to wait for (`Retry-After`), and up to a half more at random,
-    so that not all who were told the same come back at the same moment; 0 if it has not.
-    """
-    if not isinstance(error, RequestError) or error.retry_after is None:
-        return 0.0
-    return error.retry_after * uniform(1.0, 1.5)
-
-
 class Restarts:
     """Counts the failures in a row, and says how long to wait before the next try."""
 
@@ -191,7 +183,7 @@ class Restarts:
         """
         if isinstance(error, RateLimitedError):
             self._limited += 1
-            return max(self._backoff(self._limited), asked_to_wait(error, self._uniform))
+            return max(self._backoff(self._limited), self._asked(error))
         self._limited = 0
         if lived >= STABLE_AFTER:
             self.in_a_row = 0
@@ -199,7 +191,10 @@ class Restarts:
             return None
         self.in_a_row += 1
         wait = 0.0 if self.in_a_row == 1 else self._backoff(self.in_a_row - 1)
-        return wait if error is None else max(wait, asked_to_wait(error, self._uniform))
+        return wait if error is None else max(wait, self._asked(error))
+
+    def _asked(self, error: BaseException) -> float:
+        return asked_to_wait(error, lambda: self._uniform(0.0, 1.0))
 
     def _backoff(self, count: int) -> float:
         longest = min(self._options.backoff * 2.0 ** (count - 1), self._options.backoff_max)

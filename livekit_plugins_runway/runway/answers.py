@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -200,6 +200,18 @@ def seconds_to_wait(value: str | None) -> float | None:
     except Exception:  # noqa: BLE001  the exceptions of the date parser are not documented
         return None
     return min(max(0.0, seconds), _LONGEST_ASKED)
+
+
+def asked_to_wait(error: BaseException, jitter: Callable[[], float]) -> float:
+    """Seconds that Runway has asked to wait for, and up to a half more at random, so that not all
+    who were told the same come back at the same moment; 0 if it has not.
+
+    Args:
+        jitter: gives numbers in [0, 1).
+    """
+    if not isinstance(error, RequestError) or error.retry_after is None:
+        return 0.0
+    return error.retry_after * (1 + jitter() / 2)
 
 
 def _until(date: str) -> float:

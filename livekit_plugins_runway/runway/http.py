@@ -47,7 +47,7 @@ from ..errors import (
 )
 from ..log import logger
 from .address import checked_base_url
-from .answers import error_from_response, one_line, parsed, seconds_to_wait
+from .answers import asked_to_wait, error_from_response, one_line, parsed, seconds_to_wait
 
 if TYPE_CHECKING:
     from livekit.agents import APIConnectOptions
@@ -303,9 +303,7 @@ class HttpCaller:
     def _wait_before_repeat(self, attempt: int, error: RunwayException) -> float:
         base = min(self._conn_options.retry_interval * 2.0**attempt, _LONGEST_BACKOFF)
         wait = base * (1 + self._jitter() / 2)
-        asked = getattr(error, "retry_after", None)
-        # Many agents that were told the same time must not all come back at the same moment.
-        return wait if asked is None else max(wait, asked * (1 + self._jitter() / 2))
+        return max(wait, asked_to_wait(error, self._jitter))
 
     async def _attempt(self, call: ApiCall, seconds: float) -> object:
         call.body = None if call.content is None else _Body(call.content, call.on_sent)

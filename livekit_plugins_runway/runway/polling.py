@@ -17,6 +17,7 @@ from ..errors import (
     TimedOutError,
     UnavailableError,
 )
+from .answers import asked_to_wait
 
 _T = TypeVar("_T")
 
@@ -85,7 +86,7 @@ async def poll(
                         raise
                     fault = error
                     if isinstance(error, RateLimitedError) and error.retry_after is not None:
-                        due = loop.time() + error.retry_after * (1 + pace.jitter() / 2)
+                        due = loop.time() + asked_to_wait(error, pace.jitter)
                         continue
                 if due - begin >= pace.steady_for:
                     interval = min(interval * 1.3, pace.slowest)

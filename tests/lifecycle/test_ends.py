@@ -378,6 +378,19 @@ async def test_create_timeout_is_the_limit_over_all_tries() -> None:
         assert now() <= 3.0 + 8.0
 
 
+@in_virtual_time
+async def test_agents_that_were_told_the_same_time_do_not_create_again_at_the_same_moment() -> None:
+    waits = []
+    for _ in range(3):
+        async with calling() as call:
+            call.runway.faults["create"] = [Fault(status=503, retry_after=4.0)]
+            await call.start()
+            first, second = [at for at, kind, _ in call.runway.tried if kind == "create"]
+            waits.append(second - first)
+    assert min(waits) >= 4.0
+    assert max(waits) - min(waits) > 0.02
+
+
 @pytest.mark.parametrize(
     "fault", [Fault(lost=True), Fault(status=502), Fault(status=504, done=True)]
 )
