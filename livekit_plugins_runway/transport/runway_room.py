@@ -29,7 +29,7 @@ from .worker_protocol import (
     RPC_PLAYBACK_STARTED,
     DeliveryKind,
     DeliveryOption,
-    clear_buffer,
+    answer_to_clear_buffer,
     says_interrupted,
     send_end_call,
 )
@@ -99,8 +99,8 @@ class RunwayRoom:
         """Published by `join()`, if the token allows it. Unpublished when a `_stream` is used: the
         worker is never sent speech by both.
         """
-        self._answers = False
-        """True once the worker has answered `lk.clear_buffer`."""
+        self._takes: DeliveryKind | None = None
+        """Written by `_probe()`; None: to be asked, again if it refused."""
         self._stream: DataStreamDelivery | None = None
         """Made by `open_delivery()`, if the worker takes data streams."""
         self._withdrawing: asyncio.Task[None] | None = None
@@ -170,8 +170,7 @@ class RunwayRoom:
         have registered what answers. Raises as `wait_for_media()`.
         """
         await self.wait_for_media(timeout)
-        self._answers = self._answers or await self._probe(self._watch.worker) == "datastream"
-        return self._answers
+        return await self._probe(self._watch.worker) == "datastream"
 
     async def open_delivery(
         self, option: DeliveryOption, *, must_listen: bool = False
@@ -191,7 +190,7 @@ class RunwayRoom:
         worker = self._watch.worker
         kind = option
         if kind == "auto":
-            kind = "datastream" if self._answers else await self._probe(worker)
+            kind = self._takes or await self._probe(worker)
         if missing := _missing_grants(self._token, _NEEDS[kind]):
             raise RoomTokenError(missing=missing, needed_for=f"delivery {kind!r}")
         if kind == "track":
@@ -217,7 +216,10 @@ class RunwayRoom:
     async def _probe(self, worker: str) -> DeliveryKind:
         if _missing_grants(self._token, _NEEDS["datastream"]):
             return "track"
-        return "datastream" if await clear_buffer(self._room, worker) else "track"
+        answer = await answer_to_clear_buffer(self._room, worker)
+        if answer is not False:  # who refuses may not have registered it yet, and does so at once
+            self._takes = "datastream" if answer else "track"
+        return "datastream" if answer else "track"
 
     async def send_end_call(self) -> bool:
         """Tell the worker that the call is over. False if nothing could be sent."""

@@ -26,6 +26,8 @@ RPC_TIMEOUT = 2.0
 # value would give up on a worker that answers late.
 _RPC_RESPONSE_TIMEOUT = RPC_TIMEOUT + 7.0
 
+_LATE = {rtc.RpcError.ErrorCode.CONNECTION_TIMEOUT, rtc.RpcError.ErrorCode.RESPONSE_TIMEOUT}
+
 DeliveryOption = Literal["auto", "datastream", "track"]
 DeliveryKind = Literal["datastream", "track"]
 
@@ -33,6 +35,11 @@ DeliveryKind = Literal["datastream", "track"]
 async def clear_buffer(room: rtc.Room, worker: str) -> bool:
     """Call `lk.clear_buffer`. True if the worker answered; False if it refused, does not know the
     method, is gone, or did not answer within `RPC_TIMEOUT` seconds."""
+    return await answer_to_clear_buffer(room, worker) is True
+
+
+async def answer_to_clear_buffer(room: rtc.Room, worker: str) -> bool | None:
+    """The same; None if it did not answer in time."""
     try:
         async with asyncio.timeout(RPC_TIMEOUT):
             await room.local_participant.perform_rpc(
@@ -43,7 +50,8 @@ async def clear_buffer(room: rtc.Room, worker: str) -> bool:
             )
     except (rtc.RpcError, TimeoutError) as error:
         logger.debug("clear_buffer was not confirmed", extra={"error": type(error).__name__})
-        return False
+        late = isinstance(error, TimeoutError) or error.code in _LATE
+        return None if late else False
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import jwt
 import pytest
@@ -132,3 +133,22 @@ async def test_rpc_methods_are_unregistered_before_the_room_is_left_or_it_stays_
     assert room.left == 1
     if error is None:
         assert told == [("lk.playback_finished", 0), ("lk.playback_started", 0)]
+
+
+@pytest.mark.parametrize(("first", "asked"), [(True, 1), (None, 1), (False, 2)])
+async def test_a_worker_is_asked_again_only_if_it_refused_before_its_first_picture(
+    first: bool | None, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runway, _ = runway_room(monkeypatch)
+    answers = mock.AsyncMock(side_effect=[first, True])
+    monkeypatch.setattr(
+        "livekit_plugins_runway.transport.runway_room.answer_to_clear_buffer", answers
+    )
+    monkeypatch.setattr(runway, "wait_for_media", mock.AsyncMock())
+    runway._watch.identity = "worker:s"
+    runway._speech_track = mock.AsyncMock()
+    assert await runway.takes_streams(1.0) is (first is True)
+    kind, _ = await runway.open_delivery("auto")
+    assert kind == ("track" if first is None else "datastream")
+    assert answers.await_count == asked
+    await runway.aclose()
