@@ -34,7 +34,7 @@ from tests.support.scripted_call import (
     ScriptedConnection,
     ScriptedTransport,
 )
-from tests.support.scripted_room import ScriptedRoom
+from tests.support.scripted_room import ScriptedRoom, start_in
 from tests.support.virtual_clock import VirtualClockLoop
 
 RATE = 48_000
@@ -309,13 +309,7 @@ class Caller:
         self.avatar.on("gave_up", self.gave_up.append)
         self.avatar.on("error", self.errors.append)
         try:
-            await self.avatar.start(
-                cast(Any, self.agent),
-                self.room.as_room,
-                livekit_url="wss://h.test",
-                livekit_api_key="k",
-                livekit_api_secret="s" * 32,
-            )
+            await start_in(self.room, self.avatar, cast(Any, self.agent))
         except RunwayException as error:
             self.refused = error
         else:

@@ -33,7 +33,7 @@ from livekit_plugins_runway.runway.models import CreateRealtimeSession
 from livekit_plugins_runway.runway.session import RealtimeSession
 from livekit_plugins_runway.transport.worker_protocol import DeliveryKind
 from tests.support.memory_runway import MemoryRunway, MemorySession, now
-from tests.support.scripted_room import ScriptedRoom
+from tests.support.scripted_room import ScriptedRoom, start_in
 from tests.support.virtual_clock import VirtualClockLoop
 
 EPOCH = 1_700_000_000.0
@@ -343,13 +343,7 @@ class ScriptedCall:
     """Events in their order."""
 
     async def start(self) -> None:
-        await self.avatar.start(
-            cast(Any, self.agent),
-            self.room.as_room,
-            livekit_url="wss://h.test",
-            livekit_api_key="k",
-            livekit_api_secret="s" * 32,
-        )
+        await start_in(self.room, self.avatar, cast(Any, self.agent))
 
     @property
     def supervisor(self) -> Supervisor:

@@ -29,7 +29,7 @@ async def start_in(room: object, avatar: AvatarSession, session: AgentSession[An
     await avatar.start(
         session,
         cast(rtc.Room, room),
-        livekit_url="wss://h",
+        livekit_url="wss://h.test",
         livekit_api_key="k",
         livekit_api_secret="s" * 32,
     )
